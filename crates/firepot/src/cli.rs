@@ -1,0 +1,170 @@
+//! Parsed arguments, as typed. What they mean is decided in [`crate::settings`].
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+
+/// Runs open-weight reasoning models on hardware you only borrow.
+#[derive(Debug, Parser)]
+#[command(name = "firepot", version, propagate_version = true, after_help = crate::exit::HELP)]
+pub struct Cli {
+    /// Everything Firepot keeps: models, chats, logs.
+    #[arg(long, global = true, env = "FIREPOT_HOME", value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Address of the server.
+    #[arg(long, global = true, env = "FIREPOT_HOST", value_name = "IP")]
+    pub host: Option<IpAddr>,
+    /// Port of the server.
+    #[arg(long, global = true, env = "FIREPOT_PORT", value_name = "PORT")]
+    pub port: Option<u16>,
+    /// Log filter, e.g. `debug` or `firepot_server=trace`.
+    #[arg(long, global = true, env = "FIREPOT_LOG", value_name = "FILTER", hide = true)]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve, choose a model, and load it.
+    Up(Up),
+    /// Stop the server that `up` or `serve` started.
+    Down,
+    /// Serve page and API; models load on their first request.
+    Serve(Serve),
+    /// Ask a model in the terminal: one prompt, standard input, or a conversation.
+    Run(Run),
+    /// List the models in the store.
+    #[command(visible_alias = "ls")]
+    List(Output),
+    /// List the models that are loaded.
+    Ps(Output),
+    /// Show what a model is.
+    Show(Show),
+    /// Unload a model.
+    Stop(OneModel),
+    /// Remove models from the store.
+    Rm(ManyModels),
+    /// Copy a GGUF file into the store under a name.
+    Import(Import),
+    /// Say what this machine is, what works, what does not, and why.
+    Doctor(Output),
+    /// Host one model; started by the server, with the link on standard input.
+    #[command(hide = true)]
+    Runner,
+}
+
+/// Arguments of `up`.
+#[derive(Debug, Args)]
+pub struct Up {
+    /// Model to load; without it, the one used last or the only one there is.
+    pub model: Option<String>,
+    #[command(flatten)]
+    pub load: Load,
+    /// Print every download, file, process, port and llama.cpp parameter with its reason, then act.
+    #[arg(long)]
+    pub explain: bool,
+    /// Go on in the background once the model is loaded.
+    #[arg(long, short)]
+    pub detach: bool,
+    /// Go on with the CPU although a GPU is there that this build or machine cannot use.
+    #[arg(long)]
+    pub allow_cpu: bool,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub load: Load,
+}
+
+/// How models are loaded.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Load {
+    /// Context of one answer, in tokens.
+    #[arg(long, env = "FIREPOT_CTX", value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub ctx: Option<u32>,
+    /// Answers computed at the same time.
+    #[arg(long, env = "FIREPOT_PARALLEL", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub parallel: Option<u32>,
+    /// Threads of a runner.
+    #[arg(long, env = "FIREPOT_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub threads: Option<u32>,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Model to ask.
+    pub model: String,
+    /// The question; standard input is read when it is not a terminal.
+    pub prompt: Vec<String>,
+    #[command(flatten)]
+    pub load: Load,
+    /// Instructions that hold for the whole conversation.
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// 0 is greedy.
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Makes the draw repeatable.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<i64>,
+    /// Most tokens to emit.
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u32>,
+    /// Whether the model thinks first.
+    #[arg(long, value_name = "true|false|low|medium|high", num_args = 0..=1, default_missing_value = "true")]
+    pub think: Option<String>,
+    /// Do not print what the model thinks.
+    #[arg(long)]
+    pub hide_thinking: bool,
+    /// Print counts and rates after each answer.
+    #[arg(long, short)]
+    pub verbose: bool,
+}
+
+/// Form of the output.
+#[derive(Debug, Args)]
+pub struct Output {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `show`.
+#[derive(Debug, Args)]
+pub struct Show {
+    /// Which model.
+    pub model: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// One model.
+#[derive(Debug, Args)]
+pub struct OneModel {
+    /// Which model.
+    pub model: String,
+}
+
+/// Some models.
+#[derive(Debug, Args)]
+pub struct ManyModels {
+    /// Which models.
+    #[arg(required = true)]
+    pub models: Vec<String>,
+}
+
+/// Arguments of `import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// GGUF file.
+    pub file: PathBuf,
+    /// Name in the store, such as `smollm2:135m`.
+    pub name: String,
+}

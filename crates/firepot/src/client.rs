@@ -1,0 +1,124 @@
+//! Talks to a running server over its own API, as any client would.
+
+use std::{net::SocketAddr, time::Duration};
+
+use futures_util::{Stream, StreamExt, stream};
+use reqwest::{Method, Response, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::exit::{Exit, Failure};
+
+/// Longest line of a streamed answer; a server that sends a longer one is not ours.
+const MAX_LINE_BYTES: usize = 16 << 20;
+
+/// How long a server on this machine may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A server's API.
+#[derive(Clone, Debug)]
+pub struct Client {
+    http: reqwest::Client,
+    address: SocketAddr,
+}
+
+impl Client {
+    /// A client of the server at `address`. Proxies are not used: the server is on this machine.
+    pub fn new(address: SocketAddr) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;
+        Ok(Self { http, address })
+    }
+
+    /// Where the server listens.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `GET`s JSON.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<T> {
+        Ok(self.send(Method::GET, path, None).await?.json().await?)
+    }
+
+    /// `POST`s JSON and reads JSON.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &Value) -> anyhow::Result<T> {
+        Ok(self.send(Method::POST, path, Some(body)).await?.json().await?)
+    }
+
+    /// `POST`s JSON and reads one JSON value a line, as they come. A line `{"error": ..}` ends the stream with that
+    /// error.
+    pub async fn post_lines(
+        &self,
+        path: &str,
+        body: &Value,
+    ) -> anyhow::Result<impl Stream<Item = anyhow::Result<Value>> + use<>> {
+        Ok(lines(self.send(Method::POST, path, Some(body)).await?))
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, Failure> {
+        let mut request = self.http.request(method, format!("http://{}{path}", self.address));
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() { Ok(response) } else { Err(refused(response).await) }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let what = if error.is_connect() { "no server answers" } else { "the connection broke" };
+        Failure::new(Exit::NoServer, format!("{what} at {}", self.address)).hint("start one with: firepot up")
+    }
+}
+
+async fn refused(response: Response) -> Failure {
+    let status = response.status();
+    let body: Value = response.json().await.unwrap_or_default();
+    let message = body["error"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
+    let exit = match status {
+        StatusCode::NOT_FOUND => Exit::NoModel,
+        _ => Exit::Failed,
+    };
+    Failure::new(exit, message)
+}
+
+fn lines(response: Response) -> impl Stream<Item = anyhow::Result<Value>> {
+    let bytes = response.bytes_stream().boxed();
+    stream::try_unfold((bytes, Vec::<u8>::new()), |(mut bytes, mut buffer)| async move {
+        loop {
+            if let Some(end) = buffer.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                return Ok(Some((parse_line(&line)?, (bytes, buffer))));
+            }
+            anyhow::ensure!(buffer.len() <= MAX_LINE_BYTES, "the server sent a line without an end");
+            match bytes.next().await {
+                Some(chunk) => buffer.extend_from_slice(&chunk.map_err(|_| broke())?),
+                None if buffer.is_empty() => return Ok(None),
+                None => return Err(broke().into()),
+            }
+        }
+    })
+}
+
+fn broke() -> Failure {
+    Failure::new(Exit::NoServer, "the server went away in the middle of its answer")
+}
+
+fn parse_line(line: &[u8]) -> anyhow::Result<Value> {
+    let value: Value = serde_json::from_slice(line)?;
+    match value["error"].as_str() {
+        Some(message) => Err(Failure::new(Exit::Failed, message).into()),
+        None => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_with_an_error_is_an_error() {
+        let error = parse_line(b"{\"error\":\"runner died\"}\n").unwrap_err();
+        assert_eq!(error.to_string(), "runner died");
+        assert_eq!(parse_line(b"{\"done\":true}\n").unwrap()["done"], true);
+        assert!(parse_line(b"<html>").is_err());
+    }
+}

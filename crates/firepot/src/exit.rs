@@ -1,0 +1,83 @@
+//! Exit codes, and errors that carry one.
+
+use std::{fmt, process::ExitCode};
+
+/// Shown below `--help`.
+pub const HELP: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 no such model, 4 no server is running, \
+5 the port is taken, 6 the home cannot be used, 7 the model cannot be loaded, 8 a GPU is there but cannot be used, \
+130 interrupted.";
+
+/// How the program ends when it does not succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Something failed that has no code of its own.
+    Failed = 1,
+    /// The store has no such model.
+    NoModel = 3,
+    /// No server is running, or it does not answer.
+    NoServer = 4,
+    /// Another program listens on the port.
+    PortTaken = 5,
+    /// The home is read-only, locked by another server, or full.
+    Home = 6,
+    /// The model cannot be loaded.
+    Load = 7,
+    /// A GPU is present but not usable, and `--allow-cpu` was not given.
+    GpuUnused = 8,
+    /// The user interrupted.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// An error for the user: what happened, what to do about it, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    /// How the program ends.
+    pub exit: Exit,
+    /// What happened.
+    pub message: String,
+    /// What the user can do.
+    pub hint: Option<String>,
+}
+
+impl Failure {
+    /// A failure without a hint.
+    pub fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string(), hint: None }
+    }
+
+    /// The same with a hint.
+    #[must_use]
+    pub fn hint(mut self, hint: impl fmt::Display) -> Self {
+        self.hint = Some(hint.to_string());
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+/// Prints an error as `error:` and, on a line of its own, `hint:`.
+pub fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(failure) = error.downcast_ref::<Failure>() {
+        eprintln!("error: {failure}");
+        if let Some(hint) = &failure.hint {
+            eprintln!("hint: {hint}");
+        }
+        return failure.exit.into();
+    }
+    eprintln!("error: {error:#}");
+    Exit::Failed.into()
+}

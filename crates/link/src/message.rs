@@ -1,0 +1,149 @@
+//! What crosses the link. Prompt ids, token ids and positions are in it from the first day, so that a generation
+//! can be continued by another runner without a new message.
+
+use firepot_chat::{GenerateEvent, GenerateRequest, TokenId};
+use firepot_engine::{DecoderInfo, LoadSpec};
+use serde::{Deserialize, Serialize};
+
+/// Version of the messages; changes whenever one of them does.
+pub const PROTOCOL: u32 = 1;
+
+/// A generation, unique within one server process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct GenerationId(pub u64);
+
+/// From server to runner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToRunner {
+    /// First frame.
+    Hello {
+        /// The sender's [`PROTOCOL`].
+        protocol: u32,
+    },
+    /// Load a model; once in a runner's life.
+    Load(LoadSpec),
+    /// Start, or continue, an answer.
+    Generate {
+        /// Name for all later messages.
+        id: GenerationId,
+        /// What is asked.
+        request: Box<GenerateRequest>,
+        /// What was already emitted, when another runner had begun.
+        resume: Option<Resume>,
+    },
+    /// End an answer now; answered by `Finished` with reason `Cancelled` unless it has just ended by itself.
+    Cancel {
+        /// Which.
+        id: GenerationId,
+    },
+    /// Stop after failing whatever runs. End-of-file means the same, at once.
+    Shutdown,
+}
+
+/// Where a continued generation goes on: raw ids, never text through the template again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resume {
+    /// The prompt as the first runner tokenized it.
+    pub prompt: Vec<TokenId>,
+    /// Ids already emitted; the next delta has position `emitted.len()`.
+    pub emitted: Vec<TokenId>,
+    /// The seed in use.
+    pub seed: u64,
+}
+
+/// From runner to server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToServer {
+    /// First frame.
+    Hello {
+        /// The sender's [`PROTOCOL`].
+        protocol: u32,
+        /// Inference library and version.
+        build: String,
+    },
+    /// The load goes on.
+    LoadProgress {
+        /// Done, in thousandths.
+        permille: u16,
+    },
+    /// The model is ready.
+    Loaded(Box<Loaded>),
+    /// The model cannot be loaded; the runner exits.
+    LoadFailed(LoadFailure),
+    /// A step of a generation.
+    Event {
+        /// Which.
+        id: GenerationId,
+        /// The step.
+        event: GenerateEvent,
+    },
+    /// Sent about twice a second by a thread of its own, so that a long batch does not look like a hang.
+    Heartbeat(Heartbeat),
+}
+
+/// The model is ready.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Loaded {
+    /// What was loaded.
+    pub info: DecoderInfo,
+    /// Time from the `Load` message to here, in microseconds.
+    pub load_us: u64,
+}
+
+/// Why a model could not be loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadFailure {
+    /// What kind of failure.
+    pub kind: LoadFailureKind,
+    /// For the user.
+    pub message: String,
+    /// What the user can do about it.
+    pub hint: Option<String>,
+}
+
+/// Kinds of load failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoadFailureKind {
+    /// The file is not a model, is damaged, or has an unknown architecture.
+    BadModel,
+    /// Memory does not suffice.
+    OutOfMemory,
+    /// The load parameters cannot be met.
+    BadParameters,
+}
+
+/// Sign of life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Rises with every graph node computed and every tensor loaded; a hang is when it does not while `busy`.
+    pub progress: u64,
+    /// A load or decode call is under way.
+    pub busy: bool,
+    /// How long the current call is expected to take, in microseconds; 0 when not known.
+    pub expected_us: u64,
+    /// Counters for metrics and pages.
+    pub stats: RunnerStats,
+}
+
+/// Counters of a runner since it started, and its current state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunnerStats {
+    /// Answers being computed.
+    pub running: u32,
+    /// Answers waiting for a place.
+    pub queued: u32,
+    /// KV cells in use, cached prefixes included.
+    pub kv_cells_used: u32,
+    /// KV cells reserved by running answers.
+    pub kv_cells_reserved: u32,
+    /// Prompt tokens computed.
+    pub prefill_tokens: u64,
+    /// Prompt tokens taken from the cache.
+    pub cached_tokens: u64,
+    /// Tokens emitted.
+    pub decode_tokens: u64,
+    /// Time spent in decode calls, in microseconds.
+    pub decode_busy_us: u64,
+    /// Resident memory of the runner process, in bytes; 0 when it cannot be read.
+    pub rss_bytes: u64,
+}

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Installs what `make build` or `make test` needs and the machine lacks.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+RUST_MIN=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+RUST_HINT="curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y"
+
+need_rust() {
+    command -v cargo >/dev/null || die "Rust is not installed" "$RUST_HINT"
+    local have
+    have=$(rustc --version | cut -d' ' -f2)
+    at_least "$have" "$RUST_MIN" || die "Rust $have is too old: $RUST_MIN or newer is needed" "rustup update stable   (or: $RUST_HINT)"
+}
+
+has_libclang() { ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* 2>/dev/null | grep -qv cpp || [ -n "${LIBCLANG_PATH:-}" ]; }
+
+need_build() {
+    need_rust
+    local packages=()
+    command -v cmake >/dev/null || packages+=(cmake)
+    command -v c++ >/dev/null || packages+=(g++)
+    command -v make >/dev/null || packages+=(make)
+    has_libclang || packages+=(libclang-dev)
+    [ ${#packages[@]} -eq 0 ] || apt_install "${packages[@]}"
+    apt_install $(scripts/backend.sh --packages)
+}
+
+need_python() {
+    command -v python3 >/dev/null || apt_install python3
+    python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
+}
+
+need_test() {
+    need_build
+    need_python
+    python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
+    local venv=${CARGO_TARGET_DIR:-target}/venv
+    if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
+        say "installing the official clients and test tools (pip, into $venv)"
+        python3 -m venv "$venv"
+        "$venv/bin/python" -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+        cp tests/requirements.txt "$venv/requirements.txt"
+    fi
+    command -v chromium >/dev/null || apt_install chromium
+    scripts/node.sh --version >/dev/null
+    if [ ! -d tests/page/node_modules/playwright-core ]; then
+        say "installing the page test's tools (npm, into tests/page/node_modules)"
+        scripts/node.sh npm ci --prefix tests/page --no-audit --no-fund --loglevel=error
+    fi
+}
+
+case "${1:-}" in
+    build) need_build ;;
+    model) need_python ;;
+    test) need_test ;;
+    *) die "usage: scripts/setup.sh build|model|test" ;;
+esac
