@@ -17,7 +17,10 @@ pci_vendor() { # pci_vendor HEX: whether a display controller (class 03xxxx) of 
 nvidia() { [ -e /proc/driver/nvidia/version ] || [ -e /dev/nvidiactl ] || pci_vendor 0x10de; }
 nvcc_path() { command -v nvcc || { [ -x /usr/local/cuda/bin/nvcc ] && echo /usr/local/cuda/bin/nvcc; }; }
 render_node() { ls /dev/dri/renderD* >/dev/null 2>&1; }
-has_vulkan_tools() { command -v glslc >/dev/null && [ -e /usr/include/vulkan/vulkan.h ]; }
+# llama.cpp's Vulkan backend uses VK_EXT_layer_settings: headers 1.3.272 or newer (Debian 12 has 1.3.239).
+vulkan_headers_fit() { grep -qs VK_EXT_layer_settings "$1"; }
+has_vulkan_tools() { command -v glslc >/dev/null && vulkan_headers_fit /usr/include/vulkan/vulkan_core.h; }
+apt_has_vulkan() { can_apt && at_least "$(apt-cache policy libvulkan-dev 2>/dev/null | awk '/Candidate:/{print $2}')" 1.3.272; }
 can_apt() { command -v apt-get >/dev/null && { [ "$(id -u)" -eq 0 ] || sudo -n true 2>/dev/null; }; }
 
 backend=cpu
@@ -26,10 +29,10 @@ if [ -n "${FIREPOT_BACKEND:-}" ]; then
 elif nvidia && nvcc_path >/dev/null; then
     backend=cuda why="an NVIDIA GPU and a CUDA toolkit are here"
 elif nvidia || render_node; then
-    if has_vulkan_tools || can_apt; then
+    if has_vulkan_tools || apt_has_vulkan; then
         backend=vulkan why="a GPU is here and no CUDA toolkit for it"
     else
-        why="a GPU is here, but neither a CUDA toolkit nor Vulkan's headers and glslc: install libvulkan-dev and glslc to use it"
+        why="a GPU is here, but neither a CUDA toolkit nor glslc with Vulkan headers 1.3.272 or newer (Debian 13's libvulkan-dev has them)"
     fi
 else
     why="no GPU was found"
@@ -38,6 +41,6 @@ fi
 case "${1:-}" in
     '') say "backend: $backend ($why)"; echo "$backend" ;;
     --flags) [ "$backend" = cpu ] || echo "--features firepot/$backend" ;;
-    --packages) [ "$backend" != vulkan ] || has_vulkan_tools || echo libvulkan-dev glslc ;;
+    --packages) [ "$backend" != vulkan ] || has_vulkan_tools || echo libvulkan-dev glslc spirv-headers ;;
     *) die "usage: scripts/backend.sh [--flags|--packages]" ;;
 esac

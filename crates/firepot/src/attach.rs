@@ -1,0 +1,131 @@
+//! Finding the server that is running, or starting one for as long as a command needs it.
+
+use std::{
+    net::SocketAddr,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use firepot_store::{Access, Home};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+use crate::{
+    cli::Load,
+    client::Client,
+    exit::{Exit, Failure},
+    settings::Settings,
+};
+
+/// How long a server that was just started may take until it listens.
+const START_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a server may take to end after it was asked to.
+pub const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+const POLL: Duration = Duration::from_millis(5);
+
+/// A server to talk to, and whether this command must stop it again.
+pub struct Attached {
+    client: Client,
+    started: Option<Child>,
+}
+
+impl Attached {
+    /// The running server of this home, else the one at a named address, else one that is started for now.
+    pub async fn find_or_start(settings: &Settings, load: &Load) -> anyhow::Result<Self> {
+        match running(settings).await? {
+            Some(client) => Ok(Self { client, started: None }),
+            None => start(settings, load).await,
+        }
+    }
+
+    /// The server's API.
+    pub const fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Stops the server if it was started here.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        let Some(mut child) = self.started else { return Ok(()) };
+        terminate(child.id());
+        let end = Instant::now() + STOP_LIMIT;
+        while child.try_wait()?.is_none() {
+            if Instant::now() > end {
+                child.kill()?;
+                child.wait()?;
+                break;
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+}
+
+/// Asks a process to end.
+pub fn terminate(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+}
+
+/// A client of the server that is running, if there is one: at the address that the user named, else at the one
+/// that the home's record holds.
+pub async fn running(settings: &Settings) -> anyhow::Result<Option<Client>> {
+    let address = if settings.address_named { Some(settings.address) } else { recorded(settings) };
+    let Some(address) = address.filter(|address| address.port() != 0) else { return Ok(None) };
+    let client = Client::new(address)?;
+    let answers = client.get::<Value>("/api/version").await.is_ok();
+    Ok(answers.then_some(client))
+}
+
+/// The server that is running, or an error that says how to start one.
+pub async fn require(settings: &Settings) -> anyhow::Result<Client> {
+    running(settings).await?.ok_or_else(|| {
+        Failure::new(Exit::NoServer, format!("no server is running for {}", settings.home.display()))
+            .hint("start one with: firepot up")
+            .into()
+    })
+}
+
+fn recorded(settings: &Settings) -> Option<SocketAddr> {
+    Home::open(&settings.home, Access::ReadOnly).ok()?.server_record().ok().flatten().map(|record| record.address)
+}
+
+async fn start(settings: &Settings, load: &Load) -> anyhow::Result<Attached> {
+    let mut child = spawn_serve(settings, load)?;
+    let end = Instant::now() + START_LIMIT;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            anyhow::bail!("the server ended before it listened ({status}); its reason is above");
+        }
+        let record = Home::open(&settings.home, Access::ReadOnly).ok().and_then(|home| home.server_record().ok()?);
+        if let Some(record) = record.filter(|record| record.pid == child.id()) {
+            return Ok(Attached { client: Client::new(record.address)?, started: Some(child) });
+        }
+        if Instant::now() > end {
+            child.kill()?;
+            anyhow::bail!("the server did not listen within {} s", START_LIMIT.as_secs());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// A server of this home on a free port, in a process group of its own so that Ctrl-C reaches only this command.
+fn spawn_serve(settings: &Settings, load: &Load) -> anyhow::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--home").arg(&settings.home).args(["--host", "127.0.0.1", "--port", "0", "--log", "warn"]);
+    command.arg("serve").args(load_args(load)).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+    Ok(command.spawn()?)
+}
+
+/// The same load options as arguments again.
+pub fn load_args(load: &Load) -> Vec<String> {
+    let options = [("--ctx", load.ctx), ("--parallel", load.parallel), ("--threads", load.threads)];
+    options
+        .into_iter()
+        .filter_map(|(name, value)| value.map(|value| [name.to_owned(), value.to_string()]))
+        .flatten()
+        .collect()
+}

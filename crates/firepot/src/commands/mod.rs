@@ -1,0 +1,8 @@
+//! One module for each subcommand.
+
+pub mod doctor;
+pub mod down;
+pub mod models;
+pub mod run;
+pub mod runner;
+pub mod up;

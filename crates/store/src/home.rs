@@ -1,0 +1,274 @@
+//! The home: one directory with everything that Firepot keeps.
+//!
+//! ```text
+//! blobs/sha256-<hex>                      model files and configs, by content
+//! manifests/{host}/{namespace}/{model}/{tag}
+//! db/firepot.sqlite3                      chats
+//! logs/
+//! run/server.json                         the server that listens, while it does
+//! run/models.lock                         held for moments, while manifests and blobs change together
+//! lock                                    held by the server for as long as it lives
+//! ```
+//!
+//! Directories are made for their owner alone (0700). Commands work beside a running server. Where the home lies
+//! is decided elsewhere.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::Access as Rights;
+
+use crate::{Database, Models, ServerLock, ServerRecord, StoreError, atomic::remove_abandoned, server_lock};
+
+const DIR_MODE: u32 = 0o700;
+
+/// What a home is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The layout is made where it is missing.
+    ReadWrite,
+    /// Nothing is made or changed; a home that was never made is an error.
+    ReadOnly,
+}
+
+/// A directory with everything that Firepot keeps. Cheap to clone: it holds a path and no open file.
+#[derive(Clone, Debug)]
+pub struct Home {
+    root: PathBuf,
+    access: Access,
+}
+
+impl Home {
+    /// Opens the home at `path`.
+    ///
+    /// # Errors
+    /// [`StoreError::NoHome`], [`StoreError::NotADirectory`], [`StoreError::NoPermission`],
+    /// [`StoreError::ReadOnly`], [`StoreError::DiskFull`]: each names the path at fault.
+    pub fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
+        let root = std::path::absolute(path).map_err(|error| StoreError::io("resolve", path, error))?;
+        let home = Self { root, access };
+        match access {
+            Access::ReadWrite => home.make_layout()?,
+            Access::ReadOnly => home.check_readable()?,
+        }
+        Ok(home)
+    }
+
+    /// The directory, absolute.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where log files belong.
+    #[must_use]
+    pub fn logs_dir(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// Where model files lie, by content.
+    #[must_use]
+    pub fn blobs_dir(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// Where the database lies.
+    #[must_use]
+    pub fn database_path(&self) -> PathBuf {
+        self.db_dir().join("firepot.sqlite3")
+    }
+
+    /// The models in this home.
+    #[must_use]
+    pub const fn models(&self) -> Models<'_> {
+        Models::new(self)
+    }
+
+    /// Opens the database, making or migrating it first where needed.
+    ///
+    /// # Errors
+    /// See [`Database::open`]; [`StoreError::OpenedReadOnly`] without write access.
+    pub fn database(&self) -> Result<Database, StoreError> {
+        self.require_write()?;
+        Database::open(&self.database_path())
+    }
+
+    /// Takes the home for a server, until the lock is dropped. Commands do not need it.
+    ///
+    /// # Errors
+    /// [`StoreError::ServerRunning`] when another server holds it.
+    pub fn lock_server(&self) -> Result<ServerLock, StoreError> {
+        self.require_write()?;
+        ServerLock::take(self)
+    }
+
+    /// The server that is listening for this home, if there is one. A record that a killed server left behind
+    /// does not count.
+    ///
+    /// # Errors
+    /// When a record is there and cannot be read.
+    pub fn server_record(&self) -> Result<Option<ServerRecord>, StoreError> {
+        server_lock::live_record(self)
+    }
+
+    /// Removes what killed processes left behind: temporary files that nobody holds any more, and blobs that no
+    /// manifest names. Returns the bytes freed. To be called when a server starts.
+    ///
+    /// # Errors
+    /// When something cannot be listed or removed.
+    pub fn sweep(&self) -> Result<u64, StoreError> {
+        self.require_write()?;
+        let mut freed_bytes = self.models().remove_unreferenced()?;
+        for dir in [self.blobs_dir(), self.run_dir(), self.db_dir()] {
+            freed_bytes += remove_abandoned(&dir)?;
+        }
+        Ok(freed_bytes)
+    }
+
+    pub(crate) fn manifests_dir(&self) -> PathBuf {
+        self.root.join("manifests")
+    }
+
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.root.join("run")
+    }
+
+    pub(crate) fn server_lock_path(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    pub(crate) fn require_write(&self) -> Result<(), StoreError> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::ReadOnly => Err(StoreError::OpenedReadOnly { path: self.root.clone() }),
+        }
+    }
+
+    /// Waits until no other process or thread changes manifests and blobs; the lock ends with the file returned.
+    pub(crate) fn lock_models(&self) -> Result<File, StoreError> {
+        self.require_write()?;
+        let path = self.run_dir().join("models.lock");
+        let file = open_lock(&path)?;
+        file.lock().map_err(|error| StoreError::io("lock", &path, error))?;
+        Ok(file)
+    }
+
+    fn db_dir(&self) -> PathBuf {
+        self.root.join("db")
+    }
+
+    fn make_layout(&self) -> Result<(), StoreError> {
+        let below = [self.blobs_dir(), self.manifests_dir(), self.db_dir(), self.logs_dir(), self.run_dir()];
+        for dir in std::iter::once(self.root.clone()).chain(below) {
+            make_dir(&dir)?;
+            require_rights(&dir, Rights::READ_OK | Rights::WRITE_OK | Rights::EXEC_OK, "write to")?;
+        }
+        Ok(())
+    }
+
+    fn check_readable(&self) -> Result<(), StoreError> {
+        match fs::metadata(&self.root) {
+            Ok(metadata) if metadata.is_dir() => {
+                require_rights(&self.root, Rights::READ_OK | Rights::EXEC_OK, "read")
+            }
+            Ok(_) => Err(StoreError::NotADirectory { path: self.root.clone() }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Err(StoreError::NoHome { path: self.root.clone() })
+            }
+            Err(error) => Err(StoreError::io("read", &self.root, error)),
+        }
+    }
+}
+
+/// Makes a directory and those above it, for the owner alone.
+pub fn make_dir(path: &Path) -> Result<(), StoreError> {
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => StoreError::NotADirectory { path: path.to_owned() },
+        _ => StoreError::io("make the directory", path, error),
+    })
+}
+
+/// Opens a file that exists only to be locked.
+pub fn open_lock(path: &Path) -> Result<File, StoreError> {
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(|error| StoreError::io("open", path, error))
+}
+
+/// Asks now what would otherwise fail at the first write: root, too, gets a clear answer on a read-only mount.
+fn require_rights(path: &Path, rights: Rights, action: &'static str) -> Result<(), StoreError> {
+    rustix::fs::access(path, rights).map_err(|errno| StoreError::io(action, path, errno.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_new_home_has_its_layout_for_its_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(&dir.path().join("a/b"), Access::ReadWrite).unwrap();
+        for name in ["", "blobs", "manifests", "db", "logs", "run"] {
+            let mode = fs::metadata(home.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, DIR_MODE, "mode of '{name}'");
+        }
+    }
+
+    #[test]
+    fn opening_a_home_again_changes_nothing_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        Home::open(dir.path(), Access::ReadWrite).unwrap();
+        fs::File::create(dir.path().join("blobs/kept")).unwrap();
+        Home::open(dir.path(), Access::ReadWrite).unwrap();
+        assert!(dir.path().join("blobs/kept").exists());
+    }
+
+    #[test]
+    fn reading_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("none");
+        let error = Home::open(&path, Access::ReadOnly).unwrap_err();
+        assert!(matches!(error, StoreError::NoHome { path: at } if at == path));
+        assert!(!path.exists());
+        Home::open(dir.path(), Access::ReadOnly).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_a_directory_is_named() {
+        let check = |occupied: &str, home: &str, access: Access| {
+            let dir = tempfile::tempdir().unwrap();
+            let file = dir.path().join(occupied);
+            make_dir(file.parent().unwrap()).unwrap();
+            fs::File::create(&file).unwrap();
+            let error = Home::open(&dir.path().join(home), access).unwrap_err();
+            assert!(matches!(&error, StoreError::NotADirectory { .. }), "{occupied}, {home}: {error}");
+            assert!(error.hint().is_some());
+        };
+        check("home", "home", Access::ReadWrite);
+        check("home", "home", Access::ReadOnly);
+        check("file", "file/home", Access::ReadWrite);
+        check("home/blobs", "home", Access::ReadWrite);
+    }
+
+    #[test]
+    fn a_home_opened_for_reading_refuses_every_change() {
+        let dir = tempfile::tempdir().unwrap();
+        Home::open(dir.path(), Access::ReadWrite).unwrap();
+        let home = Home::open(dir.path(), Access::ReadOnly).unwrap();
+        let refused = |error: StoreError| matches!(error, StoreError::OpenedReadOnly { .. });
+        assert!(refused(home.lock_server().unwrap_err()));
+        assert!(refused(home.database().map(drop).unwrap_err()));
+        assert!(refused(home.sweep().unwrap_err()));
+        assert!(refused(home.models().remove(&"a".parse().unwrap()).map(drop).unwrap_err()));
+    }
+}

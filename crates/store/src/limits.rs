@@ -1,0 +1,41 @@
+//! Every limit of the store, with what happens when it is reached.
+
+use std::time::Duration;
+
+/// Longest title in characters. A longer one is refused on rename; a title taken from a message is cut and ends
+/// in an ellipsis.
+pub const TITLE_CHARS_MAX: usize = 120;
+
+/// Longest model name that a chat keeps, in bytes; longer is refused. Room for every part of a
+/// [`ModelName`](crate::ModelName) at its own limit.
+pub const MODEL_NAME_BYTES_MAX: usize = 640;
+
+/// Largest stored message in bytes, all of its fields together; larger is refused.
+pub const MESSAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Most messages of one chat; one more is refused.
+pub const CHAT_MESSAGES_MAX: usize = 10_000;
+
+/// Most chats on one page of a list; a larger wish is refused.
+pub const PAGE_CHATS_MAX: usize = 200;
+
+/// Chats on one page when nothing is asked for.
+pub const PAGE_CHATS_DEFAULT: usize = 50;
+
+/// Largest manifest or config blob that is read, in bytes; a larger one is reported as unreadable.
+pub const MANIFEST_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// Largest `server.json` that is read, in bytes; a larger one counts as unreadable.
+pub const SERVER_RECORD_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes that an import leaves free on the disk, for the database and logs beside it; with less, it is refused.
+pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes read, hashed and written at once while importing.
+pub const COPY_CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Most names that an unknown model's error suggests.
+pub const NEAREST_NAMES_MAX: usize = 3;
+
+/// How long a statement waits for another process's transaction before it fails as busy.
+pub const DATABASE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);

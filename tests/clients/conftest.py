@@ -1,0 +1,39 @@
+"""A real server with the real small model, for the official clients."""
+
+import json
+import os
+import pathlib
+import subprocess
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FIREPOT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "firepot"
+MODEL_FILE = ROOT / "target" / "test-model" / "SmolLM2-135M-Instruct.Q4_1.gguf"
+MODEL = "smollm2:135m"
+START_LIMIT_S = 60
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The base address of a running server, stopped at the end of the session."""
+    home = tmp_path_factory.mktemp("home")
+    subprocess.run([FIREPOT, "--home", home, "import", MODEL_FILE, MODEL], check=True, timeout=60)
+    process = subprocess.Popen([FIREPOT, "--home", home, "--port", "0", "serve"])
+    try:
+        yield f"http://{wait_for_address(home, process)}"
+    finally:
+        process.terminate()
+        assert process.wait(timeout=30) == 0
+
+
+def wait_for_address(home, process):
+    record = home / "run" / "server.json"
+    end = time.monotonic() + START_LIMIT_S
+    while time.monotonic() < end:
+        assert process.poll() is None, "the server ended before it listened"
+        if record.exists():
+            return json.loads(record.read_text())["address"]
+        time.sleep(0.02)
+    raise TimeoutError("the server did not listen in time")

@@ -1,0 +1,120 @@
+//! The command line as a person or a script uses it.
+
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::stack::{MODEL, Stack, alive, firepot, home_with_model, run_in};
+
+fn stdout(output: &std::process::Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn run_answers_without_a_server_and_leaves_none_behind() {
+    let home = home_with_model();
+    let question = "What is the capital of France?";
+    let args = ["run", MODEL, question, "--temperature", "0", "--max-tokens", "16"];
+    assert!(stdout(&run_in(home.path(), &args)).contains("Paris"));
+    assert!(!home.path().join("run/server.json").exists());
+}
+
+#[test]
+fn run_reads_the_question_from_standard_input() {
+    let home = home_with_model();
+    let mut child = Command::new(firepot())
+        .arg("--home")
+        .arg(home.path())
+        .args(["run", MODEL, "--temperature", "0", "--max-tokens", "16", "--verbose"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"What is the capital of France?").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(stdout(&output).contains("Paris"));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("tokens/s"));
+}
+
+#[tokio::test]
+async fn run_uses_the_server_that_is_there() {
+    let stack = Stack::start().await;
+    let args = ["run", MODEL, "What is the capital of France?", "--temperature", "0", "--max-tokens", "16"];
+    assert!(stdout(&run_in(stack.home.path(), &args)).contains("Paris"));
+    assert_eq!(stack.runners().len(), 1, "the model was loaded by the running server");
+}
+
+#[tokio::test]
+async fn ps_stop_and_down_follow_the_model_and_the_server() {
+    let mut stack = Stack::start().await;
+    let home = stack.home.path().to_owned();
+    stack.ask("Hello", 2).await;
+    assert!(stdout(&run_in(&home, &["ps"])).contains(MODEL));
+    let runner = stack.runner().await;
+    assert!(run_in(&home, &["stop", MODEL]).status.success());
+    crate::stack::eventually("the runner's end", async || (!alive(runner)).then_some(())).await;
+    assert_eq!(stdout(&run_in(&home, &["ps", "--json"])).trim(), "[]");
+    assert!(run_in(&home, &["down"]).status.success());
+    assert!(stack.wait().success());
+    let again = run_in(&home, &["down"]);
+    assert_eq!(again.status.code(), Some(4));
+}
+
+#[test]
+fn wrong_names_and_arguments_have_their_exit_codes() {
+    let home = home_with_model();
+    for (args, code, word) in [
+        (&["show", "smollm2:135n"][..], 3, MODEL),
+        (&["rm", "nothing"], 3, "nothing"),
+        (&["run", "smollm2:135n", "hi"], 3, MODEL),
+        (&["ps"], 4, "firepot up"),
+        (&["serve", "--ctx", "0"], 2, "--ctx"),
+        (&["serve", "--parallel", "65"], 2, "--parallel"),
+        (&["import", "/nowhere", "../x"], 1, "error"),
+        (&["up", "smollm2:135m", "--ctx", "999999", "--port", "0"], 7, "8192"),
+    ] {
+        let output = run_in(home.path(), args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(word), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn list_and_show_tell_what_the_model_is() {
+    let home = home_with_model();
+    let list = stdout(&run_in(home.path(), &["list"]));
+    assert!(list.contains(MODEL) && list.contains("98.4 MB") && list.contains("Q4_1"), "{list}");
+    let show: Value = serde_json::from_str(&stdout(&run_in(home.path(), &["show", MODEL, "--json"]))).unwrap();
+    assert_eq!(show["model_info"]["general.architecture"], "llama");
+    let text = stdout(&run_in(home.path(), &["show", MODEL]));
+    assert!(text.contains("Q4_1") && text.contains("8192"), "{text}");
+}
+
+#[test]
+fn doctor_says_what_this_machine_is() {
+    let home = home_with_model();
+    let text = stdout(&run_in(home.path(), &["doctor"]));
+    for word in ["CPU", "memory", "GPU", "llama.cpp"] {
+        assert!(text.contains(word), "{word} is not in: {text}");
+    }
+    let json: Value = serde_json::from_str(&stdout(&run_in(home.path(), &["doctor", "--json"]))).unwrap();
+    assert!(json["machine"]["cpu"].is_object(), "{json}");
+}
+
+#[tokio::test]
+async fn up_explains_before_it_acts_and_goes_on_in_the_background() {
+    let home = home_with_model();
+    let output = run_in(home.path(), &["up", MODEL, "--port", "0", "--explain", "--detach"]);
+    let text = stdout(&output) + &String::from_utf8_lossy(&output.stderr);
+    for word in ["flash_attention", "repack", "threads", "kv_cells", "http://127.0.0.1:"] {
+        assert!(text.contains(word), "{word} is not in: {text}");
+    }
+    assert!(stdout(&run_in(home.path(), &["ps"])).contains(MODEL), "up loads its model");
+    assert!(run_in(home.path(), &["down"]).status.success());
+}

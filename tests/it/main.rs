@@ -1,0 +1,9 @@
+//! The shipped binary on the real small model: real processes, real sockets, real signals.
+
+mod api;
+mod bad_input;
+mod cli;
+mod death;
+mod home;
+mod open_webui;
+mod stack;

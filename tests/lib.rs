@@ -1,0 +1,1 @@
+//! Nothing is here: the package exists for its one integration binary, `it/`.
