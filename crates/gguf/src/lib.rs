@@ -1,1 +1,26 @@
+//! GGUF header and tensor table → [`ModelMeta`].
+//!
+//! Reads through a [`ByteSource`] in bounded windows and never the tensors' data. A hostile file costs at most the
+//! limits in `limits.rs`: nothing is allocated on its word alone. No network, no llama.cpp.
+//!
+//! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little-endian.
 
+mod cursor;
+mod error;
+mod header;
+mod limits;
+mod meta;
+mod source;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
+mod types;
+mod value;
+
+pub use error::GgufError;
+pub use header::{Gguf, Tensor};
+pub use meta::ModelMeta;
+pub use source::ByteSource;
+pub use types::{TensorType, file_type_name};
+pub use value::Value;

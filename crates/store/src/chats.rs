@@ -265,7 +265,7 @@ impl<'a> Chats<'a> {
     ///
     /// # Errors
     /// [`StoreError::TooLarge`], [`StoreError::Invalid`] for the title or model; a failure of the database.
-    pub fn create(&self, new: &NewChat) -> Result<Chat, StoreError> {
+    pub fn create(self, new: &NewChat) -> Result<Chat, StoreError> {
         let title = new.title.as_deref().map(checked_title).transpose()?.unwrap_or_default();
         check_model(new.model.as_deref())?;
         let now = clock::now();
@@ -285,7 +285,7 @@ impl<'a> Chats<'a> {
     ///
     /// # Errors
     /// [`StoreError::TooLarge`] for more than [`PAGE_CHATS_MAX`]; a failure of the database.
-    pub fn list(&self, page: Page) -> Result<ChatPage, StoreError> {
+    pub fn list(self, page: Page) -> Result<ChatPage, StoreError> {
         let limit = page.limit.unwrap_or(PAGE_CHATS_DEFAULT);
         check_limit("the number of chats on a page", limit, PAGE_CHATS_MAX)?;
         // One more than wanted tells whether there is a next page.
@@ -303,7 +303,7 @@ impl<'a> Chats<'a> {
     ///
     /// # Errors
     /// [`StoreError::UnknownChat`]; a failure of the database.
-    pub fn get(&self, id: ChatId) -> Result<ChatWithMessages, StoreError> {
+    pub fn get(self, id: ChatId) -> Result<ChatWithMessages, StoreError> {
         self.database.read(|db| {
             // One transaction: chat and messages are of the same moment.
             let tx = db.unchecked_transaction()?;
@@ -317,7 +317,7 @@ impl<'a> Chats<'a> {
     /// # Errors
     /// [`StoreError::UnknownChat`], [`StoreError::TooLarge`], [`StoreError::Invalid`] for an empty one; a failure
     /// of the database.
-    pub fn rename(&self, id: ChatId, title: &str) -> Result<Chat, StoreError> {
+    pub fn rename(self, id: ChatId, title: &str) -> Result<Chat, StoreError> {
         let title = checked_title(title)?;
         self.database.write(|tx| {
             rows::set_title(tx, id, title)?;
@@ -329,7 +329,7 @@ impl<'a> Chats<'a> {
     ///
     /// # Errors
     /// [`StoreError::UnknownChat`], [`StoreError::TooLarge`]; a failure of the database.
-    pub fn set_model(&self, id: ChatId, model: Option<&str>) -> Result<Chat, StoreError> {
+    pub fn set_model(self, id: ChatId, model: Option<&str>) -> Result<Chat, StoreError> {
         check_model(model)?;
         self.database.write(|tx| {
             rows::set_model(tx, id, model)?;
@@ -341,7 +341,7 @@ impl<'a> Chats<'a> {
     ///
     /// # Errors
     /// [`StoreError::UnknownChat`]; a failure of the database.
-    pub fn delete(&self, id: ChatId) -> Result<(), StoreError> {
+    pub fn delete(self, id: ChatId) -> Result<(), StoreError> {
         self.database.write(|tx| rows::delete_chat(tx, id))
     }
 
@@ -350,7 +350,7 @@ impl<'a> Chats<'a> {
     /// # Errors
     /// [`StoreError::UnknownChat`]; [`StoreError::UnknownMessage`] for a parent of another chat;
     /// [`StoreError::TooLarge`] for a message or too many of them; a failure of the database.
-    pub fn append(&self, id: ChatId, new: &[NewMessage]) -> Result<Vec<StoredMessage>, StoreError> {
+    pub fn append(self, id: ChatId, new: &[NewMessage]) -> Result<Vec<StoredMessage>, StoreError> {
         new.iter().try_for_each(|message| check_body(&message.body))?;
         self.database.write(|tx| {
             let chat = rows::select_chat(tx, id)?;
@@ -372,7 +372,7 @@ impl<'a> Chats<'a> {
     /// # Errors
     /// [`StoreError::UnknownMessage`]; [`StoreError::TooLarge`]; a failure of the database.
     pub fn update_message(
-        &self,
+        self,
         chat: ChatId,
         id: MessageId,
         patch: MessagePatch,

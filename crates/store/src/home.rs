@@ -227,7 +227,7 @@ mod tests {
     fn opening_a_home_again_changes_nothing_in_it() {
         let dir = tempfile::tempdir().unwrap();
         Home::open(dir.path(), Access::ReadWrite).unwrap();
-        fs::File::create(dir.path().join("blobs/kept")).unwrap();
+        File::create(dir.path().join("blobs/kept")).unwrap();
         Home::open(dir.path(), Access::ReadWrite).unwrap();
         assert!(dir.path().join("blobs/kept").exists());
     }
@@ -249,7 +249,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let file = dir.path().join(occupied);
             make_dir(file.parent().unwrap()).unwrap();
-            fs::File::create(&file).unwrap();
+            File::create(&file).unwrap();
             let error = Home::open(&dir.path().join(home), access).unwrap_err();
             assert!(matches!(&error, StoreError::NotADirectory { .. }), "{occupied}, {home}: {error}");
             assert!(error.hint().is_some());

@@ -19,7 +19,7 @@ use crate::{
     limits::{COPY_CHUNK_BYTES, DISK_RESERVE_BYTES},
     manifest::Manifest,
     models::blobs_of,
-    summary, write_atomic,
+    write_atomic,
 };
 
 /// How far an import is.
@@ -175,10 +175,10 @@ pub fn import(
 ) -> Result<ImportedModel, ImportError> {
     home.require_write()?;
     let mut source = Source::open(path)?;
-    let meta = summary::inspect(&source.file, path)?;
+    let summary = ModelSummary::of_file(&source.file, path)?;
     let weights = Weights::obtain(home, &mut source, progress)?;
     step(Step::WeightsStored);
-    let model = register(home, name, &weights.blob, meta)?;
+    let model = register(home, name, &weights.blob, summary)?;
     Ok(ImportedModel { model, already_stored: weights.already_stored })
 }
 
@@ -303,26 +303,26 @@ fn copy(
 }
 
 /// Writes config and manifest for a stored model file. The caller holds the models' lock.
-fn register(home: &Home, name: &ModelName, weights: &Blob, meta: ModelSummary) -> Result<Model, StoreError> {
+fn register(home: &Home, name: &ModelName, weights: &Blob, summary: ModelSummary) -> Result<Model, StoreError> {
     let models = home.models();
     let (name, path) = match models.spelling(name)? {
         Some(existing) => existing,
         None => (name.clone(), models.manifest_path(name)),
     };
-    let config = write_config(home, meta)?;
+    let config = write_config(home, summary)?;
     step(Step::ConfigStored);
     let manifest = Manifest::new(&config, weights);
     let mut replaced = blobs_of(&path);
-    manifest.digests().for_each(|needed| drop(replaced.remove(&needed)));
+    replaced.retain(|digest| !manifest.names(digest));
     write_manifest(home, &path, &manifest)?;
     models.remove_unneeded(replaced)?;
     models.load(&name, &path)
 }
 
-fn write_config(home: &Home, meta: ModelSummary) -> Result<Blob, StoreError> {
+fn write_config(home: &Home, summary: ModelSummary) -> Result<Blob, StoreError> {
     let dir = home.blobs_dir();
     let mut writer = BlobWriter::create(&dir)?;
-    let json = summary::to_config(meta).map_err(|error| StoreError::io("write", &dir, error.into()))?;
+    let json = summary.to_config().map_err(|error| StoreError::io("write", &dir, error.into()))?;
     writer.write(&json)?;
     writer.commit(None)
 }

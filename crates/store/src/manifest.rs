@@ -77,6 +77,11 @@ impl Manifest {
         std::iter::once(&self.config).chain(&self.layers).map(|layer| layer.digest)
     }
 
+    /// Whether it needs this blob.
+    pub fn names(&self, digest: &Digest) -> bool {
+        self.digests().any(|needed| needed == *digest)
+    }
+
     /// All blobs together.
     pub fn size_bytes(&self) -> u64 {
         std::iter::once(&self.config).chain(&self.layers).fold(0, |sum, layer| sum.saturating_add(layer.size))

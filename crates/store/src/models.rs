@@ -21,7 +21,6 @@ use crate::{
     import,
     manifest::{Manifest, ManifestFile, bad, manifest_dirs, manifest_files},
     name::nearest,
-    summary,
 };
 
 /// A model in the store.
@@ -40,7 +39,7 @@ pub struct Model {
     /// The model file.
     pub blob_path: PathBuf,
     /// What the file says about itself.
-    pub meta: ModelSummary,
+    pub summary: ModelSummary,
 }
 
 /// What is in the store.
@@ -49,7 +48,7 @@ pub struct Listing {
     /// Models that can be used, newest first.
     pub models: Vec<Model>,
     /// What stands in the place of a manifest and cannot be used.
-    pub problems: Vec<StoreError>,
+    pub unreadable: Vec<StoreError>,
 }
 
 /// What a removal did.
@@ -78,7 +77,7 @@ impl<'a> Models<'a> {
     /// # Errors
     /// Says what is wrong with the file, or why it cannot be stored. The store is then as it was.
     pub fn import(
-        &self,
+        self,
         source: &Path,
         name: &ModelName,
         progress: &mut dyn FnMut(Progress),
@@ -90,13 +89,13 @@ impl<'a> Models<'a> {
     ///
     /// # Errors
     /// When the store itself cannot be read.
-    pub fn list(&self) -> Result<Listing, StoreError> {
+    pub fn list(self) -> Result<Listing, StoreError> {
         let mut listing = Listing::default();
         for file in manifest_files(&self.home.manifests_dir())? {
             match self.load_listed(&file) {
                 Ok(Some(model)) => listing.models.push(model),
                 Ok(None) => {}
-                Err(problem) => listing.problems.push(problem),
+                Err(problem) => listing.unreadable.push(problem),
             }
         }
         listing.models.sort_by(|a, b| b.modified_at.cmp(&a.modified_at).then_with(|| a.name.cmp(&b.name)));
@@ -107,7 +106,7 @@ impl<'a> Models<'a> {
     ///
     /// # Errors
     /// [`StoreError::UnknownModel`] with the names that look like it; [`StoreError::BadManifest`].
-    pub fn find(&self, name: &ModelName) -> Result<Model, StoreError> {
+    pub fn find(self, name: &ModelName) -> Result<Model, StoreError> {
         let (stored_name, path) = self.locate(name)?;
         match self.load(&stored_name, &path) {
             Err(_) if !path.exists() => Err(self.unknown(name)?),
@@ -120,7 +119,7 @@ impl<'a> Models<'a> {
     ///
     /// # Errors
     /// [`StoreError::UnknownModel`] with the names that look like it; a failure to remove.
-    pub fn remove(&self, name: &ModelName) -> Result<Removed, StoreError> {
+    pub fn remove(self, name: &ModelName) -> Result<Removed, StoreError> {
         let _lock = self.home.lock_models()?;
         let (stored_name, path) = self.locate(name)?;
         let digests = blobs_of(&path);
@@ -131,7 +130,7 @@ impl<'a> Models<'a> {
     }
 
     /// Removes what imports that were killed left behind, and returns the bytes freed.
-    pub(crate) fn remove_unreferenced(&self) -> Result<u64, StoreError> {
+    pub(crate) fn remove_unreferenced(self) -> Result<u64, StoreError> {
         let _lock = self.home.lock_models()?;
         let mut freed_bytes = 0;
         for dir in manifest_dirs(&self.home.manifests_dir())? {
@@ -146,10 +145,10 @@ impl<'a> Models<'a> {
     }
 
     /// Removes those of the blobs that no manifest names. The caller holds the models' lock.
-    pub(crate) fn remove_unneeded(&self, mut digests: HashSet<Digest>) -> Result<u64, StoreError> {
+    pub(crate) fn remove_unneeded(self, mut digests: HashSet<Digest>) -> Result<u64, StoreError> {
         for file in manifest_files(&self.home.manifests_dir())? {
             match Manifest::read(&file.path) {
-                Ok((manifest, _)) => manifest.digests().for_each(|needed| drop(digests.remove(&needed))),
+                Ok((manifest, _)) => digests.retain(|digest| !manifest.names(digest)),
                 Err(error) => {
                     // It may need any of them, and can perhaps be repaired.
                     tracing::warn!(%error, "no blob is removed while a manifest cannot be read");
@@ -161,7 +160,7 @@ impl<'a> Models<'a> {
     }
 
     /// How the name is spelled in the store, and where its manifest is.
-    pub(crate) fn spelling(&self, name: &ModelName) -> Result<Option<(ModelName, PathBuf)>, StoreError> {
+    pub(crate) fn spelling(self, name: &ModelName) -> Result<Option<(ModelName, PathBuf)>, StoreError> {
         let exact = self.manifest_path(name);
         if exact.is_file() {
             return Ok(Some((name.clone(), exact)));
@@ -171,11 +170,11 @@ impl<'a> Models<'a> {
         Ok(named.find(|(stored, _)| stored.matches(name)))
     }
 
-    pub(crate) fn manifest_path(&self, name: &ModelName) -> PathBuf {
+    pub(crate) fn manifest_path(self, name: &ModelName) -> PathBuf {
         self.home.manifests_dir().join(name.manifest_path())
     }
 
-    pub(crate) fn load(&self, name: &ModelName, path: &Path) -> Result<Model, StoreError> {
+    pub(crate) fn load(self, name: &ModelName, path: &Path) -> Result<Model, StoreError> {
         let (manifest, manifest_digest) = Manifest::read(path)?;
         let weights = manifest.weights().ok_or_else(|| bad(path, "it names no model file"))?;
         let blob_path = self.home.blobs_dir().join(weights.digest.file_name());
@@ -191,26 +190,26 @@ impl<'a> Models<'a> {
             manifest_digest,
             size_bytes: manifest.size_bytes(),
             modified_at: modified_at(path)?,
-            meta: summary::read(&config_path, &blob_path).map_err(|reason| bad(path, &reason))?,
+            summary: ModelSummary::stored(&config_path, &blob_path).map_err(|reason| bad(path, &reason))?,
             blob_path,
         })
     }
 
-    fn locate(&self, name: &ModelName) -> Result<(ModelName, PathBuf), StoreError> {
+    fn locate(self, name: &ModelName) -> Result<(ModelName, PathBuf), StoreError> {
         match self.spelling(name)? {
             Some(found) => Ok(found),
             None => Err(self.unknown(name)?),
         }
     }
 
-    fn unknown(&self, name: &ModelName) -> Result<StoreError, StoreError> {
+    fn unknown(self, name: &ModelName) -> Result<StoreError, StoreError> {
         let files = manifest_files(&self.home.manifests_dir())?;
         let existing: Vec<_> = files.into_iter().filter_map(|file| file.name).collect();
         Ok(StoreError::UnknownModel { name: name.clone(), nearest: nearest(name, &existing) })
     }
 
     /// `None` for a manifest that was removed since it was listed.
-    fn load_listed(&self, file: &ManifestFile) -> Result<Option<Model>, StoreError> {
+    fn load_listed(self, file: &ManifestFile) -> Result<Option<Model>, StoreError> {
         let Some(name) = &file.name else {
             return Err(bad(&file.path, "its place is not that of a model's name"));
         };
@@ -220,7 +219,7 @@ impl<'a> Models<'a> {
         }
     }
 
-    fn remove_blob(&self, digest: &Digest) -> Result<u64, StoreError> {
+    fn remove_blob(self, digest: &Digest) -> Result<u64, StoreError> {
         let path = self.home.blobs_dir().join(digest.file_name());
         let size_bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
         match fs::remove_file(&path) {
@@ -232,7 +231,7 @@ impl<'a> Models<'a> {
     }
 
     /// Removes the directories that held only this manifest.
-    fn remove_empty_dirs(&self, manifest: &Path) -> Result<(), StoreError> {
+    fn remove_empty_dirs(self, manifest: &Path) -> Result<(), StoreError> {
         let root = self.home.manifests_dir();
         for dir in manifest.ancestors().skip(1).take_while(|dir| *dir != root) {
             if fs::remove_dir(dir).is_err() {

@@ -2,7 +2,7 @@
 //! confined.
 
 use std::{
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -48,7 +48,7 @@ impl TestHome {
 
     pub fn names(&self) -> Vec<String> {
         let listing = self.home.models().list().unwrap();
-        assert!(listing.problems.is_empty(), "{:?}", listing.problems);
+        assert!(listing.unreadable.is_empty(), "{:?}", listing.unreadable);
         let mut names: Vec<_> = listing.models.iter().map(|model| model.name.to_string()).collect();
         names.sort();
         names
@@ -67,12 +67,12 @@ impl GgufBuilder {
     }
 
     /// A small model of the architecture `llama`.
-    pub fn llama() -> Self {
+    pub fn llama(ctx_train: u32) -> Self {
         Self::empty()
             .text("general.architecture", "llama")
             .text("general.license", "apache-2.0")
             .number("general.file_type", 0)
-            .number("llama.context_length", 2048)
+            .number("llama.context_length", ctx_train)
             .number("llama.embedding_length", 64)
             .number("llama.block_count", 1)
             .number("llama.feed_forward_length", 128)
@@ -104,19 +104,19 @@ impl GgufBuilder {
     /// The file, with one tensor of 64 × 1000 floats whose every byte is `fill`.
     pub fn build(self, fill: u8) -> Vec<u8> {
         let (width, height) = (64_u64, 1000_u64);
-        let mut file = b"GGUF".to_vec();
-        file.extend(3_u32.to_le_bytes());
-        file.extend(1_u64.to_le_bytes());
-        file.extend(self.entries.to_le_bytes());
-        file.extend(self.metadata);
-        push_text(&mut file, "token_embd.weight");
-        file.extend(2_u32.to_le_bytes());
-        file.extend([width.to_le_bytes(), height.to_le_bytes()].concat());
-        file.extend(0_u32.to_le_bytes());
-        file.extend(0_u64.to_le_bytes());
-        file.resize(file.len().next_multiple_of(32), 0);
-        file.resize(file.len() + (4 * width * height) as usize, fill);
-        file
+        let mut bytes = b"GGUF".to_vec();
+        bytes.extend(3_u32.to_le_bytes());
+        bytes.extend(1_u64.to_le_bytes());
+        bytes.extend(self.entries.to_le_bytes());
+        bytes.extend(self.metadata);
+        push_text(&mut bytes, "token_embd.weight");
+        bytes.extend(2_u32.to_le_bytes());
+        bytes.extend([width.to_le_bytes(), height.to_le_bytes()].concat());
+        bytes.extend(0_u32.to_le_bytes());
+        bytes.extend(0_u64.to_le_bytes());
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes.resize(bytes.len() + (4 * width * height) as usize, fill);
+        bytes
     }
 }
 
@@ -125,9 +125,14 @@ fn push_text(bytes: &mut Vec<u8>, text: &str) {
     bytes.extend_from_slice(text.as_bytes());
 }
 
-/// A small model file; another `fill` makes it another file of the same size.
+/// A small model file; another `fill` makes it another file of the same size and the same summary.
 pub fn gguf(fill: u8) -> Vec<u8> {
-    GgufBuilder::llama().build(fill)
+    GgufBuilder::llama(2048).build(fill)
+}
+
+/// A model file that has not even its summary in common with [`gguf`]'s.
+pub fn other_gguf() -> Vec<u8> {
+    GgufBuilder::llama(4096).build(0)
 }
 
 /// What the child process does.
@@ -151,7 +156,7 @@ pub struct Order {
 }
 
 /// Runs this test binary again with nothing but the child's test, below the command `wrapper`.
-pub fn run_child(wrapper: &[&str], order: &Order) -> Output {
+pub fn run_child(wrapper: &[&str], order: &Order) -> io::Result<Output> {
     let exe = std::env::current_exe().unwrap();
     let words = wrapper.iter().map(Into::into).chain([exe.into_os_string()]);
     let mut words =
@@ -161,10 +166,9 @@ pub fn run_child(wrapper: &[&str], order: &Order) -> Output {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .spawn()?;
     child.stdin.take().unwrap().write_all(&serde_json::to_vec(order).unwrap()).unwrap();
-    child.wait_with_output().unwrap()
+    child.wait_with_output()
 }
 
 /// What the child said at its end.

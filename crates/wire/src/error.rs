@@ -136,7 +136,8 @@ impl From<ErrorKind> for ErrorCode {
 }
 
 /// A request that failed, before any dialect's shape.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct ApiError {
     /// What went wrong, for programs.
     pub code: ErrorCode,
@@ -188,14 +189,6 @@ impl ApiError {
         self
     }
 }
-
-impl fmt::Display for ApiError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for ApiError {}
 
 impl From<GenerateError> for ApiError {
     fn from(error: GenerateError) -> Self {

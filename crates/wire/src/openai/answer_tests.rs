@@ -253,7 +253,9 @@ proptest! {
         for (choice, deltas) in [(0, &first), (1, &second)] {
             let mine: Vec<_> = chunks.iter().filter(|c| c["choices"][0]["index"] == choice).cloned().collect();
             let mut alone = crate::encoder::Piece::default();
-            deltas.iter().for_each(|delta| alone.add(delta));
+            for delta in deltas {
+                alone.add(delta);
+            }
             prop_assert_eq!(joined(&mine, "/choices/0/delta/content"), alone.content);
             prop_assert_eq!(joined(&mine, "/choices/0/delta/reasoning"), alone.thinking);
             let calls = listed(&mine, "/choices/0/delta/tool_calls");

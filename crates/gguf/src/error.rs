@@ -1,0 +1,64 @@
+//! Why a file is not a readable model.
+
+use std::io;
+
+/// Why a file is not a readable model.
+#[derive(Debug, thiserror::Error)]
+pub enum GgufError {
+    /// The bytes could not be read.
+    #[error("the file cannot be read")]
+    Io(#[from] io::Error),
+    /// No bytes at all.
+    #[error("the file is empty")]
+    Empty,
+    /// It does not begin with `GGUF`.
+    #[error("the file is not GGUF: it begins with {found:02x?}")]
+    NotGguf {
+        /// Its first bytes.
+        found: [u8; 4],
+    },
+    /// A version that is not 2 or 3.
+    #[error("GGUF version {version} is not supported; versions 2 and 3 are")]
+    Version {
+        /// The version in the file.
+        version: u32,
+    },
+    /// Written on a big-endian machine.
+    #[error("the file is big-endian GGUF, which is not supported")]
+    BigEndian,
+    /// Shorter than its header says.
+    #[error("the file is cut off: it needs {needs_bytes} bytes and has {has_bytes}")]
+    Truncated {
+        /// Bytes that the header speaks of, as far as it was read.
+        needs_bytes: u64,
+        /// Bytes that are there.
+        has_bytes: u64,
+    },
+    /// A count or length beyond its limit.
+    #[error("the header is damaged: {what} is {found}, more than {limit}")]
+    TooLarge {
+        /// What is too large.
+        what: &'static str,
+        /// What the file says.
+        found: u64,
+        /// Its limit.
+        limit: u64,
+    },
+    /// A number that names no type.
+    #[error("{what} type {found} is unknown; the file may be newer than this program")]
+    UnknownType {
+        /// What has the type.
+        what: &'static str,
+        /// The number in the file.
+        found: u32,
+    },
+    /// A key twice, invalid UTF-8, a zero dimension and the like.
+    #[error("the header is damaged: {0}")]
+    Damaged(String),
+    /// A key without which a model cannot be described.
+    #[error("the file has no {key}; it may hold something else than a language model")]
+    Missing {
+        /// The key.
+        key: String,
+    },
+}

@@ -1,0 +1,158 @@
+//! What planner, store and API want to know of a model.
+
+use serde_json::Map;
+
+use crate::{Gguf, GgufError, Value, types::file_type_name};
+
+/// What a model is, from its header.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelMeta {
+    /// Architecture name (`llama`, `qwen2`).
+    pub architecture: String,
+    /// The model's own name.
+    pub name: Option<String>,
+    /// How most tensors are quantized (`Q4_K_M`).
+    pub quantization: String,
+    /// Elements of all tensors.
+    pub parameters: u64,
+    /// Bytes of all tensors.
+    pub weights_bytes: u64,
+    /// Layers (`block_count`).
+    pub layers: u32,
+    /// Context that the model was trained with, in tokens.
+    pub ctx_train: u32,
+    /// Width of the residual stream.
+    pub embedding_length: u32,
+    /// KV heads of each layer; 0 for a layer without attention.
+    pub kv_heads: Vec<u32>,
+    /// Length of a key vector of one head.
+    pub key_length: u32,
+    /// Length of a value vector of one head.
+    pub value_length: u32,
+    /// Width of the attention window, for sliding-window models.
+    pub sliding_window: Option<u32>,
+    /// Number of experts; 0 for a dense model.
+    pub experts: u32,
+    /// Number of ids in the vocabulary, when the file has one.
+    pub vocab_size: Option<u64>,
+    /// The Jinja chat template.
+    pub chat_template: Option<String>,
+    /// Text or name of the licence.
+    pub license: Option<String>,
+    /// The metadata as `/api/show` gives it; long arrays are null.
+    pub metadata: Map<String, serde_json::Value>,
+}
+
+impl ModelMeta {
+    /// What the header says.
+    ///
+    /// # Errors
+    /// [`GgufError::Missing`] when it does not describe a language model.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, GgufError> {
+        let fields = Fields::of(gguf)?;
+        let layers = fields.required("block_count")?;
+        let embedding_length = fields.required("embedding_length")?;
+        let heads = fields.optional("attention.head_count").unwrap_or(1).max(1);
+        let head_length = embedding_length / heads;
+        Ok(Self {
+            name: fields.text("general.name"),
+            quantization: quantization(gguf),
+            parameters: gguf.tensors.iter().map(crate::Tensor::elements).fold(0, u64::saturating_add),
+            weights_bytes: gguf.tensors.iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add),
+            layers,
+            ctx_train: fields.required("context_length")?,
+            embedding_length,
+            kv_heads: fields.kv_heads(layers, heads)?,
+            key_length: fields.optional("attention.key_length").unwrap_or(head_length),
+            value_length: fields.optional("attention.value_length").unwrap_or(head_length),
+            sliding_window: fields.optional("attention.sliding_window").filter(|&width| width > 0),
+            experts: fields.optional("expert_count").unwrap_or(0),
+            vocab_size: vocab_size(gguf),
+            chat_template: fields.text("tokenizer.chat_template"),
+            license: fields.text("general.license"),
+            metadata: gguf.entries.iter().map(|(key, value)| (key.clone(), value.to_json())).collect(),
+            architecture: fields.architecture,
+        })
+    }
+
+    /// The number of parameters as people say it: `134.52M`, `7.6B`.
+    #[must_use]
+    pub fn parameter_size_label(&self) -> String {
+        match self.parameters {
+            0..1_000 => self.parameters.to_string(),
+            1_000..1_000_000 => format!("{:.2}K", self.parameters as f64 / 1e3),
+            1_000_000..1_000_000_000 => format!("{:.2}M", self.parameters as f64 / 1e6),
+            _ => format!("{:.1}B", self.parameters as f64 / 1e9),
+        }
+    }
+}
+
+struct Fields<'a> {
+    gguf: &'a Gguf,
+    architecture: String,
+}
+
+impl<'a> Fields<'a> {
+    fn of(gguf: &'a Gguf) -> Result<Self, GgufError> {
+        let key = "general.architecture";
+        let architecture = gguf
+            .get(key)
+            .and_then(Value::as_str)
+            .ok_or_else(|| GgufError::Missing { key: key.to_owned() })?;
+        Ok(Self { gguf, architecture: architecture.to_owned() })
+    }
+
+    fn value(&self, name: &str) -> Option<&'a Value> {
+        self.gguf.get(&format!("{}.{name}", self.architecture))
+    }
+
+    fn optional(&self, name: &str) -> Option<u32> {
+        let value = self.value(name)?;
+        let largest = |items: &[Value]| items.iter().filter_map(Value::as_u64).max();
+        let number = if let Value::Array(items) = value { largest(items) } else { value.as_u64() };
+        number.and_then(|number| u32::try_from(number).ok())
+    }
+
+    fn required(&self, name: &str) -> Result<u32, GgufError> {
+        let missing = || GgufError::Missing { key: format!("{}.{name}", self.architecture) };
+        self.optional(name).filter(|&number| number > 0).ok_or_else(missing)
+    }
+
+    fn text(&self, key: &str) -> Option<String> {
+        self.gguf.get(key).and_then(Value::as_str).map(str::to_owned)
+    }
+
+    /// One number for all layers, or an array with one for each.
+    fn kv_heads(&self, layers: u32, heads: u32) -> Result<Vec<u32>, GgufError> {
+        match self.value("attention.head_count_kv") {
+            Some(Value::Array(items)) if items.len() == layers as usize => {
+                let number = |item: &Value| item.as_u64().and_then(|number| u32::try_from(number).ok());
+                let damaged =
+                    || GgufError::Damaged("attention.head_count_kv is not a list of counts".to_owned());
+                items.iter().map(|item| number(item).ok_or_else(damaged)).collect()
+            }
+            _ => {
+                let limit = crate::limits::ARRAY_ITEMS_MAX;
+                if u64::from(layers) > limit {
+                    return Err(GgufError::TooLarge { what: "block_count", found: layers.into(), limit });
+                }
+                Ok(vec![self.optional("attention.head_count_kv").unwrap_or(heads); layers as usize])
+            }
+        }
+    }
+}
+
+fn vocab_size(gguf: &Gguf) -> Option<u64> {
+    match gguf.get("tokenizer.ggml.tokens")? {
+        Value::Array(items) => Some(items.len() as u64),
+        Value::LongArray { items } => Some(*items),
+        _ => None,
+    }
+}
+
+/// The file type's name; without one, the type that holds the most bytes.
+fn quantization(gguf: &Gguf) -> String {
+    let named = gguf.get("general.file_type").and_then(Value::as_u64).and_then(file_type_name);
+    let largest = || gguf.tensors.iter().max_by_key(|tensor| tensor.bytes).map(|tensor| tensor.kind.name);
+    named.or_else(largest).unwrap_or("unknown").to_owned()
+}

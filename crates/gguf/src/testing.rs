@@ -1,0 +1,120 @@
+//! A GGUF writer for tests, also of files that are wrong on purpose.
+
+/// Builds a GGUF file byte by byte.
+#[derive(Clone, Debug, Default)]
+pub struct Builder {
+    entries: Vec<u8>,
+    entry_count: u64,
+    tensors: Vec<u8>,
+    tensor_count: u64,
+    data: Vec<u8>,
+}
+
+impl Builder {
+    /// An empty file.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A small but whole `llama` model: 2 layers, 4 heads of 8, 2 KV heads, 3 tokens.
+    #[must_use]
+    pub fn llama() -> Self {
+        Self::new()
+            .text("general.architecture", "llama")
+            .u32("llama.block_count", 2)
+            .u32("llama.context_length", 4096)
+            .u32("llama.embedding_length", 32)
+            .u32("llama.attention.head_count", 4)
+            .u32("llama.attention.head_count_kv", 2)
+            .u32("general.file_type", 2)
+            .texts("tokenizer.ggml.tokens", &["a", "b", "c"])
+            .tensor("token_embd.weight", &[32, 3], 2, 3 * 18)
+    }
+
+    /// Adds a 32-bit number.
+    #[must_use]
+    pub fn u32(mut self, key: &str, value: u32) -> Self {
+        self.key(key, 4);
+        self.entries.extend(value.to_le_bytes());
+        self
+    }
+
+    /// Adds text.
+    #[must_use]
+    pub fn text(mut self, key: &str, value: &str) -> Self {
+        self.key(key, 8);
+        push_text(&mut self.entries, value);
+        self
+    }
+
+    /// Adds an array of texts.
+    #[must_use]
+    pub fn texts(mut self, key: &str, values: &[&str]) -> Self {
+        self.array_header(key, 8, values.len() as u64);
+        for value in values {
+            push_text(&mut self.entries, value);
+        }
+        self
+    }
+
+    /// Adds an array of 32-bit numbers.
+    #[must_use]
+    pub fn u32s(mut self, key: &str, values: &[u32]) -> Self {
+        self.array_header(key, 4, values.len() as u64);
+        self.entries.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        self
+    }
+
+    /// Adds a value of any type from its bytes.
+    #[must_use]
+    pub fn raw(mut self, key: &str, kind: u32, bytes: &[u8]) -> Self {
+        self.key(key, kind);
+        self.entries.extend(bytes);
+        self
+    }
+
+    /// Adds a tensor whose data is `bytes` zeros.
+    #[must_use]
+    pub fn tensor(mut self, name: &str, dimensions: &[u64], kind: u32, bytes: usize) -> Self {
+        self.data.resize(self.data.len().next_multiple_of(32), 0);
+        push_text(&mut self.tensors, name);
+        self.tensors.extend((dimensions.len() as u32).to_le_bytes());
+        self.tensors.extend(dimensions.iter().flat_map(|size| size.to_le_bytes()));
+        self.tensors.extend(kind.to_le_bytes());
+        self.tensors.extend((self.data.len() as u64).to_le_bytes());
+        self.tensor_count += 1;
+        self.data.resize(self.data.len() + bytes, 0);
+        self
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn build(&self) -> Vec<u8> {
+        let mut out = b"GGUF\x03\x00\x00\x00".to_vec();
+        out.extend(self.tensor_count.to_le_bytes());
+        out.extend(self.entry_count.to_le_bytes());
+        out.extend(&self.entries);
+        out.extend(&self.tensors);
+        out.resize(out.len().next_multiple_of(32), 0);
+        out.extend(&self.data);
+        out
+    }
+
+    fn key(&mut self, key: &str, kind: u32) {
+        push_text(&mut self.entries, key);
+        self.entries.extend(kind.to_le_bytes());
+        self.entry_count += 1;
+    }
+
+    fn array_header(&mut self, key: &str, kind: u32, items: u64) {
+        self.key(key, 9);
+        self.entries.extend(kind.to_le_bytes());
+        self.entries.extend(items.to_le_bytes());
+    }
+}
+
+fn push_text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
