@@ -6,11 +6,13 @@
 use std::{fmt, str::FromStr};
 
 use jiff::Timestamp;
+use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
     ChatId, Database, IdError, MessageId, StoreError, chat_rows as rows, clock,
+    db::Failure,
     limits::{
         CHAT_MESSAGES_MAX, MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, PAGE_CHATS_DEFAULT, PAGE_CHATS_MAX,
         TITLE_CHARS_MAX,
@@ -388,11 +390,7 @@ impl<'a> Chats<'a> {
     }
 }
 
-fn insert_all(
-    tx: &rusqlite::Connection,
-    chat: ChatId,
-    new: &[NewMessage],
-) -> Result<Vec<StoredMessage>, crate::db::Failure> {
+fn insert_all(tx: &Connection, chat: ChatId, new: &[NewMessage]) -> Result<Vec<StoredMessage>, Failure> {
     let (mut position, mut last) = rows::end_of(tx, chat)?;
     let mut stored = Vec::with_capacity(new.len());
     for message in new {

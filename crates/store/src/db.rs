@@ -300,15 +300,27 @@ mod tests {
     }
 
     #[test]
-    fn damage_is_described_by_the_quick_check() {
+    fn a_damaged_first_page_is_named_as_damage() {
         let (_dir, path) = path();
         drop(Database::open(&path).unwrap());
         let mut bytes = fs::read(&path).unwrap();
-        // The page size stays valid and the first page's tree does not, so that the header can still be read.
+        // The header stays valid, so that this is taken for a database, and the tree behind it does not.
         bytes[100..108].fill(0xff);
         write_atomic(&path, &bytes).unwrap();
         let error = Database::open(&path).unwrap_err();
         assert!(matches!(error, StoreError::DamagedDatabase { .. }), "{error}");
+    }
+
+    #[test]
+    fn the_quick_check_tells_what_is_damaged_and_says_nothing_of_a_whole_file() {
+        let (_dir, path) = path();
+        drop(Database::open(&path).unwrap());
+        assert_eq!(quick_check(&path), None);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[4096..].fill(0xff);
+        write_atomic(&path, &bytes).unwrap();
+        let found = quick_check(&path).unwrap();
+        assert!(found.contains("btreeInitPage() returns error code 11"), "{found}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use firepot_gguf::GgufError;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -93,7 +94,7 @@ pub enum ImportError {
         path: PathBuf,
     },
     /// It ends before its header or tensors do.
-    #[error("{path} is truncated: it has {actual_bytes} bytes of {expected_bytes}")]
+    #[error("{path} is truncated: it has {actual_bytes} bytes of at least {expected_bytes}")]
     Truncated {
         /// The file.
         path: PathBuf,
@@ -102,13 +103,13 @@ pub enum ImportError {
         /// Its size.
         actual_bytes: u64,
     },
-    /// It is a GGUF file that cannot be used.
-    #[error("{path} cannot be used: {reason}")]
+    /// It is a GGUF file that cannot be used. Whether the engine knows its architecture shows when it is loaded.
+    #[error("{path} cannot be used: {source}")]
     Unusable {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        reason: String,
+        source: GgufError,
     },
     /// It was written to while it was copied.
     #[error("{path} changed while it was copied")]
@@ -155,7 +156,21 @@ impl ImportError {
         })
     }
 
-    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+    pub(crate) fn gguf(path: &Path, source: GgufError) -> Self {
+        match source {
+            GgufError::Io(error) => Self::read(path, error),
+            GgufError::Empty => Self::Empty { path: path.to_owned() },
+            GgufError::NotGguf { .. } => Self::NotGguf { path: path.to_owned() },
+            GgufError::Truncated { needs_bytes, has_bytes } => Self::Truncated {
+                path: path.to_owned(),
+                expected_bytes: needs_bytes,
+                actual_bytes: has_bytes,
+            },
+            source => Self::Unusable { path: path.to_owned(), source },
+        }
+    }
+
+    fn read(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         match source.kind() {
             io::ErrorKind::NotFound => Self::NotFound { path },
@@ -178,7 +193,7 @@ pub fn import(
     let summary = ModelSummary::of_file(&source.file, path)?;
     let weights = Weights::obtain(home, &mut source, progress)?;
     step(Step::WeightsStored);
-    let model = register(home, name, &weights.blob, summary)?;
+    let model = register(home, name, &weights.blob, &summary)?;
     Ok(ImportedModel { model, already_stored: weights.already_stored })
 }
 
@@ -303,7 +318,12 @@ fn copy(
 }
 
 /// Writes config and manifest for a stored model file. The caller holds the models' lock.
-fn register(home: &Home, name: &ModelName, weights: &Blob, summary: ModelSummary) -> Result<Model, StoreError> {
+fn register(
+    home: &Home,
+    name: &ModelName,
+    weights: &Blob,
+    summary: &ModelSummary,
+) -> Result<Model, StoreError> {
     let models = home.models();
     let (name, path) = match models.spelling(name)? {
         Some(existing) => existing,
@@ -319,7 +339,7 @@ fn register(home: &Home, name: &ModelName, weights: &Blob, summary: ModelSummary
     models.load(&name, &path)
 }
 
-fn write_config(home: &Home, summary: ModelSummary) -> Result<Blob, StoreError> {
+fn write_config(home: &Home, summary: &ModelSummary) -> Result<Blob, StoreError> {
     let dir = home.blobs_dir();
     let mut writer = BlobWriter::create(&dir)?;
     let json = summary.to_config().map_err(|error| StoreError::io("write", &dir, error.into()))?;

@@ -6,11 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use firepot_gguf::testing::Builder;
+
 use crate::{
     Access, Digest, Home, ImportError, ModelName, Phase, Progress, StoreError,
     home::make_dir,
     limits::COPY_CHUNK_BYTES,
-    testing::{GgufBuilder, TestHome, gguf},
+    testing::{TestHome, gguf},
     write_atomic,
 };
 
@@ -46,7 +48,7 @@ fn a_listed_model_is_the_imported_one() {
     let imported = test.import(&test.file("model.gguf", &gguf(1)), "smollm2:135m").unwrap();
     let home = Home::open(test.home.path(), Access::ReadOnly).unwrap();
     let listing = home.models().list().unwrap();
-    assert_eq!(listing.models, [imported.model.clone()]);
+    assert_eq!(listing.models, std::slice::from_ref(&imported.model));
     assert!(listing.unreadable.is_empty());
     assert_eq!(home.models().find(&name("SMOLLM2:135M")).unwrap(), imported.model);
 }
@@ -143,11 +145,24 @@ fn a_file_that_cannot_be_imported_is_refused_and_the_store_is_unchanged() {
     };
     check(b"", "FILE is empty");
     check(b"PK\x03\x04 a zip archive", "FILE is not a GGUF file");
-    check(b"GG", "FILE is not a GGUF file");
-    check(&whole[..whole.len() - 1], "FILE is truncated: it has 256703 bytes of 256704");
-    check(&whole[..100], "?");
-    check(&GgufBuilder::empty().build(0), "?");
-    check(&GgufBuilder::empty().text("general.architecture", "nonesuch").build(0), "?");
+    check(b"GG", "FILE is truncated: it has 2 bytes of at least 4");
+    let size = whole.len();
+    let truncated = |has| format!("FILE is truncated: it has {has} bytes of at least {size}");
+    check(&whole[..size - 1], &truncated(size - 1));
+    check(&whole[..size - 4096], &truncated(size - 4096));
+    check(&whole[..40], "FILE is truncated: it has 40 bytes of at least 52");
+    check(
+        b"GGUF\x01\x00\x00\x00",
+        "FILE cannot be used: GGUF version 1 is not supported; versions 2 and 3 are",
+    );
+    check(
+        &Builder::new().build(),
+        "FILE cannot be used: the file has no general.architecture; it may hold something else than a language model",
+    );
+    check(
+        &Builder::new().text("general.architecture", "clip").build(),
+        "FILE cannot be used: the file has no clip.block_count; it may hold something else than a language model",
+    );
 }
 
 #[test]
@@ -272,28 +287,37 @@ fn what_cannot_be_used_is_reported_beside_what_can() {
     put("registry.ollama.ai/library/broken/latest", b"{");
     put("registry.ollama.ai/library/bad name/latest", b"{}");
     put("stray", b"");
-    for (tag, problem) in [("missing", "missing"), ("short", "short")] {
-        let fill = if tag == "missing" { 2 } else { 3 };
-        let model = test.import(&test.file(tag, &gguf(fill)), &format!("weights:{tag}")).unwrap().model;
-        match problem {
-            "missing" => fs::remove_file(&model.blob_path).unwrap(),
-            _ => fs::File::options().write(true).open(&model.blob_path).unwrap().set_len(10).unwrap(),
-        }
-    }
+    let import =
+        |name: &str, fill: u32| test.import(&test.file("f", &gguf(fill)), name).unwrap().model.blob_path;
+    fs::remove_file(import("weights:missing", 2)).unwrap();
+    let short = fs::File::options().write(true).open(import("weights:short", 3)).unwrap();
+    short.set_len(10).unwrap();
 
     let listing = test.home.models().list().unwrap();
-    assert_eq!(listing.models.iter().map(|model| model.name.to_string()).collect::<Vec<_>>(), ["good:latest"]);
-    let root = format!("{}/", manifest_of(&test, "").display());
-    let problems: Vec<_> =
-        listing.unreadable.iter().map(|problem| problem.to_string().replace(&root, "")).collect();
-    insta::assert_snapshot!(problems.join("\n"), @r"
+    assert_eq!(
+        listing.models.iter().map(|model| model.name.to_string()).collect::<Vec<_>>(),
+        ["good:latest"]
+    );
+    let root = test.home.manifests_dir();
+    let shown = |problem: &StoreError| {
+        let StoreError::BadManifest { path, reason } = problem else { panic!("{problem}") };
+        format!("MANIFESTS/{}: {reason}", path.strip_prefix(&root).unwrap().display())
+    };
+    let problems: Vec<_> = listing.unreadable.iter().map(shown).collect();
+    insta::assert_snapshot!(problems.join("\n"), @"
+    MANIFESTS/registry.ollama.ai/library/bad name/latest: its place is not that of a model's name
+    MANIFESTS/registry.ollama.ai/library/broken/latest: EOF while parsing an object at line 1 column 1
+    MANIFESTS/registry.ollama.ai/library/weights/missing: its model file is missing
+    MANIFESTS/registry.ollama.ai/library/weights/short: its model file has another size
+    MANIFESTS/stray: its place is not that of a model's name
     ");
 }
 
 #[test]
 fn while_a_manifest_cannot_be_read_no_blob_is_removed() {
     let test = TestHome::new();
-    test.import(&test.file("model.gguf", &gguf(1)), "a").unwrap();
+    let whole = gguf(1);
+    test.import(&test.file("model.gguf", &whole), "a").unwrap();
     let broken = manifest_of(&test, "registry.ollama.ai/library/broken/latest");
     make_dir(broken.parent().unwrap()).unwrap();
     write_atomic(&broken, b"{").unwrap();
@@ -303,7 +327,7 @@ fn while_a_manifest_cannot_be_read_no_blob_is_removed() {
     assert_eq!(test.blobs().len(), 2);
 
     test.home.models().remove(&name("broken")).unwrap();
-    assert!(test.home.sweep().unwrap() > 256_000);
+    assert!(test.home.sweep().unwrap() > whole.len() as u64);
     assert_eq!(test.blobs(), [""; 0]);
 }
 

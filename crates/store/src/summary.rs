@@ -1,37 +1,170 @@
-//! What a list shows of a model, taken from its GGUF header once and kept in the manifest's config blob.
+//! What a list shows of a model, taken from its GGUF header once and kept in the manifest's config blob, so that
+//! listing need not read headers.
 //!
-//! The blob has the fields that Ollama writes there and one of ours. A model without ours, brought by another
-//! program, is summarized from its header each time.
+//! The blob has the fields that Ollama reads there and ours beside them. Without ours, in a model that another
+//! program brought or an older Firepot, the header is read.
 
 use std::{fs::File, path::Path};
 
+use firepot_gguf::{Gguf, GgufError, ModelMeta};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{ImportError, manifest::read_bounded};
 
 /// What a model file says about itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelSummary {
-    /// Architecture name (`llama`, `qwen2`).
+    /// Architecture name (`llama`, `qwen2`); also what Ollama calls the family.
     pub architecture: String,
+    /// The model's own name.
+    pub title: Option<String>,
+    /// Elements of all tensors.
+    pub parameters: u64,
+    /// The same as people say it: `134.52M`.
+    pub parameter_size: String,
+    /// How most tensors are quantized (`Q4_K_M`).
+    pub quantization: String,
+    /// Context that the model was trained with, in tokens.
+    pub ctx_train: u32,
+    /// Width of the residual stream.
+    pub embedding_length: u32,
+    /// The Jinja chat template.
+    pub template: Option<String>,
+    /// Text or name of the licence.
+    pub license: Option<String>,
 }
 
 /// The config blob.
 #[derive(Serialize, Deserialize)]
 struct Config {
-    firepot: Option<ModelSummary>,
+    model_format: String,
+    model_family: String,
+    model_families: Vec<String>,
+    model_type: String,
+    file_type: String,
+    /// A [`ModelSummary`], of whatever version.
+    firepot: Value,
 }
 
-pub fn to_config(meta: ModelSummary) -> serde_json::Result<Vec<u8>> {
-    serde_json::to_vec(&Config { firepot: Some(meta) })
+impl ModelSummary {
+    /// Reads the header of a file that is to be imported.
+    pub(crate) fn of_file(file: &File, path: &Path) -> Result<Self, ImportError> {
+        Self::from_header(file).map_err(|error| ImportError::gguf(path, error))
+    }
+
+    /// The summary of a stored model: the kept one, else from the header.
+    pub(crate) fn stored(config: &Path, weights: &Path) -> Result<Self, String> {
+        if let Some(kept) = Self::kept(config) {
+            return Ok(kept);
+        }
+        let file = File::open(weights).map_err(|error| error.to_string())?;
+        Self::from_header(&file).map_err(|error| error.to_string())
+    }
+
+    /// The config blob's content.
+    pub(crate) fn to_config(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(&Config {
+            model_format: "gguf".to_owned(),
+            model_family: self.architecture.clone(),
+            model_families: vec![self.architecture.clone()],
+            model_type: self.parameter_size.clone(),
+            file_type: self.quantization.clone(),
+            firepot: serde_json::to_value(self)?,
+        })
+    }
+
+    fn kept(config: &Path) -> Option<Self> {
+        let bytes = read_bounded(config).ok()?;
+        let config: Config = serde_json::from_slice(&bytes).ok()?;
+        serde_json::from_value(config.firepot).ok()
+    }
+
+    fn from_header(file: &File) -> Result<Self, GgufError> {
+        let meta = ModelMeta::from_gguf(&Gguf::read(file)?)?;
+        Ok(Self {
+            parameter_size: meta.parameter_size_label(),
+            architecture: meta.architecture,
+            title: meta.name,
+            parameters: meta.parameters,
+            quantization: meta.quantization,
+            ctx_train: meta.ctx_train,
+            embedding_length: meta.embedding_length,
+            template: meta.chat_template,
+            license: meta.license,
+        })
+    }
 }
 
-pub fn read(config: &Path, _weights: &Path) -> Result<ModelSummary, String> {
-    let bytes = read_bounded(config).map_err(|e| e.to_string())?;
-    let config: Config = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-    Ok(config.firepot.unwrap_or_default())
-}
+#[cfg(test)]
+mod tests {
+    use std::fs;
 
-pub fn inspect(_file: &File, _path: &Path) -> Result<ModelSummary, ImportError> {
-    Ok(ModelSummary::default())
+    use super::*;
+    use crate::testing::{TestHome, gguf};
+
+    fn files(config: &[u8]) -> (TestHome, ModelSummary) {
+        let test = TestHome::new();
+        let weights = test.file("weights", &gguf(1));
+        let summary = ModelSummary::stored(&test.file("config", config), &weights).unwrap();
+        (test, summary)
+    }
+
+    #[test]
+    fn the_config_has_ollamas_fields_and_ours() {
+        let (_test, summary) = files(b"");
+        let config: Value = serde_json::from_slice(&summary.to_config().unwrap()).unwrap();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&config).unwrap(), @r#"
+        {
+          "model_format": "gguf",
+          "model_family": "llama",
+          "model_families": [
+            "llama"
+          ],
+          "model_type": "1.12K",
+          "file_type": "Q4_0",
+          "firepot": {
+            "architecture": "llama",
+            "title": null,
+            "parameters": 1120,
+            "parameter_size": "1.12K",
+            "quantization": "Q4_0",
+            "ctx_train": 4096,
+            "embedding_length": 32,
+            "template": null,
+            "license": null
+          }
+        }
+        "#);
+    }
+
+    #[test]
+    fn the_kept_summary_is_taken_before_the_header() {
+        let (test, summary) = files(b"");
+        let changed = ModelSummary { title: Some("kept".into()), ..summary };
+        let config = test.file("config", &changed.to_config().unwrap());
+        assert_eq!(ModelSummary::stored(&config, Path::new("/nowhere")).unwrap(), changed);
+    }
+
+    #[test]
+    fn without_a_usable_config_the_header_is_read() {
+        let expected = files(b"").1;
+        let check = |config: &[u8]| assert_eq!(files(config).1, expected);
+        check(b"{");
+        check(
+            br#"{"model_format":"gguf","model_family":"llama","model_families":["llama"],"model_type":"1B"}"#,
+        );
+        let mut older: Value = serde_json::from_slice(&expected.to_config().unwrap()).unwrap();
+        older["firepot"].as_object_mut().unwrap().remove("ctx_train");
+        check(older.to_string().as_bytes());
+    }
+
+    #[test]
+    fn without_config_and_header_there_is_no_summary() {
+        let test = TestHome::new();
+        let weights = test.file("weights", b"no model");
+        fs::remove_file(test.file("config", b"")).unwrap();
+        let reason = ModelSummary::stored(&test.dir.path().join("config"), &weights).unwrap_err();
+        assert!(reason.starts_with("the file is not GGUF"), "{reason}");
+    }
 }

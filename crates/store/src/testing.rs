@@ -7,6 +7,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use firepot_gguf::testing::Builder;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -55,84 +56,18 @@ impl TestHome {
     }
 }
 
-/// Builds GGUF files, version 3, by hand: the reader is not tested against a writer of its own kin.
-pub struct GgufBuilder {
-    metadata: Vec<u8>,
-    entries: u64,
-}
-
-impl GgufBuilder {
-    pub const fn empty() -> Self {
-        Self { metadata: Vec::new(), entries: 0 }
-    }
-
-    /// A small model of the architecture `llama`.
-    pub fn llama(ctx_train: u32) -> Self {
-        Self::empty()
-            .text("general.architecture", "llama")
-            .text("general.license", "apache-2.0")
-            .number("general.file_type", 0)
-            .number("llama.context_length", ctx_train)
-            .number("llama.embedding_length", 64)
-            .number("llama.block_count", 1)
-            .number("llama.feed_forward_length", 128)
-            .number("llama.attention.head_count", 4)
-            .number("llama.attention.head_count_kv", 2)
-            .number("llama.vocab_size", 1000)
-            .text("tokenizer.ggml.model", "gpt2")
-            .text("tokenizer.chat_template", "{{ messages }}")
-    }
-
-    pub fn text(self, key: &str, value: &str) -> Self {
-        let mut bytes = 8_u32.to_le_bytes().to_vec();
-        push_text(&mut bytes, value);
-        self.entry(key, &bytes)
-    }
-
-    pub fn number(self, key: &str, value: u32) -> Self {
-        let bytes = [4_u32.to_le_bytes(), value.to_le_bytes()].concat();
-        self.entry(key, &bytes)
-    }
-
-    fn entry(mut self, key: &str, typed_value: &[u8]) -> Self {
-        push_text(&mut self.metadata, key);
-        self.metadata.extend_from_slice(typed_value);
-        self.entries += 1;
-        self
-    }
-
-    /// The file, with one tensor of 64 × 1000 floats whose every byte is `fill`.
-    pub fn build(self, fill: u8) -> Vec<u8> {
-        let (width, height) = (64_u64, 1000_u64);
-        let mut bytes = b"GGUF".to_vec();
-        bytes.extend(3_u32.to_le_bytes());
-        bytes.extend(1_u64.to_le_bytes());
-        bytes.extend(self.entries.to_le_bytes());
-        bytes.extend(self.metadata);
-        push_text(&mut bytes, "token_embd.weight");
-        bytes.extend(2_u32.to_le_bytes());
-        bytes.extend([width.to_le_bytes(), height.to_le_bytes()].concat());
-        bytes.extend(0_u32.to_le_bytes());
-        bytes.extend(0_u64.to_le_bytes());
-        bytes.resize(bytes.len().next_multiple_of(32), 0);
-        bytes.resize(bytes.len() + (4 * width * height) as usize, fill);
-        bytes
-    }
-}
-
-fn push_text(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(text.as_bytes());
-}
-
 /// A small model file; another `fill` makes it another file of the same size and the same summary.
-pub fn gguf(fill: u8) -> Vec<u8> {
-    GgufBuilder::llama(2048).build(fill)
+pub fn gguf(fill: u32) -> Vec<u8> {
+    Builder::llama()
+        .u32("general.alignment", 32)
+        .u32("fill", fill)
+        .tensor("blk.0.attn_q.weight", &[32, 32], 0, 4096)
+        .build()
 }
 
 /// A model file that has not even its summary in common with [`gguf`]'s.
 pub fn other_gguf() -> Vec<u8> {
-    GgufBuilder::llama(4096).build(0)
+    Builder::llama().text("general.license", "mit").build()
 }
 
 /// What the child process does.
@@ -167,7 +102,8 @@ pub fn run_child(wrapper: &[&str], order: &Order) -> io::Result<Output> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    child.stdin.take().unwrap().write_all(&serde_json::to_vec(order).unwrap()).unwrap();
+    // A wrapper that fails closes the pipe unread; its status says more.
+    let _ = child.stdin.take().unwrap().write_all(&serde_json::to_vec(order).unwrap());
     child.wait_with_output()
 }
 

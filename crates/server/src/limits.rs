@@ -1,0 +1,83 @@
+//! Every limit of the server, with what happens when it is reached. What a request may contain is limited in
+//! `firepot_wire::limits`, what the store keeps in `firepot_store::limits`.
+
+use std::time::Duration;
+
+/// Open connections. Further ones wait in the kernel's backlog until one closes.
+pub const MAX_CONNECTIONS: usize = 4096;
+
+/// Files that a process may have open for [`MAX_CONNECTIONS`] to be possible, with room for models and logs.
+pub const OPEN_FILES_WANTED: u64 = 8192;
+
+/// How long a connection may take to send a request's head, idle time before it included; then it is closed.
+/// Longer than the official clients keep idle connections, so that they and not we close them.
+pub const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(75);
+
+/// Pause after the operating system refused a connection (no more files); then the next one is tried.
+pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Answers that wait or run at the same time, over all models, unless set otherwise. One more is 503.
+pub const MAX_IN_FLIGHT: usize = 256;
+
+/// Events of one generation that wait for their client. When they are not read, the answer is cancelled with an
+/// error: a client that does not read must not keep a place in the engine. About a minute of a fast small model, beside what
+/// the socket holds.
+pub const MAX_WAITING_EVENTS: usize = 4096;
+
+/// Frames that wait to be written to one runner. A runner that does not read its link counts as hung.
+pub const MAX_WAITING_FRAMES: usize = 1024;
+
+/// Bytes read from a link at once.
+pub const LINK_READ_BYTES: usize = 64 * 1024;
+
+/// Starts of a runner in a row without a stable one between; then the model counts as failed until the next
+/// request.
+pub const MAX_STARTS: u32 = 5;
+
+/// Pause before the second restart in a row; it doubles with each further one. The first restart is immediate.
+pub const FIRST_RESTART_PAUSE: Duration = Duration::from_millis(500);
+
+/// Longest pause before a restart.
+pub const MAX_RESTART_PAUSE: Duration = Duration::from_secs(30);
+
+/// A runner that lived this long after its load, or finished an answer, was stable: the next restart is immediate again.
+pub const STABLE_AFTER: Duration = Duration::from_secs(30);
+
+/// A heartbeat comes about twice a second; without one for this long, the runner is hung.
+pub const MAX_SILENCE: Duration = Duration::from_secs(10);
+
+/// Least time without progress, while busy, after which a runner is hung.
+pub const MIN_STALL: Duration = Duration::from_secs(10);
+
+/// The same while it loads: one tensor can take long from a cold disk.
+pub const MIN_LOAD_STALL: Duration = Duration::from_secs(60);
+
+/// A call that makes no progress for this many times its expected duration is hung.
+pub const STALL_FACTOR: u32 = 10;
+
+/// How long a runner may take to end after it was asked to; then it is killed.
+pub const STOP_GRACE: Duration = Duration::from_secs(3);
+
+/// After end of file, how long to wait for the exit status that goes into the error's text.
+pub const EXIT_STATUS_WAIT: Duration = Duration::from_millis(100);
+
+/// How long running answers may go on after the server was asked to end; then they are cancelled.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+
+/// How long connections may take to close after the last answer; then they are cut.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
+
+/// Silence after which a comment is sent on a stream of server-sent events, so that proxies keep it open.
+pub const SSE_COMMENT_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Size at which a runner's log file is set aside (`.1`) when the runner starts; the one set aside before goes.
+pub const MAX_LOG_BYTES: u64 = 8 * 1024 * 1024;
+
+/// How long whoever holds our port may take to say what it is.
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Bytes of its answer that are read.
+pub const MAX_PROBE_BYTES: u64 = 4096;
+
+/// Ports after a taken one that are tried to name a free one.
+pub const NEXT_PORTS: u16 = 32;

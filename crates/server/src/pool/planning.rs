@@ -1,0 +1,101 @@
+//! The joint between pool and planner: what a request wishes, and what is decided.
+
+use std::fmt;
+
+use firepot_engine::LoadSpec;
+use firepot_link::LoadFailureKind;
+use firepot_store::Model;
+
+/// Wishes for loading a model; `None` is left to the planner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// Context of one answer, in tokens.
+    pub ctx: Option<u32>,
+    /// Answers computed at the same time.
+    pub parallel: Option<u32>,
+    /// Threads for decode and prefill.
+    pub threads: Option<u32>,
+    /// Most tokens in one decode call.
+    pub batch_tokens: Option<u32>,
+    /// Layers on GPUs; 0 none.
+    pub gpu_layers: Option<u32>,
+    /// Map the file instead of reading it.
+    pub mmap: Option<bool>,
+    /// Lock the file in memory.
+    pub mlock: Option<bool>,
+}
+
+impl Wishes {
+    /// These wishes where there are some, else those of `defaults`.
+    #[must_use]
+    pub fn or(self, defaults: Self) -> Self {
+        Self {
+            ctx: self.ctx.or(defaults.ctx),
+            parallel: self.parallel.or(defaults.parallel),
+            threads: self.threads.or(defaults.threads),
+            batch_tokens: self.batch_tokens.or(defaults.batch_tokens),
+            gpu_layers: self.gpu_layers.or(defaults.gpu_layers),
+            mmap: self.mmap.or(defaults.mmap),
+            mlock: self.mlock.or(defaults.mlock),
+        }
+    }
+
+    /// Whether a model that was loaded by the wishes `loaded` as `spec` serves these wishes too. A shorter context
+    /// is served by a longer one, so that clients with different wishes do not reload the model in turns.
+    #[must_use]
+    pub fn served_by(&self, loaded: &Self, spec: &LoadSpec) -> bool {
+        // The planner may have decided otherwise than was wished; wishing the same again would not change that.
+        fn same<T: PartialEq + Copy>(wish: Option<T>, loaded: Option<T>, decided: T) -> bool {
+            wish.is_none_or(|wish| loaded == Some(wish) || decided == wish)
+        }
+        let longest_ctx = spec.ctx_per_answer.max(loaded.ctx.unwrap_or(0));
+        self.ctx.is_none_or(|ctx| ctx <= longest_ctx)
+            && same(self.threads, loaded.threads, spec.threads)
+            && same(self.batch_tokens, loaded.batch_tokens, spec.batch_tokens)
+            && same(self.gpu_layers.map(i64::from), loaded.gpu_layers.map(i64::from), spec.gpu_layers.into())
+            && same(self.mmap, loaded.mmap, spec.mmap)
+            && same(self.mlock, loaded.mlock, spec.mlock)
+    }
+
+    /// These wishes for a model that was loaded with `loaded`: its context does not shrink.
+    #[must_use]
+    pub fn after(self, loaded: &Self) -> Self {
+        Self { ctx: self.ctx.max(loaded.ctx), ..self }.or(*loaded)
+    }
+}
+
+/// What was decided for a load.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Planned {
+    /// The parameters.
+    pub spec: LoadSpec,
+    /// Predicted memory in all, in bytes.
+    pub memory_bytes: u64,
+    /// The part of it on GPUs, in bytes.
+    pub gpu_bytes: u64,
+    /// The part of it that is the mapped model file, which the system does not count as used, in bytes.
+    pub mapped_bytes: u64,
+    /// Each decision with its reason, for the log.
+    pub reasons: Vec<String>,
+}
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct PlanFailure {
+    /// What kind of failure. [`LoadFailureKind::OutOfMemory`] may pass when other models are unloaded.
+    pub kind: LoadFailureKind,
+    /// For the user.
+    pub message: String,
+    /// What the user can do.
+    pub hint: Option<String>,
+}
+
+/// Decides how a model is loaded. Called on a thread that may block.
+pub trait Planner: fmt::Debug + Send + Sync + 'static {
+    /// The plan for `model` beside models that were loaded by the plans `others`.
+    ///
+    /// # Errors
+    /// When the wishes cannot be met, or memory does not suffice.
+    fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure>;
+}

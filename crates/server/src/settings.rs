@@ -1,0 +1,118 @@
+//! What the server is told when it starts. Resolved by the binary; nothing here reads the environment.
+
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::limits;
+
+/// Everything that the server is told.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Names of this machine that `Host` may have beside `localhost` and IP addresses of its own, without a port.
+    pub allowed_hosts: Vec<String>,
+    /// Origins (`https://chat.example`) whose pages may use the API beside the server's own page.
+    pub allowed_origins: Vec<String>,
+    /// How a runner is started.
+    pub runner: RunnerCommand,
+    /// Where runners log.
+    pub log_dir: PathBuf,
+    /// Wishes for loading that hold when a request has none.
+    pub load: LoadDefaults,
+    /// How long a model stays loaded after its last answer when no request says otherwise.
+    pub keep_alive: KeepAlive,
+    /// Answers that wait or run at the same time, over all models.
+    pub max_in_flight: usize,
+    /// One sentence for `/api/ps` when a GPU is there and is not used.
+    pub gpu_unused: Option<String>,
+    /// When things count as hung, late or over.
+    pub times: Times,
+}
+
+impl ServerSettings {
+    /// Settings with every default, for runners started by `runner` that log in `log_dir`.
+    #[must_use]
+    pub fn new(address: SocketAddr, runner: RunnerCommand, log_dir: PathBuf) -> Self {
+        Self {
+            address,
+            allowed_hosts: Vec::new(),
+            allowed_origins: Vec::new(),
+            runner,
+            log_dir,
+            load: LoadDefaults::default(),
+            keep_alive: KeepAlive::default(),
+            max_in_flight: limits::MAX_IN_FLIGHT,
+            gpu_unused: None,
+            times: Times::default(),
+        }
+    }
+}
+
+/// A program that speaks the link on its standard input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunnerCommand {
+    /// Its path.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+}
+
+/// Wishes for loading a model that hold when a request has none; `None` is left to the planner.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoadDefaults {
+    /// Context of one answer, in tokens.
+    pub ctx: Option<u32>,
+    /// Answers computed at the same time.
+    pub parallel: Option<u32>,
+    /// Threads of a runner.
+    pub threads: Option<u32>,
+}
+
+/// How long a model stays loaded after its last answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepAlive {
+    /// This long; zero unloads it at once.
+    For(Duration),
+    /// Until it is unloaded by name or by need of memory.
+    Forever,
+}
+
+impl Default for KeepAlive {
+    /// Ollama's: five minutes.
+    fn default() -> Self {
+        Self::For(Duration::from_secs(5 * 60))
+    }
+}
+
+/// When things count as hung, late or over. Tests shorten them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// See [`limits::MAX_SILENCE`].
+    pub max_silence: Duration,
+    /// See [`limits::MIN_STALL`].
+    pub min_stall: Duration,
+    /// See [`limits::MIN_LOAD_STALL`].
+    pub min_load_stall: Duration,
+    /// See [`limits::FIRST_RESTART_PAUSE`].
+    pub first_restart_pause: Duration,
+    /// See [`limits::STABLE_AFTER`].
+    pub stable_after: Duration,
+    /// See [`limits::STOP_GRACE`].
+    pub stop_grace: Duration,
+    /// See [`limits::SHUTDOWN_GRACE`].
+    pub shutdown_grace: Duration,
+}
+
+impl Default for Times {
+    fn default() -> Self {
+        Self {
+            max_silence: limits::MAX_SILENCE,
+            min_stall: limits::MIN_STALL,
+            min_load_stall: limits::MIN_LOAD_STALL,
+            first_restart_pause: limits::FIRST_RESTART_PAUSE,
+            stable_after: limits::STABLE_AFTER,
+            stop_grace: limits::STOP_GRACE,
+            shutdown_grace: limits::SHUTDOWN_GRACE,
+        }
+    }
+}
