@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 pub struct SeqId(pub u32);
 
 /// How a model is loaded: the planner's decision, each field a llama.cpp parameter.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of llama.cpp's own")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadSpec {
     /// GGUF file; the first one of a split model.

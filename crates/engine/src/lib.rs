@@ -18,4 +18,4 @@ pub use decoder::{
 pub use scheduler::{
     EngineEvent, EngineRequest, EngineStats, Key, QueueFull, Scheduler, SchedulerConfig, Tick,
 };
-pub use thinking::{ThinkControl, ThinkTracker};
+pub use thinking::ThinkControl;

@@ -71,8 +71,8 @@ fn decode_complete(bytes: &mut Vec<u8>) -> String {
         text.push_str(chunk.valid());
         rest += chunk.valid().len();
         let invalid = chunk.invalid();
-        let last = rest + invalid.len() == bytes.len();
-        if !invalid.is_empty() && !(last && is_unfinished(invalid)) {
+        let waits = rest + invalid.len() == bytes.len() && is_unfinished(invalid);
+        if !invalid.is_empty() && !waits {
             text.push(char::REPLACEMENT_CHARACTER);
             rest += invalid.len();
         }

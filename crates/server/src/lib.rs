@@ -1,1 +1,6 @@
+//! The server.
 
+mod limits;
+mod metrics;
+mod pool;
+mod settings;

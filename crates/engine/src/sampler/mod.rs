@@ -87,6 +87,7 @@ impl Sampler {
     }
 
     /// llama.cpp's penalties: the repeat penalty divides what is positive and multiplies what is not.
+    #[expect(clippy::float_cmp, reason = "exactly the neutral values are off")]
     fn penalize(&mut self) {
         let Sampling { repeat_penalty, presence_penalty, frequency_penalty, repeat_last_n, .. } =
             self.settings;

@@ -9,9 +9,10 @@ use firepot_chat::{ErrorKind, FinishReason, GenerateError, Timings, TokenId, Tok
 
 use super::{EngineEvent, EngineRequest, Key, sequences::Sequence};
 use crate::{
-    Constraint, ThinkTracker, Tokenizer,
+    Constraint, Tokenizer,
     sampler::{SampleError, Sampler, advance, log_probabilities},
     text::{Step, TextStream},
+    thinking::ThinkTracker,
 };
 
 /// A request in the queue.
@@ -86,7 +87,8 @@ impl Running {
 
     /// Brings text, thinking and constraint to where the emitted ids left them.
     fn replay(&mut self) {
-        for token in self.ids[self.prompt_len..].to_vec() {
+        for at in self.prompt_len..self.ids.len() {
+            let token = self.ids[at];
             let piece = self.piece(token);
             if self.constraint_holds() {
                 // A token that the first runner chose was allowed there.

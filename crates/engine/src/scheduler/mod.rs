@@ -257,8 +257,7 @@ impl Scheduler {
 
     /// Takes the computed chunks into account and chooses a token where an answer has come to its last id.
     fn sample(&mut self, now: Instant, decoder: &mut dyn Decoder, chunks: &[Chunk]) {
-        let mut ended: Vec<(usize, FinishReason, String)> = Vec::new();
-        let mut failed: Vec<(usize, GenerateError)> = Vec::new();
+        let mut gone = Vec::new();
         for chunk in chunks {
             let running = &mut self.running[chunk.index];
             running.computed(chunk.tokens as usize);
@@ -268,21 +267,21 @@ impl Scheduler {
             let Some(row) = chunk.logits_item else { continue };
             match running.sample(decoder.logits(row), now) {
                 Outcome::Continue(event) => self.emitted(event),
-                Outcome::End(event, reason, text) => {
-                    event.into_iter().for_each(|event| self.emitted(event));
-                    ended.push((chunk.index, reason, text));
-                }
-                Outcome::Failed(error) => failed.push((chunk.index, error)),
+                outcome => gone.push((chunk.index, outcome)),
             }
         }
-        let mut gone: Vec<(usize, Result<(FinishReason, String), GenerateError>)> =
-            ended.into_iter().map(|(index, reason, text)| (index, Ok((reason, text)))).collect();
-        gone.extend(failed.into_iter().map(|(index, error)| (index, Err(error))));
+        // From the back, so that the indices before stay right.
         gone.sort_by_key(|(index, _)| std::cmp::Reverse(*index));
-        for (index, how) in gone {
-            match how {
-                Ok((reason, text)) => self.end(decoder, index, reason, text),
-                Err(error) => self.fail(decoder, index, error),
+        for (index, outcome) in gone {
+            match outcome {
+                Outcome::Continue(event) => self.emitted(event),
+                Outcome::Failed(error) => self.fail(decoder, index, error),
+                Outcome::End(last, reason, text) => {
+                    if let Some(last) = last {
+                        self.emitted(last);
+                    }
+                    self.end(decoder, index, reason, text);
+                }
             }
         }
     }

@@ -18,7 +18,7 @@ impl Queue {
 
     pub fn push(&mut self, waiting: Waiting) -> Result<(), QueueFull> {
         if self.waiting.len() >= self.max {
-            return Err(QueueFull(waiting.request));
+            return Err(QueueFull(Box::new(waiting.request)));
         }
         self.waiting.push_back(waiting);
         Ok(())

@@ -112,7 +112,7 @@ impl Default for SchedulerConfig {
 }
 
 /// No place to wait; the request comes back.
-pub struct QueueFull(pub EngineRequest);
+pub struct QueueFull(pub Box<EngineRequest>);
 
 /// Counters since the start, and the current state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

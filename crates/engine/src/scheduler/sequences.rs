@@ -121,8 +121,10 @@ impl Sequences {
 
     /// Forgets a sequence.
     pub fn release(&mut self, decoder: &mut dyn Decoder, sequence: Sequence) {
-        decoder.remove(sequence.id, 0, None);
-        self.free.push(sequence.id);
+        let Sequence { id, lease, .. } = sequence;
+        decoder.remove(id, 0, None);
+        self.free.push(id);
+        drop(lease);
     }
 
     /// Forgets every cached prefix.

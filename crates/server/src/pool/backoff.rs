@@ -25,6 +25,12 @@ impl Backoff {
         }
     }
 
+    /// How many deaths there were in a row.
+    #[must_use]
+    pub const fn deaths(self) -> u32 {
+        self.deaths
+    }
+
     /// The runner was stable.
     pub const fn reset(&mut self) {
         self.deaths = 0;

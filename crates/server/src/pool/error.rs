@@ -1,6 +1,6 @@
 //! Why the pool cannot serve, and why runners end.
 
-use std::{process::ExitStatus, sync::Arc};
+use std::process::ExitStatus;
 
 use firepot_link::{LoadFailureKind, PROTOCOL};
 use firepot_wire::{ApiError, ErrorCode};
@@ -52,14 +52,11 @@ pub enum PoolError {
         /// How often it was started.
         starts: u32,
         /// How it ended last.
-        death: Arc<Death>,
+        death: Death,
     },
     /// The runner died between the request and its start.
-    #[error("the runner of {model} ended before it took the request")]
-    Lost {
-        /// Which model.
-        model: String,
-    },
+    #[error("the runner ended before it took the request")]
+    Lost,
     /// The request cannot be sent.
     #[error("the request is too large for the link to the runner")]
     TooLarge,
@@ -78,7 +75,7 @@ impl From<PoolError> for ApiError {
                     .with_hint(format!("ask for {trained} or less"))
             }
             PoolError::Load { kind, hint, .. } => Self { hint, ..Self::new(load_code(kind), message) },
-            PoolError::Crashed { .. } | PoolError::Lost { .. } => Self::new(ErrorCode::RunnerLost, message),
+            PoolError::Crashed { .. } | PoolError::Lost => Self::new(ErrorCode::RunnerLost, message),
             PoolError::TooLarge => Self::new(ErrorCode::BodyTooLarge, message),
             PoolError::ShuttingDown => Self::new(ErrorCode::ShuttingDown, message),
         }
@@ -94,7 +91,7 @@ const fn load_code(kind: LoadFailureKind) -> ErrorCode {
 }
 
 /// How a runner ended.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Death {
     /// By itself or by somebody's signal.
     #[error("it ended{}", describe(.status.as_ref()))]
@@ -129,6 +126,9 @@ pub enum Death {
 }
 
 impl Death {
+    /// Every [`label`](Self::label) of a runner that was not asked to end.
+    pub const LABELS: [&'static str; 4] = ["ended", "hung", "protocol", "not_started"];
+
     /// A word for metrics.
     #[must_use]
     pub const fn label(&self) -> &'static str {

@@ -1,0 +1,162 @@
+//! The server's end of a link: what it sends, and to whom it hands what arrives. Reading and the process are in
+//! `runner`.
+
+use std::{
+    collections::HashMap,
+    mem,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use firepot_chat::{ErrorKind, GenerateError, GenerateEvent, GenerateRequest};
+use firepot_link::{FrameError, GenerationId, Heartbeat, PROTOCOL, ToRunner, encode};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Lease,
+    error::{Death, PoolError},
+    generation::{Delivery, Flight, Generation},
+};
+use crate::limits;
+
+/// A link to one runner, shared by everybody who uses it.
+#[derive(Debug)]
+pub struct Connection {
+    model: String,
+    frames: mpsc::Sender<Vec<u8>>,
+    flights: Mutex<Flights>,
+    heartbeat: Mutex<Heartbeat>,
+    /// Somebody asked the runner to end.
+    pub(super) stop: CancellationToken,
+    /// The runner does not read what it is sent.
+    pub(super) deaf: CancellationToken,
+}
+
+#[derive(Debug)]
+enum Flights {
+    Alive(HashMap<GenerationId, Flight>),
+    Lost,
+}
+
+impl Connection {
+    /// A link for a runner of `model`, and the frames that are to be written to it.
+    pub fn new(model: String) -> (Arc<Self>, mpsc::Receiver<Vec<u8>>) {
+        let (frames, receiver) = mpsc::channel(limits::MAX_WAITING_FRAMES);
+        let connection = Self {
+            model,
+            frames,
+            flights: Mutex::new(Flights::Alive(HashMap::new())),
+            heartbeat: Mutex::default(),
+            stop: CancellationToken::new(),
+            deaf: CancellationToken::new(),
+        };
+        (Arc::new(connection), receiver)
+    }
+
+    /// Greets the runner and tells it what to load.
+    pub fn begin(&self, spec: firepot_engine::LoadSpec) {
+        let _ = self.send(&ToRunner::Hello { protocol: PROTOCOL });
+        let _ = self.send(&ToRunner::Load(spec));
+    }
+
+    /// Starts an answer.
+    ///
+    /// # Errors
+    /// [`PoolError::Lost`] when the runner is gone, [`PoolError::TooLarge`].
+    pub fn generate(
+        self: &Arc<Self>,
+        id: GenerationId,
+        request: GenerateRequest,
+        lease: &Arc<Lease>,
+    ) -> Result<Generation, PoolError> {
+        let (generation, flight) = Generation::new(id, Arc::clone(self), Arc::clone(lease));
+        match &mut *self.flights() {
+            Flights::Alive(flights) => drop(flights.insert(id, flight)),
+            Flights::Lost => return Err(PoolError::Lost),
+        }
+        let request = Box::new(request);
+        match self.send(&ToRunner::Generate { id, request, resume: None }) {
+            Ok(()) => Ok(generation),
+            Err(FrameError::TooLarge { .. }) => Err(PoolError::TooLarge),
+            Err(_) => Err(PoolError::Lost),
+        }
+    }
+
+    /// Ends an answer whose client is gone.
+    pub fn cancel(&self, id: GenerationId) {
+        let known = match &mut *self.flights() {
+            Flights::Alive(flights) => flights.remove(&id).is_some(),
+            Flights::Lost => false,
+        };
+        if known {
+            let _ = self.send(&ToRunner::Cancel { id });
+        }
+    }
+
+    /// Asks the runner to end.
+    pub fn stop(&self) {
+        let _ = self.send(&ToRunner::Shutdown);
+        self.stop.cancel();
+    }
+
+    /// Hands an event to the client of its generation. A client that reads too slowly loses its answer.
+    pub fn dispatch(&self, id: GenerationId, event: GenerateEvent) {
+        let delivery = {
+            let mut flights = self.flights();
+            let Flights::Alive(flights) = &mut *flights else { return };
+            let Some(flight) = flights.get_mut(&id) else { return };
+            let delivery = flight.deliver(event);
+            if delivery != Delivery::Delivered {
+                flights.remove(&id);
+            }
+            delivery
+        };
+        if matches!(delivery, Delivery::TooSlow | Delivery::Gone) {
+            let _ = self.send(&ToRunner::Cancel { id });
+        }
+    }
+
+    /// The runner is gone: every answer in flight ends with an error. This is where continuing them on another
+    /// runner will begin: each flight knows its prompt ids, emitted ids and seed.
+    pub fn lose(&self, death: &Death) {
+        let Flights::Alive(flights) = mem::replace(&mut *self.flights(), Flights::Lost) else { return };
+        for (id, flight) in flights {
+            tracing::warn!(model = self.model, id = id.0, emitted = flight.emitted(), %death, "answer lost");
+            flight.break_off(self.loss(death, flight.emitted()));
+        }
+    }
+
+    /// Takes the runner's sign of life.
+    pub fn set_heartbeat(&self, heartbeat: Heartbeat) {
+        *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner) = heartbeat;
+    }
+
+    /// The runner's last sign of life; all zero before the first.
+    pub fn heartbeat(&self) -> Heartbeat {
+        *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn loss(&self, death: &Death, emitted: usize) -> GenerateError {
+        match death {
+            Death::Stopped => {
+                let message = format!("the answer was cut off because {} was stopped", self.model);
+                GenerateError::new(ErrorKind::ShuttingDown, message)
+            }
+            _ => {
+                let message = format!("the runner of {} was lost after {emitted} tokens: {death}", self.model);
+                GenerateError::new(ErrorKind::RunnerLost, message)
+            }
+        }
+    }
+
+    fn send(&self, message: &ToRunner) -> Result<(), FrameError> {
+        if self.frames.try_send(encode(message)?).is_err() && !self.frames.is_closed() {
+            self.deaf.cancel();
+        }
+        Ok(())
+    }
+
+    fn flights(&self) -> MutexGuard<'_, Flights> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,384 @@
+//! All runners of the server: which models are loaded, who uses them, what happens when one dies.
+//!
+//! [`Pool`] is the shell around [`state::State`], which decides: it holds the lock, runs what the state asks for (plan,
+//! launch, stop, grant, refuse), and wakes it when time has passed. Runners are local children here; HTTP is
+//! elsewhere.
+
+mod backoff;
+mod connection;
+mod error;
+mod generation;
+mod launch;
+mod planning;
+mod runner;
+mod state;
+mod watchdog;
+
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use firepot_chat::GenerateRequest;
+use firepot_link::{GenerationId, Heartbeat};
+use firepot_store::{Model, ModelName};
+use tokio::{
+    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    time::{sleep_until, timeout},
+};
+
+pub use error::{Death, PoolError};
+pub use generation::Generation;
+pub use launch::{Launched, Launcher, ProcessLauncher};
+pub use planning::{PlanFailure, Planned, Planner, Wishes};
+pub use state::{PhaseView, RunnerId, SlotView, Waited};
+
+use self::{
+    connection::Connection,
+    runner::{Runner, RunnerEvent},
+    state::{Action, Request, SlotId, State},
+};
+use crate::{
+    metrics::Metrics,
+    settings::{KeepAlive, Times},
+};
+
+type Reply = oneshot::Sender<Result<Lease, PoolError>>;
+
+/// What a pool is made of.
+#[derive(Debug)]
+pub struct PoolParts {
+    /// Decides how models are loaded.
+    pub planner: Arc<dyn Planner>,
+    /// Starts runners.
+    pub launcher: Arc<dyn Launcher>,
+    /// Told what happens.
+    pub metrics: Metrics,
+    /// When things count as hung or over.
+    pub times: Times,
+    /// How long models stay loaded when no request says otherwise.
+    pub keep_alive: KeepAlive,
+    /// Answers that wait or run at the same time.
+    pub max_in_flight: usize,
+}
+
+/// All runners. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    parts: PoolParts,
+    inner: Mutex<Inner>,
+    places: Arc<Semaphore>,
+    generations: AtomicU64,
+    /// Wakes the timer when the next deadline may have changed.
+    poke: Arc<Notify>,
+    /// Says that something changed.
+    changed: watch::Sender<()>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State<Reply>,
+    connections: HashMap<RunnerId, Arc<Connection>>,
+}
+
+impl Pool {
+    /// A pool without runners. To be called within a Tokio runtime.
+    #[must_use]
+    pub fn new(parts: PoolParts) -> Self {
+        let state = State::new(parts.times, parts.keep_alive);
+        let shared = Arc::new(Shared {
+            places: Arc::new(Semaphore::new(parts.max_in_flight)),
+            inner: Mutex::new(Inner { state, connections: HashMap::new() }),
+            generations: AtomicU64::new(0),
+            poke: Arc::new(Notify::new()),
+            changed: watch::Sender::new(()),
+            parts,
+        });
+        tokio::spawn(keep_time(Arc::downgrade(&shared), Arc::clone(&shared.poke)));
+        Self { shared }
+    }
+
+    /// Waits for a model to be loaded, with places for `answers`. The model stays loaded for as long as the lease lives, and for its
+    /// `keep_alive` after that. Dropping the future takes the request back.
+    ///
+    /// # Errors
+    /// [`PoolError::Busy`] at once when there are no places; else why the model cannot be used.
+    pub async fn acquire(
+        &self,
+        model: Arc<Model>,
+        wishes: Wishes,
+        keep_alive: Option<KeepAlive>,
+        answers: usize,
+    ) -> Result<Lease, PoolError> {
+        let trained = model.summary.ctx_train;
+        if let Some(wanted) = wishes.ctx.filter(|&ctx| ctx > trained) {
+            return Err(PoolError::ContextTooLong { model: model.name.to_string(), wanted, trained });
+        }
+        let limit = self.shared.parts.max_in_flight;
+        let places = u32::try_from(answers).unwrap_or(u32::MAX);
+        let place = Arc::clone(&self.shared.places).try_acquire_many_owned(places);
+        let place = place.map_err(|_| PoolError::Busy { limit })?;
+        let (waiter, granted) = oneshot::channel();
+        let request = Request { model, wishes, keep_alive, asked_at: Instant::now(), waiter };
+        self.shared.update(|state, now| state.request(request, now));
+        let mut lease = granted.await.unwrap_or(Err(PoolError::ShuttingDown))?;
+        lease.place = Some(place);
+        Ok(lease)
+    }
+
+    /// Unloads a model. Waits until its runner is gone; one that is answering goes on and is unloaded afterwards.
+    pub async fn unload(&self, name: &ModelName) {
+        let mut changes = self.changes();
+        self.shared.update(|state, _| state.unload(name));
+        while self.view(name).is_some_and(|slot| slot.phase == PhaseView::Stopping) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Where every model stands that is, was, or will be loaded.
+    #[must_use]
+    pub fn overview(&self) -> Vec<SlotView> {
+        self.shared.lock().state.overview()
+    }
+
+    /// Where one model stands; `None` when nobody asked for it.
+    #[must_use]
+    pub fn view(&self, name: &ModelName) -> Option<SlotView> {
+        self.shared.lock().state.view(name)
+    }
+
+    /// Says when [`view`](Self::view) may have changed.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.shared.changed.subscribe()
+    }
+
+    /// The last sign of life of a runner.
+    #[must_use]
+    pub fn heartbeat(&self, runner: RunnerId) -> Option<Heartbeat> {
+        self.shared.lock().connections.get(&runner).map(|connection| connection.heartbeat())
+    }
+
+    /// Answers that wait or run.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.shared.parts.max_in_flight - self.shared.places.available_permits()
+    }
+
+    /// Lets nobody in any more, gives running answers [`Times::shutdown_grace`], and stops all runners.
+    pub async fn shutdown(&self) {
+        let times = self.shared.parts.times;
+        self.shared.update(|state, _| state.close());
+        let _ = timeout(times.shutdown_grace, self.until(|state| !state.in_use())).await;
+        self.shared.update(|state, _| state.stop_all());
+        // A runner that does not end is killed after its grace; the rest is the kernel's time.
+        let _ = timeout(times.stop_grace.saturating_mul(2), self.until(State::is_empty)).await;
+    }
+
+    async fn until(&self, done: impl Fn(&State<Reply>) -> bool) {
+        let mut changes = self.changes();
+        while !done(&self.shared.lock().state) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The right to use a loaded model, and a place for each answer. Freed when dropped.
+#[derive(Debug)]
+pub struct Lease {
+    shared: Arc<Shared>,
+    runner: RunnerId,
+    connection: Arc<Connection>,
+    waited: Waited,
+    answered: AtomicBool,
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Lease {
+    /// How long it took to get.
+    #[must_use]
+    pub const fn waited(&self) -> Waited {
+        self.waited
+    }
+
+    /// Starts an answer. Its [`Generation`] keeps the lease.
+    ///
+    /// # Errors
+    /// [`PoolError::Lost`] when the runner ended meanwhile, [`PoolError::TooLarge`].
+    pub fn generate(self: &Arc<Self>, request: GenerateRequest) -> Result<Generation, PoolError> {
+        let id = GenerationId(self.shared.generations.fetch_add(1, Ordering::Relaxed));
+        self.connection.generate(id, request, self)
+    }
+
+    /// The runner proved itself.
+    fn answered(&self) {
+        self.answered.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        drop(self.place.take());
+        let (runner, answered) = (self.runner, self.answered.load(Ordering::Relaxed));
+        self.shared.update(|state, now| state.released(runner, answered, now));
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the state what happened and does what it asks for.
+    fn update(self: &Arc<Self>, event: impl FnOnce(&mut State<Reply>, Instant) -> Vec<Action<Reply>>) {
+        let actions = event(&mut self.lock().state, Instant::now());
+        for action in actions {
+            self.perform(action);
+        }
+        self.poke.notify_one();
+        self.changed.send_replace(());
+    }
+
+    fn perform(self: &Arc<Self>, action: Action<Reply>) {
+        match action {
+            Action::Plan { slot, model, wishes, others } => self.plan(slot, model, wishes, others),
+            Action::Launch { runner, model, plan } => self.launch(runner, &model, &plan),
+            Action::Stop { runner } => {
+                let connection = self.lock().connections.get(&runner).cloned();
+                if let Some(connection) = connection {
+                    connection.stop();
+                }
+            }
+            Action::Grant { waiter, runner, waited } => self.grant(waiter, runner, waited),
+            Action::Refuse { waiter, error } => drop(waiter.send(Err(error))),
+        }
+    }
+
+    fn plan(self: &Arc<Self>, slot: SlotId, model: Arc<Model>, wishes: Wishes, others: Vec<Planned>) {
+        let shared = Arc::clone(self);
+        tokio::task::spawn_blocking(move || {
+            let planned = shared.parts.planner.plan(&model, &wishes, &others);
+            match &planned {
+                Ok(plan) => plan.reasons.iter().for_each(|line| tracing::info!(model = %model.name, "{line}")),
+                Err(failure) => tracing::warn!(model = %model.name, %failure, "no plan"),
+            }
+            shared.update(|state, now| state.planned(slot, planned, now));
+        });
+    }
+
+    fn launch(self: &Arc<Self>, id: RunnerId, model: &Model, plan: &Planned) {
+        let name = model.name.clone();
+        let (connection, frames) = Connection::new(name.to_string());
+        self.lock().connections.insert(id, Arc::clone(&connection));
+        self.parts.metrics.runner_started(&name.to_string());
+        let shared = Arc::clone(self);
+        let runner = Runner {
+            model: name.clone(),
+            spec: plan.spec.clone(),
+            connection,
+            times: self.parts.times,
+            report: move |event| shared.report(id, &name, event),
+        };
+        tokio::spawn(run(runner, Arc::clone(&self.parts.launcher), frames));
+    }
+
+    fn report(self: &Arc<Self>, id: RunnerId, model: &ModelName, event: RunnerEvent) {
+        let metrics = &self.parts.metrics;
+        match event {
+            RunnerEvent::Progress(permille) => self.update(|state, _| {
+                state.load_progress(id, permille);
+                Vec::new()
+            }),
+            RunnerEvent::Loaded(loaded) => {
+                tracing::info!(%model, load_us = loaded.load_us, "model loaded");
+                metrics.loaded(&model.to_string(), loaded.load_us);
+                self.update(|state, now| state.loaded(id, *loaded, now));
+            }
+            RunnerEvent::LoadFailed(failure) => {
+                tracing::warn!(%model, message = failure.message, "model not loaded");
+                self.update(|state, _| state.load_failed(id, failure));
+            }
+            RunnerEvent::Ended(death) => {
+                tracing::info!(%model, %death, "runner gone");
+                metrics.runner_ended(&model.to_string(), &death);
+                self.update(|state, now| state.ended(id, &death, now));
+                self.lock().connections.remove(&id);
+            }
+        }
+    }
+
+    /// A waiter that is gone drops its lease, which gives it back.
+    fn grant(self: &Arc<Self>, waiter: Reply, runner: RunnerId, waited: Waited) {
+        let Some(connection) = self.lock().connections.get(&runner).cloned() else {
+            let _ = waiter.send(Err(PoolError::Lost));
+            return;
+        };
+        let shared = Arc::clone(self);
+        let answered = AtomicBool::new(false);
+        drop(waiter.send(Ok(Lease { shared, runner, connection, waited, answered, place: None })));
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.poke.notify_one();
+    }
+}
+
+async fn run<R: Fn(RunnerEvent) + Send>(
+    runner: Runner<R>,
+    launcher: Arc<dyn Launcher>,
+    frames: mpsc::Receiver<Vec<u8>>,
+) {
+    runner.run(&*launcher, frames).await;
+}
+
+/// Calls [`State::tick`] when it is due, for as long as there is a pool.
+async fn keep_time(pool: Weak<Shared>, poke: Arc<Notify>) {
+    loop {
+        let Some(shared) = pool.upgrade() else { return };
+        let deadline = shared.lock().state.deadline();
+        drop(shared);
+        let Some(deadline) = deadline else {
+            poke.notified().await;
+            continue;
+        };
+        tokio::select! {
+            () = poke.notified() => {}
+            () = sleep_until(deadline.into()) => {
+                let Some(shared) = pool.upgrade() else { return };
+                shared.update(State::tick);
+            }
+        }
+    }
+}
+
+impl SlotView {
+    /// A word for where it stands, for pages and metrics.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self.phase {
+            PhaseView::Queued => "queued",
+            PhaseView::Planning => "planning",
+            PhaseView::Loading { .. } => "loading",
+            PhaseView::Ready { .. } => "ready",
+            PhaseView::Stopping => "stopping",
+            PhaseView::Resting => "resting",
+            PhaseView::Failed(_) => "failed",
+        }
+    }
+}

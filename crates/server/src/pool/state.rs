@@ -1,0 +1,637 @@
+//! What the pool knows and decides, as a value: events in, actions out. No clock, no task, no process; [`super::Pool`] is the shell
+//! around it.
+//!
+//! A *slot* is one model that is, was, or will be loaded. Slots load one at a time, in the order in which they were
+//! asked for. Whatever waits for a slot shares its load.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use firepot_link::{LoadFailure, LoadFailureKind, Loaded};
+use firepot_store::{Model, ModelName};
+
+use super::{
+    backoff::Backoff,
+    error::{Death, PoolError},
+    planning::{PlanFailure, Planned, Wishes},
+};
+use crate::settings::{KeepAlive, Times};
+
+/// A slot, for as long as the server lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SlotId(u64);
+
+/// One start of a runner. A restarted runner is another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunnerId(u64);
+
+/// Somebody who wants a model.
+#[derive(Clone, Debug)]
+pub struct Request<W> {
+    /// Which.
+    pub model: Arc<Model>,
+    /// How it should be loaded.
+    pub wishes: Wishes,
+    /// How long it should stay loaded; `None` leaves that as it is.
+    pub keep_alive: Option<KeepAlive>,
+    /// Since when they wait.
+    pub asked_at: Instant,
+    /// How to answer them.
+    pub waiter: W,
+}
+
+/// Time that passed before a request was granted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Waited {
+    /// While its model was loading.
+    pub loading: Duration,
+    /// For anything else.
+    pub queued: Duration,
+}
+
+/// What is to be done now.
+#[derive(Debug)]
+#[must_use]
+pub enum Action<W> {
+    /// Make a plan, off this thread; answered by [`State::planned`].
+    Plan {
+        /// For this slot.
+        slot: SlotId,
+        /// Of this model.
+        model: Arc<Model>,
+        /// With these wishes.
+        wishes: Wishes,
+        /// Beside models loaded by these plans.
+        others: Vec<Planned>,
+    },
+    /// Start a runner; answered by [`State::loaded`], [`State::load_failed`] or [`State::ended`].
+    Launch {
+        /// Its id.
+        runner: RunnerId,
+        /// What it loads.
+        model: Arc<Model>,
+        /// How.
+        plan: Arc<Planned>,
+    },
+    /// Make a runner end; answered by [`State::ended`].
+    Stop {
+        /// Which.
+        runner: RunnerId,
+    },
+    /// The runner may be used, until [`State::released`].
+    Grant {
+        /// By whom.
+        waiter: W,
+        /// Which.
+        runner: RunnerId,
+        /// How long they waited.
+        waited: Waited,
+    },
+    /// There will be no runner.
+    Refuse {
+        /// For whom.
+        waiter: W,
+        /// Why.
+        error: PoolError,
+    },
+}
+
+/// Where a slot stands, for pages and metrics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlotView {
+    /// The model.
+    pub model: Arc<Model>,
+    /// Where it stands.
+    pub phase: PhaseView,
+    /// Requests that wait for it.
+    pub waiting: usize,
+    /// How long it stays loaded.
+    pub keep_alive: KeepAlive,
+}
+
+/// Where a slot stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PhaseView {
+    /// Waits for its turn to load.
+    Queued,
+    /// The planner is at work.
+    Planning,
+    /// The runner loads.
+    Loading {
+        /// Which runner.
+        runner: RunnerId,
+        /// Done, in thousandths.
+        permille: u16,
+    },
+    /// Can be used.
+    Ready {
+        /// By which runner.
+        runner: RunnerId,
+        /// As planned.
+        plan: Arc<Planned>,
+        /// As loaded.
+        loaded: Arc<Loaded>,
+        /// Requests that use it.
+        leases: usize,
+        /// When it will be unloaded; `None` while it is used, or never.
+        expires_at: Option<Instant>,
+    },
+    /// The runner is ending.
+    Stopping,
+    /// Waits before the next start.
+    Resting,
+    /// Is not tried again until the next request.
+    Failed(PoolError),
+}
+
+#[derive(Debug)]
+struct Slot<W> {
+    model: Arc<Model>,
+    wishes: Wishes,
+    phase: Phase,
+    waiting: VecDeque<Request<W>>,
+    keep_alive: KeepAlive,
+    backoff: Backoff,
+    turn: u64,
+    used_at: Instant,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Queued,
+    Planning { since: Instant },
+    Loading { runner: RunnerId, plan: Arc<Planned>, since: Instant, permille: u16 },
+    Ready(Ready),
+    Stopping { runner: RunnerId, failure: Option<PoolError> },
+    Resting { until: Instant },
+    Failed(PoolError),
+}
+
+#[derive(Debug)]
+struct Ready {
+    runner: RunnerId,
+    plan: Arc<Planned>,
+    loaded: Arc<Loaded>,
+    load_since: Instant,
+    ready_at: Instant,
+    leases: usize,
+    answered: bool,
+    expires_at: Option<Instant>,
+    /// Somebody waits whom this load does not serve; nobody else is let in before.
+    reload: bool,
+}
+
+/// All slots.
+#[derive(Debug)]
+pub struct State<W> {
+    times: Times,
+    keep_alive: KeepAlive,
+    slots: BTreeMap<SlotId, Slot<W>>,
+    ids: u64,
+    closed: bool,
+}
+
+impl<W> State<W> {
+    /// No slots. `keep_alive` holds for models about which no request says anything.
+    pub const fn new(times: Times, keep_alive: KeepAlive) -> Self {
+        Self { times, keep_alive, slots: BTreeMap::new(), ids: 0, closed: false }
+    }
+
+    /// Somebody wants a model.
+    pub fn request(&mut self, request: Request<W>, now: Instant) -> Vec<Action<W>> {
+        if self.closed {
+            return vec![Action::Refuse { waiter: request.waiter, error: PoolError::ShuttingDown }];
+        }
+        let id = self.find(&request.model.name).unwrap_or_else(|| self.add(&request));
+        let turn = self.next_id();
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        slot.keep_alive = request.keep_alive.unwrap_or(slot.keep_alive);
+        slot.waiting.push_back(request);
+        if matches!(slot.phase, Phase::Failed(_)) {
+            slot.backoff.reset();
+            slot.wishes = Wishes::default();
+            (slot.phase, slot.turn) = (Phase::Queued, turn);
+        }
+        let mut actions = self.serve(id, now);
+        actions.extend(self.pump(now));
+        actions
+    }
+
+    /// The planner has decided.
+    pub fn planned(
+        &mut self,
+        id: SlotId,
+        planned: Result<Planned, PlanFailure>,
+        now: Instant,
+    ) -> Vec<Action<W>> {
+        let runner = RunnerId(self.next_id());
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        let Phase::Planning { since } = slot.phase else { return Vec::new() };
+        let mut actions = match planned {
+            Ok(plan) => {
+                let plan = Arc::new(plan);
+                slot.phase = Phase::Loading { runner, plan: Arc::clone(&plan), since, permille: 0 };
+                vec![Action::Launch { runner, model: Arc::clone(&slot.model), plan }]
+            }
+            Err(failure) => self.not_planned(id, failure),
+        };
+        actions.extend(self.pump(now));
+        actions
+    }
+
+    /// A runner's load goes on.
+    pub fn load_progress(&mut self, runner: RunnerId, done_permille: u16) {
+        if let Some((_, slot)) = self.of_runner(runner)
+            && let Phase::Loading { permille, .. } = &mut slot.phase
+        {
+            *permille = done_permille;
+        }
+    }
+
+    /// A runner has loaded its model.
+    pub fn loaded(&mut self, runner: RunnerId, loaded: Loaded, now: Instant) -> Vec<Action<W>> {
+        let Some((id, slot)) = self.of_runner(runner) else { return Vec::new() };
+        let Phase::Loading { plan, since, .. } = &slot.phase else { return Vec::new() };
+        slot.phase = Phase::Ready(Ready {
+            runner,
+            plan: Arc::clone(plan),
+            loaded: Arc::new(loaded),
+            load_since: *since,
+            ready_at: now,
+            leases: 0,
+            answered: false,
+            expires_at: None,
+            reload: false,
+        });
+        slot.used_at = now;
+        let mut actions = self.serve(id, now);
+        actions.extend(self.settle(id, now));
+        actions.extend(self.pump(now));
+        actions
+    }
+
+    /// A runner cannot load its model.
+    pub fn load_failed(&mut self, runner: RunnerId, failure: LoadFailure) -> Vec<Action<W>> {
+        let Some((id, slot)) = self.of_runner(runner) else { return Vec::new() };
+        let model = slot.model.name.to_string();
+        let LoadFailure { kind, message, hint } = failure;
+        slot.phase = Phase::Stopping { runner, failure: None };
+        let mut actions = vec![Action::Stop { runner }];
+        // Those who wait are served by another try, once there is more room.
+        let victim = self.idle_victim(id).filter(|_| kind == LoadFailureKind::OutOfMemory);
+        if let Some(victim) = victim {
+            actions.extend(self.stop(victim));
+        } else {
+            let error = PoolError::Load { model, kind, message, hint };
+            actions.extend(self.refuse_waiting(id, &error));
+            self.set_phase(id, Phase::Stopping { runner, failure: Some(error) });
+        }
+        actions
+    }
+
+    /// A runner is gone.
+    pub fn ended(&mut self, runner: RunnerId, death: &Death, now: Instant) -> Vec<Action<W>> {
+        let closed = self.closed;
+        let turn = self.next_id();
+        let Some((id, slot)) = self.of_runner(runner) else { return Vec::new() };
+        let wanted = !slot.waiting.is_empty();
+        let mut actions = Vec::new();
+        match mem::replace(&mut slot.phase, Phase::Queued) {
+            Phase::Stopping { .. } if wanted => slot.turn = turn,
+            Phase::Stopping { failure: Some(error), .. } if !closed => slot.phase = Phase::Failed(error),
+            Phase::Stopping { .. } => drop(self.slots.remove(&id)),
+            _ if closed || (!wanted && slot.keep_alive == KeepAlive::For(Duration::ZERO)) => {
+                drop(self.slots.remove(&id));
+            }
+            phase => actions = self.died(id, &phase, death, now),
+        }
+        actions.extend(self.pump(now));
+        actions
+    }
+
+    /// A grant is given back. `answered`: the runner finished an answer under it.
+    pub fn released(&mut self, runner: RunnerId, answered: bool, now: Instant) -> Vec<Action<W>> {
+        let Some((id, slot)) = self.of_runner(runner) else { return Vec::new() };
+        let Phase::Ready(ready) = &mut slot.phase else { return Vec::new() };
+        ready.leases = ready.leases.saturating_sub(1);
+        ready.answered |= answered;
+        slot.used_at = now;
+        let mut actions = self.serve(id, now);
+        actions.extend(self.settle(id, now));
+        actions
+    }
+
+    /// A model is to be unloaded: at once when nobody uses it, else after the last answer.
+    pub fn unload(&mut self, name: &ModelName) -> Vec<Action<W>> {
+        let Some(id) = self.find(name) else { return Vec::new() };
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        slot.keep_alive = KeepAlive::For(Duration::ZERO);
+        match &slot.phase {
+            Phase::Ready(ready) if ready.leases == 0 => self.stop(id),
+            Phase::Failed(_) | Phase::Resting { .. } | Phase::Queued if slot.waiting.is_empty() => {
+                self.slots.remove(&id);
+                Vec::new()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Time has passed: idle models expire, rests end.
+    pub fn tick(&mut self, now: Instant) -> Vec<Action<W>> {
+        let mut actions = Vec::new();
+        let ids: Vec<SlotId> = self.slots.keys().copied().collect();
+        for id in ids {
+            match self.slots.get_mut(&id).map(|slot| &mut slot.phase) {
+                Some(Phase::Ready(ready)) if ready.expires_at.is_some_and(|at| at <= now) => {
+                    actions.extend(self.stop(id));
+                }
+                Some(phase @ Phase::Resting { .. }) if phase.deadline().is_some_and(|at| at <= now) => {
+                    *phase = Phase::Queued;
+                }
+                _ => {}
+            }
+        }
+        actions.extend(self.pump(now));
+        actions
+    }
+
+    /// When to call [`tick`](Self::tick).
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.slots.values().filter_map(|slot| slot.phase.deadline()).min()
+    }
+
+    /// Nobody is let in any more, and who waits is refused. Answers go on.
+    pub fn close(&mut self) -> Vec<Action<W>> {
+        self.closed = true;
+        let ids: Vec<SlotId> = self.slots.keys().copied().collect();
+        let actions = ids.iter().flat_map(|id| self.refuse_waiting(*id, &PoolError::ShuttingDown)).collect();
+        self.slots.retain(|_, slot| slot.phase.runner().is_some());
+        actions
+    }
+
+    /// All runners are to end, whatever they do.
+    pub fn stop_all(&mut self) -> Vec<Action<W>> {
+        let ids: Vec<SlotId> = self.slots.keys().copied().collect();
+        ids.into_iter().flat_map(|id| self.stop(id)).collect()
+    }
+
+    /// Whether any request uses a runner.
+    #[must_use]
+    pub fn in_use(&self) -> bool {
+        self.slots.values().any(|slot| matches!(&slot.phase, Phase::Ready(ready) if ready.leases > 0))
+    }
+
+    /// Whether no runner is left.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.values().all(|slot| slot.phase.runner().is_none())
+    }
+
+    /// Where every slot stands.
+    #[must_use]
+    pub fn overview(&self) -> Vec<SlotView> {
+        self.slots.values().map(Slot::view).collect()
+    }
+
+    /// Where one model stands; `None` when it is not in use.
+    #[must_use]
+    pub fn view(&self, name: &ModelName) -> Option<SlotView> {
+        self.find(name).and_then(|id| self.slots.get(&id)).map(Slot::view)
+    }
+
+    fn find(&self, name: &ModelName) -> Option<SlotId> {
+        self.slots.iter().find(|(_, slot)| slot.model.name == *name).map(|(id, _)| *id)
+    }
+
+    fn of_runner(&mut self, runner: RunnerId) -> Option<(SlotId, &mut Slot<W>)> {
+        let mut slots = self.slots.iter_mut();
+        slots.find(|(_, slot)| slot.phase.runner() == Some(runner)).map(|(id, slot)| (*id, slot))
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.ids += 1;
+        self.ids
+    }
+
+    fn add(&mut self, request: &Request<W>) -> SlotId {
+        let id = self.next_id();
+        let slot = Slot {
+            model: Arc::clone(&request.model),
+            wishes: Wishes::default(),
+            phase: Phase::Queued,
+            waiting: VecDeque::new(),
+            keep_alive: self.keep_alive,
+            backoff: Backoff::default(),
+            turn: id,
+            used_at: request.asked_at,
+        };
+        self.slots.insert(SlotId(id), slot);
+        SlotId(id)
+    }
+
+    fn set_phase(&mut self, id: SlotId, phase: Phase) {
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.phase = phase;
+        }
+    }
+
+    /// Begins the next load, unless one is under way or memory is just being freed.
+    fn pump(&mut self, now: Instant) -> Option<Action<W>> {
+        let occupied =
+            |p: &Phase| matches!(p, Phase::Planning { .. } | Phase::Loading { .. } | Phase::Stopping { .. });
+        if self.closed || self.slots.values().any(|slot| occupied(&slot.phase)) {
+            return None;
+        }
+        let others = self.slots.values().filter_map(|slot| slot.phase.plan().cloned()).collect();
+        let queued = self.slots.iter_mut().filter(|(_, slot)| matches!(slot.phase, Phase::Queued));
+        let (id, slot) = queued.min_by_key(|(_, slot)| slot.turn)?;
+        if let Some(first) = slot.waiting.front() {
+            slot.wishes = first.wishes.after(&slot.wishes);
+            slot.model = Arc::clone(&first.model);
+        }
+        slot.phase = Phase::Planning { since: now };
+        Some(Action::Plan { slot: *id, model: Arc::clone(&slot.model), wishes: slot.wishes, others })
+    }
+
+    /// Grants a loaded model to those who wait for it and are served by this load; reloads it for the others when
+    /// nobody uses it any more.
+    fn serve(&mut self, id: SlotId, now: Instant) -> Vec<Action<W>> {
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        let mut actions = Vec::new();
+        let Phase::Ready(ready) = &mut slot.phase else { return actions };
+        while let Some(first) = slot.waiting.front() {
+            let same_file = first.model.digest == slot.model.digest;
+            ready.reload |= !(same_file && first.wishes.served_by(&slot.wishes, &ready.plan.spec));
+            if ready.reload {
+                break;
+            }
+            let Some(request) = slot.waiting.pop_front() else { break };
+            (ready.leases, ready.expires_at) = (ready.leases + 1, None);
+            let waited = ready.waited(request.asked_at, now);
+            actions.push(Action::Grant { waiter: request.waiter, runner: ready.runner, waited });
+        }
+        if ready.reload && ready.leases == 0 {
+            actions.extend(self.stop(id));
+        }
+        actions
+    }
+
+    /// Starts the time that an unused model stays loaded.
+    fn settle(&mut self, id: SlotId, now: Instant) -> Vec<Action<W>> {
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        match (&mut slot.phase, slot.keep_alive) {
+            (Phase::Ready(ready), keep_alive) if ready.leases == 0 => match keep_alive {
+                KeepAlive::For(Duration::ZERO) => self.stop(id),
+                KeepAlive::For(duration) => {
+                    ready.expires_at = now.checked_add(duration);
+                    Vec::new()
+                }
+                KeepAlive::Forever => Vec::new(),
+            },
+            _ => Vec::new(),
+        }
+    }
+
+    fn stop(&mut self, id: SlotId) -> Vec<Action<W>> {
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        match &slot.phase {
+            Phase::Loading { runner, .. } | Phase::Ready(Ready { runner, .. }) => {
+                let runner = *runner;
+                slot.phase = Phase::Stopping { runner, failure: None };
+                vec![Action::Stop { runner }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn not_planned(&mut self, id: SlotId, failure: PlanFailure) -> Vec<Action<W>> {
+        let out_of_memory = failure.kind == LoadFailureKind::OutOfMemory;
+        if out_of_memory && let Some(victim) = self.idle_victim(id) {
+            self.set_phase(id, Phase::Queued);
+            return self.stop(victim);
+        }
+        let Some(model) = self.slots.get(&id).map(|slot| slot.model.name.to_string()) else { return Vec::new() };
+        if out_of_memory && self.in_use() {
+            let refused = self.refuse_waiting(id, &PoolError::NoRoom { model });
+            self.slots.remove(&id);
+            return refused;
+        }
+        let PlanFailure { kind, message, hint } = failure;
+        self.fail(id, PoolError::Load { model, kind, message, hint })
+    }
+
+    /// The loaded model that nobody has used for longest.
+    fn idle_victim(&self, for_slot: SlotId) -> Option<SlotId> {
+        let idle = |slot: &Slot<W>| matches!(&slot.phase, Phase::Ready(ready) if ready.leases == 0);
+        let others = self.slots.iter().filter(|(id, slot)| **id != for_slot && idle(slot));
+        others.min_by_key(|(_, slot)| slot.used_at).map(|(id, _)| *id)
+    }
+
+    /// A runner died that nobody had asked to end.
+    fn died(&mut self, id: SlotId, before: &Phase, death: &Death, now: Instant) -> Vec<Action<W>> {
+        let times = self.times;
+        let turn = self.next_id();
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        if before.was_stable(times.stable_after, now) {
+            slot.backoff.reset();
+        }
+        let pause = slot.backoff.after_death(times.first_restart_pause).filter(|_| death.may_pass());
+        slot.turn = turn;
+        match pause {
+            Some(Duration::ZERO) => slot.phase = Phase::Queued,
+            Some(pause) => slot.phase = Phase::Resting { until: now + pause },
+            None => {
+                let (model, starts) = (slot.model.name.to_string(), slot.backoff.deaths());
+                return self.fail(id, PoolError::Crashed { model, starts, death: death.clone() });
+            }
+        }
+        Vec::new()
+    }
+
+    fn fail(&mut self, id: SlotId, error: PoolError) -> Vec<Action<W>> {
+        let refused = self.refuse_waiting(id, &error);
+        self.set_phase(id, Phase::Failed(error));
+        refused
+    }
+
+    fn refuse_waiting(&mut self, id: SlotId, error: &PoolError) -> Vec<Action<W>> {
+        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        let waiting = mem::take(&mut slot.waiting).into_iter();
+        waiting.map(|r| Action::Refuse { waiter: r.waiter, error: error.clone() }).collect()
+    }
+}
+
+impl<W> Slot<W> {
+    fn view(&self) -> SlotView {
+        SlotView {
+            model: Arc::clone(&self.model),
+            phase: self.phase.view(),
+            waiting: self.waiting.len(),
+            keep_alive: self.keep_alive,
+        }
+    }
+}
+
+impl Phase {
+    const fn runner(&self) -> Option<RunnerId> {
+        match self {
+            Self::Loading { runner, .. }
+            | Self::Ready(Ready { runner, .. })
+            | Self::Stopping { runner, .. } => Some(*runner),
+            Self::Queued | Self::Planning { .. } | Self::Resting { .. } | Self::Failed(_) => None,
+        }
+    }
+
+    fn plan(&self) -> Option<&Planned> {
+        match self {
+            Self::Loading { plan, .. } | Self::Ready(Ready { plan, .. }) => Some(plan),
+            _ => None,
+        }
+    }
+
+    const fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Ready(ready) => ready.expires_at,
+            Self::Resting { until } => Some(*until),
+            _ => None,
+        }
+    }
+
+    fn was_stable(&self, stable_after: Duration, now: Instant) -> bool {
+        matches!(self, Self::Ready(ready) if ready.answered || now >= ready.ready_at + stable_after)
+    }
+
+    fn view(&self) -> PhaseView {
+        match self {
+            Self::Queued => PhaseView::Queued,
+            Self::Planning { .. } => PhaseView::Planning,
+            Self::Loading { runner, permille, .. } => {
+                PhaseView::Loading { runner: *runner, permille: *permille }
+            }
+            Self::Ready(ready) => PhaseView::Ready {
+                runner: ready.runner,
+                plan: Arc::clone(&ready.plan),
+                loaded: Arc::clone(&ready.loaded),
+                leases: ready.leases,
+                expires_at: ready.expires_at,
+            },
+            Self::Stopping { .. } => PhaseView::Stopping,
+            Self::Resting { .. } => PhaseView::Resting,
+            Self::Failed(error) => PhaseView::Failed(error.clone()),
+        }
+    }
+}
+
+impl Ready {
+    /// Splits the time since `asked_at` into loading and the rest.
+    fn waited(&self, asked_at: Instant, now: Instant) -> Waited {
+        let loading = self.ready_at.saturating_duration_since(self.load_since.max(asked_at));
+        let all = now.saturating_duration_since(asked_at);
+        Waited { loading, queued: all.saturating_sub(loading) }
+    }
+}
