@@ -2,7 +2,7 @@
 
 use crate::{
     ByteSource, GgufError,
-    limits::{HEADER_BYTES_MAX, WINDOW_BYTES},
+    limits::{HEADER_BYTES_MAX, ITEMS_KEPT_TOTAL, WINDOW_BYTES},
 };
 
 /// Reads forward through one window at a time.
@@ -12,12 +12,23 @@ pub struct Cursor<'a, S: ?Sized> {
     window: Vec<u8>,
     window_start: u64,
     position: u64,
+    items_kept: u64,
 }
 
 impl<'a, S: ByteSource + ?Sized> Cursor<'a, S> {
     pub fn new(source: &'a S) -> Result<Self, GgufError> {
         let size_bytes = source.size_bytes()?;
-        Ok(Self { source, size_bytes, window: Vec::new(), window_start: 0, position: 0 })
+        Ok(Self { source, size_bytes, window: Vec::new(), window_start: 0, position: 0, items_kept: 0 })
+    }
+
+    /// Accounts for array elements that will be kept; `false` when there is no room for them.
+    pub fn keep_items(&mut self, items: u64) -> bool {
+        let total = self.items_kept.saturating_add(items);
+        let fits = total <= ITEMS_KEPT_TOTAL;
+        if fits {
+            self.items_kept = total;
+        }
+        fits
     }
 
     pub const fn size_bytes(&self) -> u64 {

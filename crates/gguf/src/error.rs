@@ -7,7 +7,10 @@ use std::io;
 pub enum GgufError {
     /// The bytes could not be read.
     #[error("the file cannot be read")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+    /// A directory where a file is needed.
+    #[error("it is a directory, not a file")]
+    Directory,
     /// No bytes at all.
     #[error("the file is empty")]
     Empty,
@@ -61,4 +64,10 @@ pub enum GgufError {
         /// The key.
         key: String,
     },
+}
+
+impl From<io::Error> for GgufError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::IsADirectory { Self::Directory } else { Self::Io(error) }
+    }
 }

@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use crate::{
-    ByteSource, GgufError, TensorType, Value,
+    ByteSource, GgufError, ModelMeta, TensorType, Value,
     cursor::Cursor,
-    limits::{DIMENSIONS_MAX, ENTRIES_MAX, KEY_BYTES_MAX, TENSORS_MAX},
+    limits::{ALIGNMENT_MAX, DIMENSIONS_MAX, ENTRIES_MAX, KEY_BYTES_MAX, TENSORS_MAX},
 };
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -74,6 +74,14 @@ impl Gguf {
         self.entries.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
+    /// What the header says of the model.
+    ///
+    /// # Errors
+    /// [`GgufError::Missing`] when it does not describe a language model.
+    pub fn meta(&self) -> Result<ModelMeta, GgufError> {
+        ModelMeta::from_gguf(self)
+    }
+
     fn check_tensors(&self, alignment: u64) -> Result<(), GgufError> {
         for tensor in &self.tensors {
             if !tensor.offset.is_multiple_of(alignment) {
@@ -124,7 +132,16 @@ fn read_tensors<S: ByteSource + ?Sized>(
     cursor: &mut Cursor<'_, S>,
     count: u64,
 ) -> Result<Vec<Tensor>, GgufError> {
-    (0..count).map(|_| read_tensor(cursor)).collect()
+    let mut seen = HashSet::new();
+    let mut tensors = Vec::new();
+    for _ in 0..count {
+        let tensor = read_tensor(cursor)?;
+        if !seen.insert(tensor.name.clone()) {
+            return Err(GgufError::Damaged(format!("the tensor {} is there twice", tensor.name)));
+        }
+        tensors.push(tensor);
+    }
+    Ok(tensors)
 }
 
 fn read_tensor<S: ByteSource + ?Sized>(cursor: &mut Cursor<'_, S>) -> Result<Tensor, GgufError> {
@@ -156,7 +173,7 @@ fn alignment(entries: &[(String, Value)]) -> Result<u64, GgufError> {
         return Ok(DEFAULT_ALIGNMENT);
     };
     match value.as_u64() {
-        Some(alignment) if alignment.is_power_of_two() && alignment <= 1 << 20 => Ok(alignment),
+        Some(alignment) if alignment.is_power_of_two() && alignment <= ALIGNMENT_MAX => Ok(alignment),
         _ => Err(GgufError::Damaged("general.alignment is not a power of two".to_owned())),
     }
 }

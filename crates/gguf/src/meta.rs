@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use crate::{Gguf, GgufError, Value, types::file_type_name};
+use crate::{Gguf, GgufError, Value, limits::LAYERS_MAX, types::file_type_name};
 
 /// What a model is, from its header.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +11,10 @@ pub struct ModelMeta {
     pub architecture: String,
     /// The model's own name.
     pub name: Option<String>,
+    /// The name without size and version (`SmolLM2`).
+    pub basename: Option<String>,
+    /// The size as its maker calls it (`135M`).
+    pub size_label: Option<String>,
     /// How most tensors are quantized (`Q4_K_M`).
     pub quantization: String,
     /// Elements of all tensors.
@@ -18,7 +22,7 @@ pub struct ModelMeta {
     /// Bytes of all tensors.
     pub weights_bytes: u64,
     /// Layers (`block_count`).
-    pub layers: u32,
+    pub n_layers: u32,
     /// Context that the model was trained with, in tokens.
     pub ctx_train: u32,
     /// Width of the residual stream.
@@ -33,6 +37,8 @@ pub struct ModelMeta {
     pub sliding_window: Option<u32>,
     /// Number of experts; 0 for a dense model.
     pub experts: u32,
+    /// Experts that work on one token; 0 for a dense model.
+    pub experts_used: u32,
     /// Number of ids in the vocabulary, when the file has one.
     pub vocab_size: Option<u64>,
     /// The Jinja chat template.
@@ -50,23 +56,30 @@ impl ModelMeta {
     /// [`GgufError::Missing`] when it does not describe a language model.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, GgufError> {
         let fields = Fields::of(gguf)?;
-        let layers = fields.required("block_count")?;
+        let n_layers = fields.required("block_count")?;
         let embedding_length = fields.required("embedding_length")?;
+        if n_layers > LAYERS_MAX {
+            let (found, limit) = (n_layers.into(), LAYERS_MAX.into());
+            return Err(GgufError::TooLarge { what: "the number of layers", found, limit });
+        }
         let heads = fields.optional("attention.head_count").unwrap_or(1).max(1);
         let head_length = embedding_length / heads;
         Ok(Self {
             name: fields.text("general.name"),
+            basename: fields.text("general.basename"),
+            size_label: fields.text("general.size_label"),
             quantization: quantization(gguf),
             parameters: gguf.tensors.iter().map(crate::Tensor::elements).fold(0, u64::saturating_add),
             weights_bytes: gguf.tensors.iter().map(|tensor| tensor.bytes).fold(0, u64::saturating_add),
-            layers,
+            n_layers,
             ctx_train: fields.required("context_length")?,
             embedding_length,
-            kv_heads: fields.kv_heads(layers, heads)?,
+            kv_heads: fields.kv_heads(n_layers, heads)?,
             key_length: fields.optional("attention.key_length").unwrap_or(head_length),
             value_length: fields.optional("attention.value_length").unwrap_or(head_length),
             sliding_window: fields.optional("attention.sliding_window").filter(|&width| width > 0),
             experts: fields.optional("expert_count").unwrap_or(0),
+            experts_used: fields.optional("expert_used_count").unwrap_or(0),
             vocab_size: vocab_size(gguf),
             chat_template: fields.text("tokenizer.chat_template"),
             license: fields.text("general.license"),
@@ -75,15 +88,18 @@ impl ModelMeta {
         })
     }
 
-    /// The number of parameters as people say it: `134.52M`, `7.6B`.
+    /// The number of parameters as Ollama prints it: `134.52M`, `7.6B`, `8B` (`HumanNumber` in its
+    /// `format/format.go`).
     #[must_use]
     pub fn parameter_size_label(&self) -> String {
-        match self.parameters {
-            0..1_000 => self.parameters.to_string(),
-            1_000..1_000_000 => format!("{:.2}K", self.parameters as f64 / 1e3),
-            1_000_000..1_000_000_000 => format!("{:.2}M", self.parameters as f64 / 1e6),
-            _ => format!("{:.1}B", self.parameters as f64 / 1e9),
-        }
+        let (unit, suffix, decimals) = match self.parameters {
+            0..1_000 => (1, "", 0),
+            1_000..1_000_000 => (1_000, "K", 0),
+            1_000_000..1_000_000_000 => (1_000_000, "M", 2),
+            _ => (1_000_000_000, "B", 1),
+        };
+        let decimals = if self.parameters.is_multiple_of(unit) { 0 } else { decimals };
+        format!("{:.decimals$}{suffix}", self.parameters as f64 / unit as f64)
     }
 }
 
@@ -131,13 +147,7 @@ impl<'a> Fields<'a> {
                     || GgufError::Damaged("attention.head_count_kv is not a list of counts".to_owned());
                 items.iter().map(|item| number(item).ok_or_else(damaged)).collect()
             }
-            _ => {
-                let limit = crate::limits::ARRAY_ITEMS_MAX;
-                if u64::from(layers) > limit {
-                    return Err(GgufError::TooLarge { what: "block_count", found: layers.into(), limit });
-                }
-                Ok(vec![self.optional("attention.head_count_kv").unwrap_or(heads); layers as usize])
-            }
+            _ => Ok(vec![self.optional("attention.head_count_kv").unwrap_or(heads); layers as usize]),
         }
     }
 }
@@ -145,7 +155,7 @@ impl<'a> Fields<'a> {
 fn vocab_size(gguf: &Gguf) -> Option<u64> {
     match gguf.get("tokenizer.ggml.tokens")? {
         Value::Array(items) => Some(items.len() as u64),
-        Value::LongArray { items } => Some(*items),
+        Value::LongArray { items, .. } => Some(*items),
         _ => None,
     }
 }

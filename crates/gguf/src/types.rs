@@ -57,12 +57,17 @@ const TYPES: &[(u32, &str, u32, u32)] = &[
     (35, "TQ2_0", 256, 66),
     (39, "MXFP4", 32, 17),
     (40, "NVFP4", 64, 36),
+    (41, "Q1_0", 128, 18),
+    (42, "Q2_0", 64, 18),
 ];
+
+/// Set in a file type that its writer guessed (`LLAMA_FTYPE_GUESSED`).
+const GUESSED: u64 = 1024;
 
 /// Name of a `general.file_type`, which says how most tensors are quantized (`llama_ftype`).
 #[must_use]
 pub fn file_type_name(file_type: u64) -> Option<&'static str> {
-    FILE_TYPES.iter().find(|row| row.0 == file_type).map(|row| row.1)
+    FILE_TYPES.iter().find(|row| row.0 == file_type & !GUESSED).map(|row| row.1)
 }
 
 const FILE_TYPES: &[(u64, &str)] = &[
@@ -100,4 +105,6 @@ const FILE_TYPES: &[(u64, &str)] = &[
     (37, "TQ2_0"),
     (38, "MXFP4_MOE"),
     (39, "NVFP4"),
+    (40, "Q1_0"),
+    (41, "Q2_0"),
 ];

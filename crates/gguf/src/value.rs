@@ -25,6 +25,8 @@ pub enum Value {
     Array(Vec<Self>),
     /// An array too long to keep.
     LongArray {
+        /// The elements' type, by its number in the format.
+        kind: u32,
         /// How many elements it has.
         items: u64,
     },
@@ -103,7 +105,7 @@ fn read_array<S: ByteSource + ?Sized>(cursor: &mut Cursor<'_, S>, depth: u32) ->
     }
     let kind = cursor.u32()?;
     let items = cursor.bounded("the length of an array", ARRAY_ITEMS_MAX)?;
-    if items <= ARRAY_ITEMS_KEPT {
+    if items <= ARRAY_ITEMS_KEPT && cursor.keep_items(items) {
         return (0..items).map(|_| read(cursor, kind, depth)).collect::<Result<_, _>>().map(Value::Array);
     }
     match (fixed_bytes(kind), kind) {
@@ -116,7 +118,7 @@ fn read_array<S: ByteSource + ?Sized>(cursor: &mut Cursor<'_, S>, depth: u32) ->
         }
         (None, found) => return Err(GgufError::UnknownType { what: "array", found }),
     }
-    Ok(Value::LongArray { items })
+    Ok(Value::LongArray { kind, items })
 }
 
 fn skip_strings<S: ByteSource + ?Sized>(cursor: &mut Cursor<'_, S>, items: u64) -> Result<(), GgufError> {

@@ -1,133 +1,237 @@
-//! A context: the KV cache and compute buffers of one model.
+//! A context of a model: KV cache, compute buffers and threads.
+//!
+//! Positions and sequence ids are checked here, because llama.cpp asserts on bad ones and so ends the process.
 
-use std::{
-    ffi::c_void,
-    ptr::NonNull,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::{ptr::NonNull, sync::Arc};
+
+use firepot_engine::{LoadSpec, PrefixCut, SeqId};
+use llama_cpp_sys_2::{
+    ggml_threadpool, ggml_threadpool_free, ggml_threadpool_new, ggml_threadpool_params_default,
+    llama_attach_threadpool, llama_batch, llama_context, llama_free, llama_get_logits_ith, llama_get_memory,
+    llama_init_from_model, llama_memory_seq_cp, llama_memory_seq_pos_max, llama_memory_seq_pos_min,
+    llama_memory_seq_rm, llama_memory_t, llama_n_batch, llama_n_ctx, llama_n_seq_max, llama_pos,
+    llama_state_seq_get_data_ext, llama_state_seq_get_size_ext, llama_state_seq_set_data_ext,
+    llama_synchronize,
 };
 
-use firepot_engine::{KvType, LoadSpec};
-use llama_cpp_sys_2 as sys;
+use crate::{
+    LoadError,
+    abort::{Signals, on_node},
+    error, log,
+    model::Model,
+    params, shim,
+};
 
-use crate::{error::LoadError, log::take_complaints, model::Model};
+/// Whole state of a sequence, in host memory.
+const STATE_FLAGS: u32 = 0;
 
-/// Sequences for cached prefixes, beside those of running answers. Each costs a bit in llama.cpp's cell masks and
-/// nothing else in a unified cache.
-const CACHED_SEQUENCES: u32 = 48;
+/// End of a range that has none.
+const TO_THE_END: llama_pos = -1;
 
-/// Owns a `llama_context` and keeps its model alive.
-#[derive(Debug)]
+/// A context. It is freed before its model and its threads, which it holds.
 pub struct Context {
-    raw: NonNull<sys::llama_context>,
-    pub model: Arc<Model>,
-    /// Read by the abort callback, which llama.cpp calls between graph nodes on the CPU.
-    pub signals: Arc<Signals>,
+    raw: NonNull<llama_context>,
+    memory: llama_memory_t,
+    signals: Box<Signals>,
+    model: Arc<Model>,
+    _threads: Vec<Threads>,
 }
 
-/// Shared with other threads while a call computes.
-#[derive(Debug, Default)]
-pub struct Signals {
-    /// Rises with every graph node.
-    pub progress: Arc<AtomicU64>,
-    /// Ends the current call.
-    pub abort: AtomicBool,
-}
-
-// SAFETY: a llama_context may be used from any one thread at a time; Context has no method on &self that writes, and is not
-// Sync.
+// SAFETY: a context belongs to no thread; llama.cpp wants only that it is used by one at a time, which `&mut self`
+// and the lack of `Sync` ensure. The callback's data is atomic.
 unsafe impl Send for Context {}
 
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: made by llama_init_from_model and freed once, before its model and its signals.
-        unsafe { sys::llama_free(self.raw.as_ptr()) }
-    }
-}
-
 impl Context {
-    /// A context as the spec says.
-    pub fn new(model: Arc<Model>, spec: &LoadSpec) -> Result<Self, LoadError> {
-        check(spec)?;
-        let signals = Arc::new(Signals::default());
-        // SAFETY: returns a plain struct.
-        let mut params = unsafe { sys::llama_context_default_params() };
-        params.n_ctx = spec.kv_cells;
-        params.n_batch = spec.batch_tokens;
-        params.n_ubatch = spec.ubatch_tokens.min(spec.batch_tokens);
-        params.n_seq_max = max_sequences(spec);
-        params.n_outputs_max = max_sequences(spec);
-        params.n_threads = spec.threads.max(1) as i32;
-        params.n_threads_batch = spec.threads_batch.max(1) as i32;
-        params.flash_attn_type = if spec.flash_attention {
-            sys::LLAMA_FLASH_ATTN_TYPE_ENABLED
-        } else {
-            sys::LLAMA_FLASH_ATTN_TYPE_DISABLED
-        };
-        params.type_k = kv_type(spec.kv_type_k);
-        params.type_v = kv_type(spec.kv_type_v);
-        // A partial llama_memory_seq_cp aborts without it.
-        params.kv_unified = true;
-        params.no_perf = true;
+    /// Makes the context that `spec` asks for.
+    pub fn new(model: Arc<Model>, spec: &LoadSpec, signals: Signals) -> Result<Self, LoadError> {
+        let signals = Box::new(signals);
+        let sequences = params::max_sequences(spec, model.vocab_size(), model.prefix_cut());
+        let mut params = params::context_params(spec, sequences);
         params.abort_callback = Some(on_node);
-        params.abort_callback_data = Arc::as_ptr(&signals).cast_mut().cast::<c_void>();
-        take_complaints();
-        // SAFETY: the model is loaded and kept alive by the Arc; the signals live as long as the context.
-        let raw = unsafe { sys::llama_init_from_model(model.raw(), params) };
-        let raw = NonNull::new(raw).ok_or_else(|| LoadError::from_log(&take_complaints()))?;
-        Ok(Self { raw, model, signals })
+        params.abort_callback_data = signals.as_user_data();
+        log::forget_errors();
+        // SAFETY: the model is loaded; the callback's data is boxed and outlives the context.
+        let raw = unsafe { llama_init_from_model(model.as_ptr(), params) };
+        let raw =
+            NonNull::new(raw).ok_or_else(|| error::from_context(model.path(), &log::recent_errors()))?;
+        // SAFETY: `raw` is a context; the memory belongs to it.
+        let memory = unsafe { llama_get_memory(raw.as_ptr()) };
+        let mut context = Self { raw, memory, signals, model, _threads: Vec::new() };
+        if memory.is_null() {
+            let path = context.model.path().to_owned();
+            return Err(LoadError::NotGenerative { path, architecture: context.model.architecture() });
+        }
+        context.attach_threads(spec.threads, spec.threads_batch);
+        Ok(context)
     }
 
-    pub const fn raw(&self) -> *mut sys::llama_context {
+    /// Keeps threads between calls: llama.cpp otherwise starts and ends them for every graph.
+    fn attach_threads(&mut self, decode: u32, prefill: u32) {
+        let Some(decode_threads) = Threads::new(decode) else { return };
+        let prefill_threads = if prefill == decode { None } else { Threads::new(prefill) };
+        let prefill_pool = prefill_threads.as_ref().map_or(decode_threads.0, |threads| threads.0);
+        // SAFETY: both pools are kept in `_threads` and so outlive the context.
+        unsafe { llama_attach_threadpool(self.as_ptr(), decode_threads.0.as_ptr(), prefill_pool.as_ptr()) };
+        self._threads = [Some(decode_threads), prefill_threads].into_iter().flatten().collect();
+    }
+
+    /// For calls into llama.cpp; valid while `self` lives.
+    pub fn as_ptr(&self) -> *mut llama_context {
         self.raw.as_ptr()
     }
 
-    pub fn memory(&self) -> sys::llama_memory_t {
-        // SAFETY: the context is alive.
-        unsafe { sys::llama_get_memory(self.raw()) }
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
     }
 
-    /// KV cells that there really are; llama.cpp may round up.
-    pub fn cells(&self) -> u32 {
-        // SAFETY: the context is alive.
-        unsafe { sys::llama_n_ctx(self.raw()) }
+    pub fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    /// Cells that there really are: llama.cpp rounds up.
+    pub fn kv_cells(&self) -> u32 {
+        // SAFETY: `raw` is a context.
+        unsafe { llama_n_ctx(self.as_ptr()) }
+    }
+
+    pub fn max_sequences(&self) -> u32 {
+        // SAFETY: `raw` is a context.
+        unsafe { llama_n_seq_max(self.as_ptr()) }
+    }
+
+    /// Most tokens in one batch.
+    pub fn batch_tokens(&self) -> u32 {
+        // SAFETY: `raw` is a context.
+        unsafe { llama_n_batch(self.as_ptr()) }
+    }
+
+    /// Computes a batch and waits for the result; llama.cpp's return value, or the shim's for an exception.
+    ///
+    /// # Safety
+    /// The arrays of `batch` have `n_tokens` elements, there are at most [`Context::batch_tokens`] of them, at most
+    /// [`Context::max_sequences`] ask for logits, and sequence ids and tokens are in range.
+    pub unsafe fn decode(&mut self, batch: llama_batch) -> i32 {
+        // SAFETY: the caller vouches for the batch; llama.cpp copies it.
+        let code = unsafe { shim::firepot_decode(self.as_ptr(), batch) };
+        // SAFETY: `raw` is a context. A GPU may still be computing.
+        unsafe { llama_synchronize(self.as_ptr()) };
+        code
+    }
+
+    /// Logits after the batch item with this index; `None` when it has none.
+    pub fn logits(&mut self, item: usize) -> Option<&[f32]> {
+        let item = i32::try_from(item).ok()?;
+        // SAFETY: `raw` is a context; an index without logits gives null.
+        let logits = unsafe { llama_get_logits_ith(self.as_ptr(), item) };
+        let length = self.model.vocab_size() as usize;
+        // SAFETY: not null, so it is a row of as many logits as the vocabulary, unchanged until the next decode,
+        // which needs `&mut self`.
+        (!logits.is_null()).then(|| unsafe { std::slice::from_raw_parts(logits, length) })
+    }
+
+    /// Removes positions `from..to`; `false` when the state cannot be cut there or the arguments are out of range.
+    pub fn remove(&mut self, sequence: SeqId, from: u32, to: Option<u32>) -> bool {
+        let Some(id) = self.checked(sequence) else { return false };
+        if to.is_none() && !self.reaches_back(sequence, from) {
+            return false;
+        }
+        let to = to.map_or(TO_THE_END, position);
+        // SAFETY: `memory` belongs to the context and the sequence is in range.
+        unsafe { llama_memory_seq_rm(self.memory, id, position(from), to) }
+    }
+
+    /// Whether the window of the token that would follow a cut at `from` is still there. llama.cpp cuts a
+    /// sliding-window cache anywhere, even where the cells before the cut are gone.
+    fn reaches_back(&self, sequence: SeqId, from: u32) -> bool {
+        let PrefixCut::Window { tokens } = self.model.prefix_cut() else { return true };
+        match (self.pos_min(sequence), self.pos_max(sequence)) {
+            (Some(min), Some(max)) if 0 < from && from <= max => min <= (from + 1).saturating_sub(tokens),
+            _ => true,
+        }
+    }
+
+    /// Makes `to` share positions `0..until` of `from`; nothing happens when an id is out of range.
+    pub fn share(&mut self, from: SeqId, to: SeqId, until: u32) {
+        if let (Some(from), Some(to)) = (self.checked(from), self.checked(to)) {
+            // SAFETY: `memory` belongs to the context and both sequences are in range.
+            unsafe { llama_memory_seq_cp(self.memory, from, to, 0, position(until)) }
+        }
+    }
+
+    pub fn pos_min(&self, sequence: SeqId) -> Option<u32> {
+        let id = self.checked(sequence)?;
+        // SAFETY: `memory` belongs to the context and the sequence is in range.
+        u32::try_from(unsafe { llama_memory_seq_pos_min(self.memory, id) }).ok()
+    }
+
+    pub fn pos_max(&self, sequence: SeqId) -> Option<u32> {
+        let id = self.checked(sequence)?;
+        // SAFETY: `memory` belongs to the context and the sequence is in range.
+        u32::try_from(unsafe { llama_memory_seq_pos_max(self.memory, id) }).ok()
+    }
+
+    /// The state of a sequence as bytes; `None` when llama.cpp refuses.
+    pub fn state(&mut self, sequence: SeqId) -> Option<Vec<u8>> {
+        let id = self.checked(sequence)?;
+        // SAFETY: `raw` is a context and the sequence is in range.
+        let size = unsafe { llama_state_seq_get_size_ext(self.as_ptr(), id, STATE_FLAGS) };
+        let mut state = vec![0_u8; size];
+        let written = {
+            let (context, out) = (self.as_ptr(), state.as_mut_ptr());
+            // SAFETY: `out` has `size` bytes.
+            unsafe { llama_state_seq_get_data_ext(context, out, size, id, STATE_FLAGS) }
+        };
+        state.truncate(written);
+        (written > 0).then_some(state)
+    }
+
+    /// Sets the state of a sequence; `false` when the bytes are no state of this context, and then it is empty.
+    pub fn set_state(&mut self, sequence: SeqId, state: &[u8]) -> bool {
+        let Some(id) = self.checked(sequence) else { return false };
+        let context = self.as_ptr();
+        // SAFETY: `state` is readable for its length, which llama.cpp checks against what it wants to read.
+        let read =
+            unsafe { llama_state_seq_set_data_ext(context, state.as_ptr(), state.len(), id, STATE_FLAGS) };
+        let complete = read == state.len();
+        if !complete {
+            self.remove(sequence, 0, None);
+        }
+        complete
+    }
+
+    fn checked(&self, sequence: SeqId) -> Option<i32> {
+        (sequence.0 < self.max_sequences()).then_some(sequence.0 as i32)
     }
 }
 
-/// Answers and cached prefixes together.
-pub fn max_sequences(spec: &LoadSpec) -> u32 {
-    // SAFETY: returns a constant.
-    let most = unsafe { sys::llama_max_parallel_sequences() } as u32;
-    (spec.parallel + CACHED_SEQUENCES).min(most)
-}
-
-fn check(spec: &LoadSpec) -> Result<(), LoadError> {
-    let bad = |message: &str| Err(LoadError::BadParameters { message: message.to_owned() });
-    if spec.kv_cells == 0 || spec.ctx_per_answer == 0 || spec.batch_tokens == 0 {
-        return bad("context, cells and batch must not be zero");
-    }
-    if spec.kv_cells < spec.ctx_per_answer {
-        return bad("there are fewer KV cells than one answer may use");
-    }
-    if spec.kv_type_v != KvType::F16 && !spec.flash_attention {
-        return bad("a quantized V cache needs flash attention");
-    }
-    Ok(())
-}
-
-const fn kv_type(kind: KvType) -> sys::ggml_type {
-    match kind {
-        KvType::F16 => sys::GGML_TYPE_F16,
-        KvType::Q8_0 => sys::GGML_TYPE_Q8_0,
-        KvType::Q4_0 => sys::GGML_TYPE_Q4_0,
+impl Drop for Context {
+    fn drop(&mut self) {
+        // SAFETY: the context is used by nobody else; model, threads and signals are dropped after this.
+        unsafe { llama_free(self.as_ptr()) }
     }
 }
 
-unsafe extern "C" fn on_node(data: *mut c_void) -> bool {
-    // SAFETY: the pointer is the one given in the parameters; the Arc in Context outlives the llama_context.
-    let signals = unsafe { &*data.cast::<Signals>() };
-    signals.progress.fetch_add(1, Ordering::Relaxed);
-    signals.abort.load(Ordering::Relaxed)
+/// A position for llama.cpp; beyond its range the last one.
+fn position(position: u32) -> llama_pos {
+    llama_pos::try_from(position).unwrap_or(llama_pos::MAX)
+}
+
+/// Threads that wait for graphs to compute.
+struct Threads(NonNull<ggml_threadpool>);
+
+impl Threads {
+    /// `None` when they cannot be started; llama.cpp then starts its own for every graph.
+    fn new(count: u32) -> Option<Self> {
+        // SAFETY: plain value in, plain value out.
+        let mut params = unsafe { ggml_threadpool_params_default(count as i32) };
+        // SAFETY: `params` is initialized and copied.
+        NonNull::new(unsafe { ggml_threadpool_new(&raw mut params) }).map(Self)
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        // SAFETY: the context that used the pool has been freed.
+        unsafe { ggml_threadpool_free(self.0.as_ptr()) }
+    }
 }

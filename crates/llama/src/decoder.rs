@@ -1,122 +1,98 @@
-//! The decoder.
+//! [`Decoder`] over llama.cpp.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
 use firepot_chat::TokenId;
 use firepot_engine::{
-    Batch, BatchItem, DecodeError, Decoder, DecoderInfo, LoadSpec, PrefixCut, SeqId, StateError, Tokenizer,
+    Batch, BatchItem, DecodeError, Decoder, DecoderInfo, LoadSpec, SeqId, StateError, Tokenizer,
 };
-use llama_cpp_sys_2 as sys;
+use llama_cpp_sys_2::{llama_batch, llama_pos, llama_seq_id};
 
 use crate::{
-    context::{Context, Signals, max_sequences},
-    devices::build_info,
-    error::LoadError,
+    LoadError,
+    abort::{AbortHandle, Signals},
+    backend,
+    context::Context,
     memory,
-    model::Model,
+    model::{Model, Progress},
+    params::{Allocation, ModelParams},
     vocab::Vocab,
 };
 
-/// What a load tells while it goes on.
-pub struct LoadControl<'a> {
-    /// Called with the fraction that is loaded; `false` cancels.
-    pub progress: &'a mut dyn FnMut(f32) -> bool,
-}
+/// llama.cpp's code for a batch that it cannot take; also ours, for what it would abort on.
+const INVALID_BATCH: i32 = -1;
 
-/// A loaded model with its context.
-#[derive(Debug)]
+/// A loaded model with one context. It can be sent to the thread that drives it.
 pub struct LlamaDecoder {
     context: Context,
-    info: DecoderInfo,
     vocab: Arc<Vocab>,
-    batch: BatchBuffers,
-}
-
-/// Ends the decode call that is under way, from another thread. Works on the CPU only.
-#[derive(Clone, Debug)]
-pub struct AbortHandle(Arc<Signals>);
-
-impl AbortHandle {
-    /// The current call, or the next one, returns [`DecodeError::Aborted`].
-    pub fn abort(&self) {
-        self.0.abort.store(true, Ordering::Relaxed);
-    }
+    info: DecoderInfo,
+    staged: StagedBatch,
 }
 
 impl LlamaDecoder {
-    /// Loads weights and makes a context.
+    /// Loads a model and makes its context.
+    ///
+    /// `progress` becomes the decoder's counter ([`Decoder::progress`]); it rises during loading too. `report` gets
+    /// the share of the weights that is loaded, 0 to 1, and cancels by returning `false`. Making the context after
+    /// that is not reported.
     ///
     /// # Errors
-    /// See [`LoadError`]. llama.cpp may also abort the process.
-    pub fn load(spec: &LoadSpec, control: &mut LoadControl<'_>) -> Result<Self, LoadError> {
-        let model = Arc::new(Model::load(spec, false, control.progress)?);
-        check_context(spec, &model)?;
-        let context = Context::new(Arc::clone(&model), spec)?;
-        let vocab = Arc::new(Vocab::new(model));
-        let info = describe(spec, &context, &vocab);
-        let mut decoder = Self { context, info, vocab, batch: BatchBuffers::default() };
+    /// When the file is no model, a parameter cannot be honoured, memory is short, or `report` cancels.
+    pub fn load(
+        spec: &LoadSpec,
+        progress: Arc<AtomicU64>,
+        report: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Self, LoadError> {
+        let params = ModelParams::new(spec, Allocation::Real)?;
+        let model = Model::load(&spec.path, &params, &mut Progress { counter: &progress, report })?;
+        if !model.is_causal_decoder() {
+            let architecture = model.architecture();
+            return Err(LoadError::NotGenerative { path: spec.path.clone(), architecture });
+        }
+        let signals = Signals { abort: AbortHandle::default(), progress };
+        let context = Context::new(Arc::new(model), spec, signals)?;
+        let vocab = Arc::new(Vocab::new(Arc::clone(context.model())));
+        let info = describe(&context, &vocab, spec);
+        let mut decoder = Self { context, vocab, info, staged: StagedBatch::default() };
         if spec.warmup {
             decoder.warm_up();
         }
         Ok(decoder)
     }
 
-    /// Ends calls from another thread.
+    /// For stopping a decode call from another thread.
     #[must_use]
     pub fn abort_handle(&self) -> AbortHandle {
-        AbortHandle(Arc::clone(&self.context.signals))
+        self.context.signals().abort.clone()
     }
 
-    /// Computes one token and forgets it, so that weights are in memory before the first request.
+    /// Computes one token, so that weights are read and kernels compiled before the first request.
     fn warm_up(&mut self) {
-        let item = BatchItem { token: 0, position: 0, sequence: SeqId(0), logits: true };
-        let _ = self.decode(&Batch { items: vec![item] });
-        self.remove(SeqId(0), 0, None);
+        let (token, sequence) = (self.vocab.any_token(), SeqId(0));
+        let item = BatchItem { token, position: 0, sequence, logits: true };
+        if let Err(error) = self.decode(&Batch { items: vec![item] }) {
+            tracing::warn!(%error, "warm-up failed");
+        }
+        self.remove(sequence, 0, None);
     }
-}
 
-fn check_context(spec: &LoadSpec, model: &Model) -> Result<(), LoadError> {
-    let (asked, trained) = (spec.ctx_per_answer, model.ctx_train());
-    if trained > 0 && asked > trained {
-        let message =
-            format!("a context of {asked} tokens was asked for and the model was trained with {trained}");
-        return Err(LoadError::BadParameters { message });
-    }
-    Ok(())
-}
-
-fn describe(spec: &LoadSpec, context: &Context, vocab: &Vocab) -> DecoderInfo {
-    let model = &context.model;
-    DecoderInfo {
-        architecture: model.meta("general.architecture").unwrap_or_default(),
-        description: model.description(),
-        vocab_size: vocab.size(),
-        ctx_train: model.ctx_train(),
-        ctx_per_answer: spec.ctx_per_answer,
-        kv_cells: context.cells(),
-        max_sequences: max_sequences(spec),
-        parallel: spec.parallel,
-        batch_tokens: spec.batch_tokens,
-        chat_template: model.chat_template(),
-        bos_text: vocab.bos_text(),
-        eos_text: vocab.eos_text(),
-        prefix_cut: prefix_cut(model),
-        memory: memory::breakdown(context),
-        build: build_info(),
-    }
-}
-
-fn prefix_cut(model: &Model) -> PrefixCut {
-    match model.sliding_window() {
-        _ if model.is_recurrent() => PrefixCut::Nowhere,
-        0 => PrefixCut::Anywhere,
-        tokens => PrefixCut::Window { tokens },
+    /// llama.cpp asserts on some of these.
+    fn check(&self, batch: &Batch) -> Result<(), DecodeError> {
+        let known = |item: &BatchItem| {
+            item.sequence.0 < self.info.max_sequences
+                && self.vocab.contains(item.token)
+                && llama_pos::try_from(item.position).is_ok()
+        };
+        let outputs = batch.items.iter().filter(|item| item.logits).count();
+        let valid = !batch.items.is_empty()
+            && batch.items.len() <= self.info.batch_tokens as usize
+            && outputs <= self.info.max_sequences as usize
+            && batch.items.iter().all(known);
+        if valid { Ok(()) } else { Err(DecodeError::Failed { code: INVALID_BATCH }) }
     }
 }
 
@@ -126,125 +102,133 @@ impl Decoder for LlamaDecoder {
     }
 
     fn tokenizer(&self) -> Arc<dyn Tokenizer> {
-        Arc::clone(&self.vocab) as Arc<dyn Tokenizer>
+        Arc::clone(&self.vocab) as _
     }
 
     fn progress(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.context.signals.progress)
+        Arc::clone(&self.context.signals().progress)
     }
 
     fn decode(&mut self, batch: &Batch) -> Result<Duration, DecodeError> {
-        let tokens = batch.items.len();
-        if tokens == 0 || tokens > self.info.batch_tokens as usize {
-            return Err(DecodeError::Failed { code: -1 });
+        self.staged.has_logits.clear();
+        self.check(batch)?;
+        if self.context.signals().abort.take() {
+            return Err(DecodeError::Aborted);
         }
-        let raw = self.batch.fill(&batch.items);
-        let start = Instant::now();
-        // SAFETY: the batch points into buffers of `tokens` entries that are not touched during the call.
-        let code = unsafe { sys::llama_decode(self.context.raw(), raw) };
-        self.context.signals.abort.store(false, Ordering::Relaxed);
-        // Computation is asynchronous on some backends; the time must cover it.
-        // SAFETY: the context is alive.
-        unsafe { sys::llama_synchronize(self.context.raw()) };
+        let raw = self.staged.stage(batch);
+        let started = Instant::now();
+        // SAFETY: `check` and `stage` made the batch what `Context::decode` asks for.
+        let code = unsafe { self.context.decode(raw) };
+        let took = started.elapsed();
+        self.context.signals().step();
         match code {
-            0 => Ok(start.elapsed()),
-            1 => Err(DecodeError::NoCells { tokens }),
-            2 => Err(DecodeError::Aborted),
+            0 => {
+                self.staged.has_logits.extend(batch.items.iter().map(|item| item.logits));
+                Ok(took)
+            }
+            1 => Err(DecodeError::NoCells { tokens: batch.items.len() }),
+            2 => {
+                self.context.signals().abort.take();
+                Err(DecodeError::Aborted)
+            }
             code => Err(DecodeError::Failed { code }),
         }
     }
 
+    /// # Panics
+    /// When the last decode call failed or `item` did not ask for logits.
     fn logits(&mut self, item: usize) -> &[f32] {
-        // SAFETY: null when the item has no logits; otherwise as many floats as the vocabulary has ids, valid until the
-        // next decode call, which needs &mut self.
-        unsafe {
-            let row = sys::llama_get_logits_ith(self.context.raw(), item as i32);
-            if row.is_null() { &[] } else { std::slice::from_raw_parts(row, self.info.vocab_size as usize) }
-        }
+        let asked = self.staged.has_logits.get(item).copied().unwrap_or_default();
+        assert!(asked, "batch item {item} has no logits");
+        self.context.logits(item).expect("llama.cpp keeps the logits that were asked for")
     }
 
     fn remove(&mut self, sequence: SeqId, from: u32, to: Option<u32>) -> bool {
-        let to = to.map_or(-1, |to| to as i32);
-        // SAFETY: the memory lives as long as the context; the id is below n_seq_max.
-        unsafe { sys::llama_memory_seq_rm(self.context.memory(), sequence.0 as i32, from as i32, to) }
+        self.context.remove(sequence, from, to)
     }
 
     fn share(&mut self, from: SeqId, to: SeqId, until: u32) {
-        // SAFETY: as in `remove`; the cache is unified, so a part can be shared.
-        unsafe {
-            sys::llama_memory_seq_cp(self.context.memory(), from.0 as i32, to.0 as i32, 0, until as i32)
-        }
+        self.context.share(from, to, until);
     }
 
     fn pos_min(&self, sequence: SeqId) -> Option<u32> {
-        // SAFETY: as in `remove`; -1 means empty.
-        u32::try_from(unsafe { sys::llama_memory_seq_pos_min(self.context.memory(), sequence.0 as i32) }).ok()
+        self.context.pos_min(sequence)
     }
 
     fn pos_max(&self, sequence: SeqId) -> Option<u32> {
-        // SAFETY: as in `remove`; -1 means empty.
-        u32::try_from(unsafe { sys::llama_memory_seq_pos_max(self.context.memory(), sequence.0 as i32) }).ok()
+        self.context.pos_max(sequence)
     }
 
     fn snapshot(&mut self, sequence: SeqId) -> Result<Vec<u8>, StateError> {
-        let (ctx, id) = (self.context.raw(), sequence.0 as i32);
-        // SAFETY: the context is alive; the buffer is as long as said.
-        let (state, written) = unsafe {
-            let mut state = vec![0_u8; sys::llama_state_seq_get_size_ext(ctx, id, 0)];
-            let written = sys::llama_state_seq_get_data_ext(ctx, state.as_mut_ptr(), state.len(), id, 0);
-            (state, written)
-        };
-        if written == 0 || written != state.len() { Err(StateError { action: "read" }) } else { Ok(state) }
+        self.context.state(sequence).ok_or(StateError { action: "read" })
     }
 
     fn restore(&mut self, sequence: SeqId, state: &[u8]) -> Result<(), StateError> {
-        let (ctx, id) = (self.context.raw(), sequence.0 as i32);
-        // SAFETY: the context is alive; the buffer is as long as said. llama.cpp checks lengths and shapes.
-        let read = unsafe { sys::llama_state_seq_set_data_ext(ctx, state.as_ptr(), state.len(), id, 0) };
-        if read == state.len() {
-            return Ok(());
-        }
-        self.remove(sequence, 0, None);
-        Err(StateError { action: "set" })
+        if self.context.set_state(sequence, state) { Ok(()) } else { Err(StateError { action: "set" }) }
     }
 }
 
-/// Arrays of a `llama_batch`, kept between calls.
-#[derive(Debug, Default)]
-struct BatchBuffers {
-    tokens: Vec<TokenId>,
-    positions: Vec<sys::llama_pos>,
-    sequence_counts: Vec<i32>,
-    sequences: Vec<sys::llama_seq_id>,
-    sequence_pointers: Vec<*mut sys::llama_seq_id>,
-    logits: Vec<i8>,
+fn describe(context: &Context, vocab: &Vocab, spec: &LoadSpec) -> DecoderInfo {
+    let model = context.model();
+    DecoderInfo {
+        architecture: model.architecture(),
+        description: model.description(),
+        vocab_size: model.vocab_size(),
+        ctx_train: model.ctx_train(),
+        ctx_per_answer: spec.ctx_per_answer,
+        kv_cells: context.kv_cells(),
+        max_sequences: context.max_sequences(),
+        parallel: spec.parallel,
+        batch_tokens: context.batch_tokens(),
+        chat_template: model.chat_template(),
+        bos_text: vocab.bos_text(),
+        eos_text: vocab.eos_text(),
+        prefix_cut: model.prefix_cut(),
+        memory: memory::breakdown(context),
+        build: backend::build_info(),
+    }
 }
 
-// SAFETY: the pointers point into the struct's own vectors and are set anew before each use.
-unsafe impl Send for BatchBuffers {}
+/// A batch as llama.cpp wants it, column by column; the columns are kept between calls.
+#[derive(Default)]
+struct StagedBatch {
+    tokens: Vec<TokenId>,
+    positions: Vec<llama_pos>,
+    sequence_counts: Vec<i32>,
+    sequences: Vec<llama_seq_id>,
+    sequence_lists: Vec<*mut llama_seq_id>,
+    wants_logits: Vec<i8>,
+    /// Of the last successful call: which items have logits.
+    has_logits: Vec<bool>,
+}
 
-impl BatchBuffers {
-    fn fill(&mut self, items: &[BatchItem]) -> sys::llama_batch {
-        self.tokens.clear();
-        self.tokens.extend(items.iter().map(|item| item.token));
-        self.positions.clear();
-        self.positions.extend(items.iter().map(|item| item.position as sys::llama_pos));
-        self.sequence_counts.clear();
-        self.sequence_counts.resize(items.len(), 1);
-        self.sequences.clear();
-        self.sequences.extend(items.iter().map(|item| item.sequence.0 as sys::llama_seq_id));
-        self.sequence_pointers.clear();
-        self.sequence_pointers.extend(self.sequences.iter_mut().map(std::ptr::from_mut));
-        self.logits.clear();
-        self.logits.extend(items.iter().map(|item| i8::from(item.logits)));
-        sys::llama_batch {
+// SAFETY: the pointers in `sequence_lists` point into `sequences`, which moves along, and are only read by llama.cpp
+// during a call for which `stage` has set them anew.
+unsafe impl Send for StagedBatch {}
+
+impl StagedBatch {
+    /// The columns of `batch`; valid until the next call or until `self` is dropped.
+    fn stage(&mut self, batch: &Batch) -> llama_batch {
+        let items = &batch.items;
+        refill(&mut self.tokens, items.iter().map(|item| item.token));
+        refill(&mut self.positions, items.iter().map(|item| item.position as llama_pos));
+        refill(&mut self.sequence_counts, items.iter().map(|_| 1));
+        refill(&mut self.sequences, items.iter().map(|item| item.sequence.0 as llama_seq_id));
+        refill(&mut self.sequence_lists, self.sequences.iter_mut().map(|id| &raw mut *id));
+        refill(&mut self.wants_logits, items.iter().map(|item| i8::from(item.logits)));
+        llama_batch {
             n_tokens: items.len() as i32,
             token: self.tokens.as_mut_ptr(),
             embd: std::ptr::null_mut(),
             pos: self.positions.as_mut_ptr(),
             n_seq_id: self.sequence_counts.as_mut_ptr(),
-            seq_id: self.sequence_pointers.as_mut_ptr(),
-            logits: self.logits.as_mut_ptr(),
+            seq_id: self.sequence_lists.as_mut_ptr(),
+            logits: self.wants_logits.as_mut_ptr(),
         }
     }
+}
+
+fn refill<T>(column: &mut Vec<T>, values: impl Iterator<Item = T>) {
+    column.clear();
+    column.extend(values);
 }

@@ -1,113 +1,143 @@
-//! What llama.cpp can compute on.
+//! The devices that this build of llama.cpp can use.
 
-use std::ffi::{CStr, CString, c_char};
+use llama_cpp_sys_2::{
+    GGML_BACKEND_DEVICE_TYPE_CPU, GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU,
+    ggml_backend_dev_backend_reg, ggml_backend_dev_count, ggml_backend_dev_description, ggml_backend_dev_get,
+    ggml_backend_dev_memory, ggml_backend_dev_name, ggml_backend_dev_t, ggml_backend_dev_type,
+    ggml_backend_reg_name,
+};
 
-use llama_cpp_sys_2 as sys;
-use serde::Serialize;
+use crate::{
+    LoadError,
+    backend::{self, to_text},
+};
 
-use crate::log::bridge_logs;
-
-/// A device as ggml sees it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A device as llama.cpp sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
-    /// ggml's name (`CPU`, `CUDA0`, `Vulkan0`).
+    /// Name to be used in `LoadSpec::devices` (`CUDA0`, `Vulkan0`, `CPU`).
     pub name: String,
-    /// What it is.
+    /// What the driver calls it.
     pub description: String,
-    /// What kind.
+    /// What it is.
     pub kind: DeviceKind,
-    /// Its memory.
+    /// Memory of the device; 0 when it does not tell.
     pub total_bytes: u64,
-    /// Memory that is free now.
+    /// Memory that is free now; 0 when it does not tell.
     pub free_bytes: u64,
+    /// Backend that drives it (`CUDA`, `Vulkan`, `CPU`).
+    pub backend: String,
 }
 
-/// Kinds of devices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+/// What a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     /// The processor.
     Cpu,
-    /// A GPU with its own memory.
+    /// A graphics card with its own memory.
     Gpu,
-    /// A GPU in the processor.
+    /// Graphics that share the system's memory.
     IntegratedGpu,
-    /// Something else that computes.
+    /// Something that helps the CPU (BLAS, AMX), or a kind that is not known here.
     Accelerator,
 }
 
-/// All devices of this build on this machine.
+/// All devices, in llama.cpp's order. Asking a GPU for its free memory may create a driver context on it.
 #[must_use]
 pub fn devices() -> Vec<Device> {
-    bridge_logs();
-    // SAFETY: the backends are initialized; indices below the count are valid, and devices live for ever.
-    unsafe {
-        (0..sys::ggml_backend_dev_count()).map(|index| describe(sys::ggml_backend_dev_get(index))).collect()
-    }
+    handles().into_iter().map(describe).collect()
 }
 
-/// Whether this build has a GPU backend and it finds a GPU.
-#[must_use]
-pub fn gpu_supported() -> bool {
-    devices().iter().any(|device| matches!(device.kind, DeviceKind::Gpu | DeviceKind::IntegratedGpu))
+/// Handles of the named devices, in that order.
+pub fn by_names(names: &[String]) -> Result<Vec<ggml_backend_dev_t>, LoadError> {
+    let known: Vec<_> = gpus();
+    let find = |name: &String| {
+        let found = known.iter().find(|(known, _)| known == name).map(|(_, handle)| *handle);
+        found.ok_or_else(|| LoadError::bad_parameter("devices", unknown_device(name, &known)))
+    };
+    names.iter().map(find).collect()
 }
 
-/// CPU features and backends that llama.cpp was built with, in its own words.
-#[must_use]
-pub fn system_info() -> String {
-    bridge_logs();
-    // SAFETY: returns a static NUL-terminated string.
-    unsafe { text(sys::llama_print_system_info()) }
+/// Whether there is any device to put layers on.
+pub fn has_gpu() -> bool {
+    !gpus().is_empty()
 }
 
-/// Library and version.
-#[must_use]
-pub fn build_info() -> String {
-    // SAFETY: returns a static NUL-terminated string.
-    format!("llama.cpp {} (llama-cpp-sys-2 0.1.161)", unsafe { text(sys::llama_version()) })
+fn unknown_device(name: &str, known: &[(String, ggml_backend_dev_t)]) -> String {
+    let known: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
+    let known = if known.is_empty() { "no GPU".to_owned() } else { known.join(", ") };
+    format!("there is no device {name:?}; this build sees {known}")
 }
 
-/// The device with this name.
-pub fn find(name: &str) -> Option<sys::ggml_backend_dev_t> {
-    bridge_logs();
-    let name = CString::new(name).ok()?;
-    // SAFETY: the name is NUL-terminated; the result is null or lives for ever.
-    let device = unsafe { sys::ggml_backend_dev_by_name(name.as_ptr()) };
-    (!device.is_null()).then_some(device)
+fn gpus() -> Vec<(String, ggml_backend_dev_t)> {
+    let is_gpu =
+        |handle: &ggml_backend_dev_t| matches!(kind(*handle), DeviceKind::Gpu | DeviceKind::IntegratedGpu);
+    handles().into_iter().filter(is_gpu).map(|handle| (name(handle), handle)).collect()
 }
 
-/// # Safety
-/// `device` is one of ggml's.
-unsafe fn describe(device: sys::ggml_backend_dev_t) -> Device {
+fn handles() -> Vec<ggml_backend_dev_t> {
+    backend::init();
+    // SAFETY: backends are registered once, by `init`; the count does not change afterwards.
+    let count = unsafe { ggml_backend_dev_count() };
+    // SAFETY: every index is below the count.
+    (0..count).map(|index| unsafe { ggml_backend_dev_get(index) }).collect()
+}
+
+fn describe(handle: ggml_backend_dev_t) -> Device {
     let (mut free, mut total) = (0, 0);
-    // SAFETY: the caller passes a valid device; the out-pointers are valid for the call; names are static strings.
-    unsafe {
-        sys::ggml_backend_dev_memory(device, &raw mut free, &raw mut total);
-        Device {
-            name: text(sys::ggml_backend_dev_name(device)),
-            description: text(sys::ggml_backend_dev_description(device)),
-            kind: kind(sys::ggml_backend_dev_type(device)),
-            total_bytes: total as u64,
-            free_bytes: free as u64,
-        }
+    // SAFETY: `handle` comes from the registry, whose devices live as long as the program.
+    unsafe { ggml_backend_dev_memory(handle, &raw mut free, &raw mut total) };
+    // SAFETY: as above; names and descriptions belong to the device.
+    let (description, backend) = unsafe {
+        let registry = ggml_backend_dev_backend_reg(handle);
+        (to_text(ggml_backend_dev_description(handle)), to_text(ggml_backend_reg_name(registry)))
+    };
+    Device {
+        name: name(handle),
+        description,
+        kind: kind(handle),
+        total_bytes: total as u64,
+        free_bytes: free as u64,
+        backend,
     }
 }
 
-const fn kind(kind: sys::ggml_backend_dev_type) -> DeviceKind {
-    match kind {
-        sys::GGML_BACKEND_DEVICE_TYPE_CPU => DeviceKind::Cpu,
-        sys::GGML_BACKEND_DEVICE_TYPE_GPU => DeviceKind::Gpu,
-        sys::GGML_BACKEND_DEVICE_TYPE_IGPU => DeviceKind::IntegratedGpu,
+fn name(handle: ggml_backend_dev_t) -> String {
+    // SAFETY: `handle` comes from the registry; its name belongs to it.
+    unsafe { to_text(ggml_backend_dev_name(handle)) }
+}
+
+fn kind(handle: ggml_backend_dev_t) -> DeviceKind {
+    // SAFETY: `handle` comes from the registry.
+    match unsafe { ggml_backend_dev_type(handle) } {
+        GGML_BACKEND_DEVICE_TYPE_CPU => DeviceKind::Cpu,
+        GGML_BACKEND_DEVICE_TYPE_GPU => DeviceKind::Gpu,
+        GGML_BACKEND_DEVICE_TYPE_IGPU => DeviceKind::IntegratedGpu,
         _ => DeviceKind::Accelerator,
     }
 }
 
-/// # Safety
-/// `text` is null or NUL-terminated.
-pub unsafe fn text(text: *const c_char) -> String {
-    if text.is_null() {
-        return String::new();
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cpu_is_always_there() {
+        let devices = devices();
+        let cpu = devices.iter().find(|device| device.kind == DeviceKind::Cpu).expect("a CPU device");
+        assert_eq!((cpu.name.as_str(), cpu.backend.as_str()), ("CPU", "CPU"));
+        assert!(cpu.total_bytes > 0 && cpu.free_bytes <= cpu.total_bytes);
+        assert!(!cpu.description.is_empty());
     }
-    // SAFETY: not null, so NUL-terminated by the caller's promise.
-    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+
+    #[test]
+    fn an_unknown_device_is_refused_with_the_known_ones() {
+        let error = by_names(&["CUDA77".to_owned()]).unwrap_err().to_string();
+        assert!(error.starts_with("devices: there is no device \"CUDA77\"; this build sees "), "{error}");
+    }
+
+    #[test]
+    fn the_cpu_is_no_device_for_layers() {
+        assert!(by_names(&["CPU".to_owned()]).is_err());
+    }
 }

@@ -1,6 +1,25 @@
-//! The server.
+//! The server: HTTP in the dialects of Ollama and OpenAI, the page, and the pool of runners.
+//!
+//! A request is checked by `guard`, read by `firepot-wire`, granted a loaded model by [`pool`], and driven through
+//! its dialect's encoder by `answer`. No llama.cpp here: a runner is a child process at the other end of a link. No
+//! environment either: the binary resolves [`ServerSettings`].
 
+mod answer;
+mod app;
+mod guard;
 mod limits;
 mod metrics;
-mod pool;
+pub mod pool;
+mod routes;
+mod server;
 mod settings;
+mod start;
+
+#[cfg(test)]
+mod http_tests {}
+#[cfg(test)]
+mod testing {}
+
+pub use server::Server;
+pub use settings::{KeepAlive, LoadDefaults, RunnerCommand, ServerSettings, Times};
+pub use start::{Occupant, StartError};

@@ -38,6 +38,8 @@ pub enum ErrorCode {
     Decode,
     /// A fault of Firepot's own.
     Internal,
+    /// Part of the dialect that Firepot does not have.
+    NotImplemented,
     /// No place in the queue.
     QueueFull,
     /// The runner died or hung.
@@ -63,7 +65,7 @@ pub struct ErrorInfo {
 
 impl ErrorCode {
     /// Every code, for documentation and tests.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::InvalidRequest,
         Self::ContextOverflow,
         Self::Unsupported,
@@ -78,6 +80,7 @@ impl ErrorCode {
         Self::OutOfMemory,
         Self::Decode,
         Self::Internal,
+        Self::NotImplemented,
         Self::QueueFull,
         Self::RunnerLost,
         Self::ShuttingDown,
@@ -103,6 +106,7 @@ impl ErrorCode {
             Self::OutOfMemory => ErrorInfo::fatal("out_of_memory", 500),
             Self::Decode => ErrorInfo::fatal("decode_failed", 500),
             Self::Internal => ErrorInfo::fatal("internal", 500),
+            Self::NotImplemented => ErrorInfo::fatal("not_implemented", 501),
             Self::QueueFull => ErrorInfo::unavailable("queue_full", limits::RETRY_AFTER_QUEUE_SECS),
             Self::RunnerLost => ErrorInfo::unavailable("runner_lost", limits::RETRY_AFTER_RUNNER_SECS),
             Self::ShuttingDown => ErrorInfo::unavailable("shutting_down", limits::RETRY_AFTER_SHUTDOWN_SECS),
@@ -237,6 +241,7 @@ mod tests {
         500 out_of_memory None
         500 decode_failed None
         500 internal None
+        501 not_implemented None
         503 queue_full Some(2)
         503 runner_lost Some(1)
         503 shutting_down Some(5)

@@ -236,7 +236,7 @@ fn one_busy_client_does_not_keep_another_waiting() {
         bench.submit(request(key, &format!("greedy client {key}"), 20));
     }
     bench.submit(EngineRequest { client: 1, ..request(7, "a modest client", 20) });
-    while !bench.seen.get(&7).is_some_and(|seen| seen.end.is_some()) {
+    while bench.seen.get(&7).is_none_or(|seen| seen.end.is_none()) {
         bench.tick();
     }
     let ended = bench.seen.values().filter(|seen| seen.end.is_some()).count();
@@ -314,7 +314,7 @@ fn a_resumed_answer_goes_on_as_the_undisturbed_one() {
     assert_eq!(rest.seen[&1].ids, ids);
 }
 
-fn thinking(starts_inside: bool, budget_tokens: Option<u32>) -> Option<ThinkControl> {
+fn thinking(starts_inside: bool, budget_tokens: Option<u32>) -> ThinkControl {
     let close_ids = vec![TokenId::from(b'.'), END_THINK];
     Some(ThinkControl {
         open: "<think>".into(),
@@ -328,7 +328,7 @@ fn thinking(starts_inside: bool, budget_tokens: Option<u32>) -> Option<ThinkCont
 #[test]
 fn a_thinking_budget_closes_the_block() {
     let mut bench = Bench::new(saying("<think>long long thoughts</think>yes"));
-    bench.submit(EngineRequest { think: thinking(false, Some(5)), ..request(1, "<|answer|>", 60) });
+    bench.submit(EngineRequest { think: Some(thinking(false, Some(5))), ..request(1, "<|answer|>", 60) });
     bench.run();
     assert!(bench.text(1).starts_with("<think>long.</think>"), "{}", bench.text(1));
     let usage = bench.seen[&1].end.unwrap().unwrap().1;
@@ -340,7 +340,7 @@ fn a_format_holds_after_the_thinking_block() {
     let constraint = || FakeTokenizer.constraint(&firepot_chat::Format::Gbnf("{}".into())).unwrap();
     let mut bench = Bench::new(saying("<think>hm</think>free text"));
     bench.submit(EngineRequest {
-        think: thinking(false, None),
+        think: Some(thinking(false, None)),
         constraint: constraint(),
         ..request(1, "<|answer|>", 60)
     });

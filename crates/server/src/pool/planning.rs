@@ -5,6 +5,7 @@ use std::fmt;
 use firepot_engine::LoadSpec;
 use firepot_link::LoadFailureKind;
 use firepot_store::Model;
+use serde_json::Value;
 
 /// Wishes for loading a model; `None` is left to the planner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -91,11 +92,14 @@ pub struct PlanFailure {
     pub hint: Option<String>,
 }
 
-/// Decides how a model is loaded. Called on a thread that may block.
+/// Knows the machine and decides how a model is loaded. Called on a thread that may block.
 pub trait Planner: fmt::Debug + Send + Sync + 'static {
     /// The plan for `model` beside models that were loaded by the plans `others`.
     ///
     /// # Errors
     /// When the wishes cannot be met, or memory does not suffice.
     fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure>;
+
+    /// What this machine is, as JSON for clients.
+    fn machine(&self) -> Value;
 }

@@ -1,0 +1,73 @@
+//! llama.cpp's process-wide state: started once, described on demand.
+
+use std::{
+    ffi::{CStr, c_char},
+    sync::{Mutex, Once, PoisonError},
+};
+
+use llama_cpp_sys_2::{ggml_version, llama_backend_init, llama_print_system_info, llama_version};
+
+use crate::log;
+
+/// Version of the bindings, which fixes the llama.cpp source; equal to the pin in `Cargo.toml`.
+const BINDINGS_VERSION: &str = "0.1.161";
+
+/// Starts llama.cpp's backends and sends its log to `tracing`; further calls do nothing. Every other function of
+/// this crate calls it first.
+pub fn init() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        log::install();
+        // SAFETY: called once, before any other llama.cpp function that needs a backend.
+        unsafe { llama_backend_init() }
+    });
+}
+
+/// llama.cpp's version and the package that it came from, for records.
+#[must_use]
+pub fn build_info() -> String {
+    // SAFETY: both return a literal of the library.
+    let (llama, ggml) = unsafe { (to_text(llama_version()), to_text(ggml_version())) };
+    format!("llama.cpp {llama}, ggml {ggml} (llama-cpp-sys-2 {BINDINGS_VERSION})")
+}
+
+/// The instruction sets and features that each backend was built with, in llama.cpp's own form.
+#[must_use]
+pub fn system_info() -> String {
+    // llama.cpp builds this text in one static buffer.
+    static BUFFER: Mutex<()> = Mutex::new(());
+    init();
+    let _guard = BUFFER.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the text stays as it is until the next call, which the lock delays until it has been copied.
+    let text = unsafe { to_text(llama_print_system_info()) };
+    text.trim_end_matches(" | ").to_owned()
+}
+
+/// A copy of a C text; empty for null.
+///
+/// # Safety
+/// `text` is null or NUL-terminated and valid during the call.
+pub unsafe fn to_text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: not null, and the caller vouches for the rest.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_in_records_is_the_pinned_one() {
+        let manifest = include_str!("../Cargo.toml");
+        assert!(manifest.contains(&format!("version = \"={BINDINGS_VERSION}\"")));
+        assert!(build_info().starts_with("llama.cpp "));
+    }
+
+    #[test]
+    fn the_cpu_backend_describes_itself() {
+        assert!(system_info().starts_with("CPU : "), "{}", system_info());
+    }
+}

@@ -1,0 +1,307 @@
+//! From a [`LoadSpec`] to llama.cpp's parameters, and what llama.cpp would not survive.
+
+use std::ptr;
+
+use firepot_engine::{KvType, LoadSpec, PrefixCut};
+use llama_cpp_sys_2::{
+    GGML_TYPE_F16, GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, LLAMA_FLASH_ATTN_TYPE_DISABLED,
+    LLAMA_FLASH_ATTN_TYPE_ENABLED, LLAMA_LOAD_MODE_MLOCK, LLAMA_LOAD_MODE_MMAP, LLAMA_LOAD_MODE_MMAP_MLOCK,
+    LLAMA_LOAD_MODE_NONE, ggml_backend_dev_t, ggml_type, llama_context_default_params, llama_context_params,
+    llama_load_mode, llama_max_devices, llama_max_parallel_sequences, llama_model_default_params,
+    llama_model_params,
+};
+
+use crate::{LoadError, devices};
+
+/// Sequences for cached prefixes beside those of running answers, where a sequence costs little.
+const CACHED_SEQUENCES: u32 = 60;
+
+/// The same for models whose state grows with the number of sequences: a recurrent state each, or a window of cells
+/// each (`llama_kv_cache_iswa` reserves `n_swa * n_seq_max` cells).
+const CACHED_SEQUENCES_WITH_STATE: u32 = 4;
+
+/// llama.cpp keeps a row of logits for every sequence, in memory that it clears and so really uses.
+const OUTPUT_ROWS_BYTES_MAX: u64 = 32 << 20;
+
+/// Sequences for cached prefixes that even a huge vocabulary is given.
+const CACHED_SEQUENCES_MIN: u32 = 4;
+
+/// Whether memory is really taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// Load for use.
+    Real,
+    /// Only compute sizes.
+    DryRun,
+}
+
+/// Parameters of a model, with the lists that they point to.
+pub struct ModelParams {
+    pub raw: llama_model_params,
+    _devices: Vec<ggml_backend_dev_t>,
+    _tensor_split: Vec<f32>,
+}
+
+impl ModelParams {
+    /// # Errors
+    /// When a field of `spec` cannot be honoured.
+    pub fn new(spec: &LoadSpec, allocation: Allocation) -> Result<Self, LoadError> {
+        check(spec)?;
+        let mut devices = offload_devices(spec)?;
+        let tensor_split = tensor_split(spec)?;
+        // SAFETY: returns a plain value.
+        let mut raw = unsafe { llama_model_default_params() };
+        if let Some(devices) = &mut devices {
+            raw.devices = devices.as_mut_ptr();
+        }
+        raw.tensor_split = if tensor_split.is_empty() { ptr::null() } else { tensor_split.as_ptr() };
+        raw.n_gpu_layers = spec.gpu_layers;
+        raw.use_extra_bufts = spec.repack;
+        raw.check_tensors = spec.check_tensors;
+        raw.load_mode = load_mode(spec, allocation);
+        raw.no_alloc = allocation == Allocation::DryRun;
+        Ok(Self { raw, _devices: devices.unwrap_or_default(), _tensor_split: tensor_split })
+    }
+}
+
+/// Parameters of a context with `max_sequences` sequences.
+pub fn context_params(spec: &LoadSpec, max_sequences: u32) -> llama_context_params {
+    // SAFETY: returns a plain value.
+    let mut raw = unsafe { llama_context_default_params() };
+    raw.n_ctx = spec.kv_cells;
+    raw.n_batch = spec.batch_tokens;
+    raw.n_ubatch = spec.ubatch_tokens.min(spec.batch_tokens);
+    raw.n_seq_max = max_sequences;
+    // The compute buffer holds a row of logits for each possible output of a batch; without this limit that is
+    // `n_ubatch` rows. llama.cpp asserts that it is not below `n_seq_max`.
+    raw.n_outputs_max = max_sequences;
+    raw.n_threads = spec.threads as i32;
+    raw.n_threads_batch = spec.threads_batch as i32;
+    raw.flash_attn_type =
+        if spec.flash_attention { LLAMA_FLASH_ATTN_TYPE_ENABLED } else { LLAMA_FLASH_ATTN_TYPE_DISABLED };
+    raw.type_k = cache_type(spec.kv_type_k);
+    raw.type_v = cache_type(spec.kv_type_v);
+    // Copying a part of a sequence aborts without it.
+    raw.kv_unified = true;
+    // A full-size window cache costs as much as full attention; prefixes are cut by `pos_min` instead.
+    raw.swa_full = false;
+    raw.no_perf = true;
+    raw
+}
+
+/// How many sequences a context gets: the running answers and as many cached prefixes as the model makes cheap.
+pub fn max_sequences(spec: &LoadSpec, vocab_size: u32, cut: PrefixCut) -> u32 {
+    let cached = match cut {
+        PrefixCut::Anywhere => {
+            let rows = OUTPUT_ROWS_BYTES_MAX / (u64::from(vocab_size.max(1)) * size_of::<f32>() as u64);
+            let rows = rows.min(u64::from(u32::MAX)) as u32;
+            rows.saturating_sub(spec.parallel).clamp(CACHED_SEQUENCES_MIN, CACHED_SEQUENCES)
+        }
+        PrefixCut::Window { .. } | PrefixCut::Nowhere => CACHED_SEQUENCES_WITH_STATE,
+    };
+    (spec.parallel + cached).min(sequences_limit(spec))
+}
+
+/// llama.cpp asserts that there are no more sequences than tokens in a batch, and caps a batch by the context.
+fn sequences_limit(spec: &LoadSpec) -> u32 {
+    // SAFETY: returns a constant.
+    let library = unsafe { llama_max_parallel_sequences() } as u32;
+    library.min(spec.batch_tokens).min(spec.kv_cells)
+}
+
+fn check(spec: &LoadSpec) -> Result<(), LoadError> {
+    let at_least_one = [
+        ("ctx_per_answer", spec.ctx_per_answer),
+        ("kv_cells", spec.kv_cells),
+        ("parallel", spec.parallel),
+        ("batch_tokens", spec.batch_tokens),
+        ("ubatch_tokens", spec.ubatch_tokens),
+        ("threads", spec.threads),
+        ("threads_batch", spec.threads_batch),
+    ];
+    for (parameter, value) in at_least_one {
+        if value == 0 || value > i32::MAX as u32 {
+            return Err(LoadError::bad_parameter(parameter, format!("{value} is not between 1 and 2^31")));
+        }
+    }
+    check_combinations(spec)
+}
+
+fn check_combinations(spec: &LoadSpec) -> Result<(), LoadError> {
+    if spec.ctx_per_answer > spec.kv_cells {
+        let reason = format!("{} does not fit {} KV cells", spec.ctx_per_answer, spec.kv_cells);
+        return Err(LoadError::bad_parameter("ctx_per_answer", reason));
+    }
+    let limit = sequences_limit(spec);
+    if spec.parallel > limit {
+        let reason = format!("{} is more than the {limit} that this batch and context allow", spec.parallel);
+        return Err(LoadError::bad_parameter("parallel", reason));
+    }
+    if spec.kv_type_v != KvType::F16 && !spec.flash_attention {
+        return Err(LoadError::bad_parameter("kv_type_v", "a quantized V cache needs flash attention"));
+    }
+    if spec.gpu_layers != 0 && !devices::has_gpu() {
+        let reason = format!("{} asked for, but this build of llama.cpp sees no GPU", spec.gpu_layers);
+        return Err(LoadError::bad_parameter("gpu_layers", reason));
+    }
+    Ok(())
+}
+
+/// The null-terminated list of devices; `None` leaves the choice of all GPUs to llama.cpp.
+fn offload_devices(spec: &LoadSpec) -> Result<Option<Vec<ggml_backend_dev_t>>, LoadError> {
+    let mut handles = devices::by_names(&spec.devices)?;
+    if spec.gpu_layers == 0 {
+        // Without an empty list llama.cpp would start every GPU's backend for nothing.
+        handles.clear();
+    } else if handles.is_empty() {
+        return Ok(None);
+    }
+    handles.push(ptr::null_mut());
+    Ok(Some(handles))
+}
+
+/// The shares, padded to the length that llama.cpp reads.
+fn tensor_split(spec: &LoadSpec) -> Result<Vec<f32>, LoadError> {
+    let mut shares = spec.tensor_split.clone();
+    if shares.is_empty() {
+        return Ok(shares);
+    }
+    // SAFETY: returns a constant.
+    let length = unsafe { llama_max_devices() };
+    let valid = |share: &f32| share.is_finite() && *share >= 0.0;
+    if shares.len() > length || !shares.iter().all(valid) || shares.iter().all(|share| *share == 0.0) {
+        let reason = format!("wants up to {length} shares, none negative and not all zero");
+        return Err(LoadError::bad_parameter("tensor_split", reason));
+    }
+    shares.resize(length, 0.0);
+    Ok(shares)
+}
+
+fn load_mode(spec: &LoadSpec, allocation: Allocation) -> llama_load_mode {
+    match (allocation, spec.mmap, spec.mlock) {
+        (Allocation::DryRun, _, _) | (_, false, false) => LLAMA_LOAD_MODE_NONE,
+        (_, true, false) => LLAMA_LOAD_MODE_MMAP,
+        (_, false, true) => LLAMA_LOAD_MODE_MLOCK,
+        (_, true, true) => LLAMA_LOAD_MODE_MMAP_MLOCK,
+    }
+}
+
+fn cache_type(kind: KvType) -> ggml_type {
+    match kind {
+        KvType::F16 => GGML_TYPE_F16,
+        KvType::Q8_0 => GGML_TYPE_Q8_0,
+        KvType::Q4_0 => GGML_TYPE_Q4_0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn spec() -> LoadSpec {
+        LoadSpec {
+            path: PathBuf::new(),
+            ctx_per_answer: 2048,
+            kv_cells: 8192,
+            parallel: 4,
+            batch_tokens: 512,
+            ubatch_tokens: 512,
+            threads: 2,
+            threads_batch: 2,
+            flash_attention: true,
+            kv_type_k: KvType::F16,
+            kv_type_v: KvType::F16,
+            gpu_layers: 0,
+            devices: Vec::new(),
+            tensor_split: Vec::new(),
+            mmap: true,
+            mlock: false,
+            repack: false,
+            check_tensors: false,
+            warmup: false,
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut LoadSpec)) -> String {
+        let mut spec = spec();
+        change(&mut spec);
+        match ModelParams::new(&spec, Allocation::Real) {
+            Ok(_) => "accepted".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn what_llama_cpp_would_abort_on_is_refused_by_name() {
+        insta::assert_snapshot!(refusal(|_| ()), @"accepted");
+        insta::assert_snapshot!(refusal(|spec| spec.threads = 0), @"threads: 0 is not between 1 and 2^31");
+        insta::assert_snapshot!(
+            refusal(|spec| spec.kv_cells = u32::MAX),
+            @"kv_cells: 4294967295 is not between 1 and 2^31"
+        );
+        insta::assert_snapshot!(
+            refusal(|spec| spec.kv_cells = 1024),
+            @"ctx_per_answer: 2048 does not fit 1024 KV cells"
+        );
+        insta::assert_snapshot!(
+            refusal(|spec| spec.parallel = 513),
+            @"parallel: 513 is more than the 256 that this batch and context allow"
+        );
+        insta::assert_snapshot!(
+            refusal(|spec| spec.batch_tokens = 2),
+            @"parallel: 4 is more than the 2 that this batch and context allow"
+        );
+        insta::assert_snapshot!(
+            refusal(|spec| {
+                spec.flash_attention = false;
+                spec.kv_type_v = KvType::Q8_0;
+            }),
+            @"kv_type_v: a quantized V cache needs flash attention"
+        );
+    }
+
+    #[test]
+    fn shares_are_checked_and_padded() {
+        assert!(refusal(|spec| spec.tensor_split = vec![0.0, 0.0]).starts_with("tensor_split"));
+        assert!(refusal(|spec| spec.tensor_split = vec![1.0, f32::NAN]).starts_with("tensor_split"));
+        assert!(refusal(|spec| spec.tensor_split = vec![1.0; 99]).starts_with("tensor_split"));
+        let shares = tensor_split(&LoadSpec { tensor_split: vec![3.0, 1.0], ..spec() }).unwrap();
+        assert!(shares.len() >= 2);
+        assert_eq!(&shares[..2], [3.0, 1.0]);
+        assert!(shares[2..].iter().all(|share| *share == 0.0));
+    }
+
+    #[test]
+    fn mapping_and_locking_choose_the_load_mode() {
+        let mode = |mmap, mlock| load_mode(&LoadSpec { mmap, mlock, ..spec() }, Allocation::Real);
+        assert_eq!(mode(false, false), LLAMA_LOAD_MODE_NONE);
+        assert_eq!(mode(true, false), LLAMA_LOAD_MODE_MMAP);
+        assert_eq!(mode(false, true), LLAMA_LOAD_MODE_MLOCK);
+        assert_eq!(mode(true, true), LLAMA_LOAD_MODE_MMAP_MLOCK);
+        assert_eq!(load_mode(&spec(), Allocation::DryRun), LLAMA_LOAD_MODE_NONE);
+    }
+
+    #[test]
+    fn a_context_is_unified_and_has_an_output_for_each_sequence() {
+        let raw = context_params(&LoadSpec { kv_type_k: KvType::Q8_0, kv_type_v: KvType::Q4_0, ..spec() }, 7);
+        assert!(raw.kv_unified);
+        assert_eq!((raw.n_ctx, raw.n_seq_max, raw.n_outputs_max), (8192, 7, 7));
+        assert_eq!((raw.type_k, raw.type_v), (GGML_TYPE_Q8_0, GGML_TYPE_Q4_0));
+        assert_eq!(raw.flash_attn_type, LLAMA_FLASH_ATTN_TYPE_ENABLED);
+    }
+
+    #[test]
+    fn sequences_for_cached_prefixes_follow_their_cost() {
+        let count = |vocab_size, cut| max_sequences(&spec(), vocab_size, cut);
+        assert_eq!(count(49_152, PrefixCut::Anywhere), 64);
+        assert_eq!(count(152_064, PrefixCut::Anywhere), 55);
+        assert_eq!(count(262_144, PrefixCut::Anywhere), 32);
+        assert_eq!(count(10_000_000, PrefixCut::Anywhere), 8);
+        assert_eq!(count(49_152, PrefixCut::Window { tokens: 512 }), 8);
+        assert_eq!(count(49_152, PrefixCut::Nowhere), 8);
+        let small = LoadSpec { batch_tokens: 16, ..spec() };
+        assert_eq!(max_sequences(&small, 49_152, PrefixCut::Anywhere), 16);
+    }
+}

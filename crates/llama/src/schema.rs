@@ -1,0 +1,137 @@
+//! From a JSON Schema to a grammar in llama.cpp's GBNF, within limits.
+//!
+//! The conversion is llama.cpp's. It quietly accepts any string for a `pattern` that it cannot express; here that is
+//! an error, because an answer would not keep what the client asked for.
+
+use std::ffi::CString;
+
+use firepot_engine::ConstraintError;
+use serde_json::{Value, json};
+
+use crate::shim::{self, OwnedText, STATUS_OK};
+
+/// Longest schema, as compact JSON.
+pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
+
+/// Deepest nesting of a schema; llama.cpp converts it by recursion.
+pub const SCHEMA_DEPTH_MAX: usize = 64;
+
+/// The grammar of `schema`.
+///
+/// # Errors
+/// When `schema` is not a schema, is larger than the limits, or has no grammar.
+pub fn to_grammar(schema: &Value) -> Result<String, ConstraintError> {
+    if !schema.is_object() {
+        return Err(refused("a JSON Schema must be an object"));
+    }
+    check_depth(schema, SCHEMA_DEPTH_MAX)?;
+    let text = schema.to_string();
+    if text.len() > SCHEMA_BYTES_MAX {
+        let bytes = text.len();
+        return Err(refused(&format!("a JSON Schema of {bytes} bytes is longer than {SCHEMA_BYTES_MAX}")));
+    }
+    check_patterns(schema)?;
+    convert(&text)
+}
+
+fn convert(schema: &str) -> Result<String, ConstraintError> {
+    let text = CString::new(schema).map_err(|_| refused("a JSON Schema cannot contain a NUL byte"))?;
+    let (mut grammar, mut error) = (OwnedText::empty(), OwnedText::empty());
+    // SAFETY: `text` is NUL-terminated, and each slot takes one text.
+    let status = unsafe { shim::firepot_schema_to_grammar(text.as_ptr(), grammar.slot(), error.slot()) };
+    match grammar.to_text() {
+        Some(grammar) if status == STATUS_OK => Ok(grammar),
+        _ => Err(refused(&reason(&error))),
+    }
+}
+
+/// llama.cpp's words without its heading.
+fn reason(error: &OwnedText) -> String {
+    let text = error.to_text().unwrap_or_default();
+    let text = text.trim_start_matches("JSON schema conversion failed:\n").trim();
+    if text.is_empty() { "the JSON Schema has no grammar".to_owned() } else { text.replace('\n', "; ") }
+}
+
+fn check_depth(value: &Value, left: usize) -> Result<(), ConstraintError> {
+    if left == 0 {
+        return Err(refused(&format!("a JSON Schema cannot be nested deeper than {SCHEMA_DEPTH_MAX}")));
+    }
+    children(value).try_for_each(|child| check_depth(child, left - 1))
+}
+
+/// Refuses a pattern that llama.cpp converts to the grammar of any string.
+fn check_patterns(schema: &Value) -> Result<(), ConstraintError> {
+    if let Some(Value::String(pattern)) = schema.get("pattern")
+        && convert(&json!({"type": "string", "pattern": pattern}).to_string())?
+            == convert(&json!({"type": "string"}).to_string())?
+    {
+        return Err(refused(&format!("the pattern {pattern:?} has no grammar")));
+    }
+    children(schema).try_for_each(check_patterns)
+}
+
+fn children(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
+    match value {
+        Value::Array(items) => Box::new(items.iter()),
+        Value::Object(members) => Box::new(members.values()),
+        _ => Box::new(std::iter::empty()),
+    }
+}
+
+fn refused(message: &str) -> ConstraintError {
+    ConstraintError { message: message.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(schema: &Value) -> String {
+        to_grammar(schema).map_or_else(|error| error.message, |grammar| format!("accepted: {grammar}"))
+    }
+
+    #[test]
+    fn a_schema_becomes_a_grammar() {
+        let grammar = to_grammar(&json!({
+            "type": "object",
+            "properties": {"answer": {"enum": ["yes", "no"]}},
+            "required": ["answer"],
+        }));
+        insta::assert_snapshot!(grammar.unwrap(), @r#""#);
+    }
+
+    #[test]
+    fn what_is_not_a_schema_is_refused() {
+        insta::assert_snapshot!(refusal(&json!("json")), @"a JSON Schema must be an object");
+        insta::assert_snapshot!(refusal(&json!([1])), @"a JSON Schema must be an object");
+        insta::assert_snapshot!(refusal(&json!({"type": "banana"})), @"");
+        insta::assert_snapshot!(refusal(&json!({"type": 7})), @"");
+        insta::assert_snapshot!(refusal(&json!({"properties": []})), @"");
+    }
+
+    #[test]
+    fn what_has_no_grammar_is_refused_with_the_reason() {
+        insta::assert_snapshot!(refusal(&json!({"$ref": "#/missing"})), @"");
+        insta::assert_snapshot!(refusal(&json!({"$ref": "https://example.org/s.json"})), @"");
+        insta::assert_snapshot!(refusal(&json!({"type": "string", "pattern": "^(unclosed$"})), @"");
+        insta::assert_snapshot!(refusal(&json!({"type": "string", "pattern": "not anchored"})), @"");
+        let nested = json!({"type": "array", "items": {"type": "string", "pattern": "^(?=a)b$"}});
+        insta::assert_snapshot!(refusal(&nested), @"");
+    }
+
+    #[test]
+    fn a_pattern_with_a_grammar_is_kept() {
+        assert!(to_grammar(&json!({"type": "string", "pattern": "^[a-z]{2,4}$"})).is_ok());
+    }
+
+    #[test]
+    fn sizes_are_limited() {
+        let mut deep = json!({"type": "string"});
+        for _ in 0..SCHEMA_DEPTH_MAX {
+            deep = json!({"items": deep});
+        }
+        insta::assert_snapshot!(refusal(&deep), @"a JSON Schema cannot be nested deeper than 64");
+        let long = json!({"const": "x".repeat(SCHEMA_BYTES_MAX)});
+        insta::assert_snapshot!(refusal(&long), @"a JSON Schema of 262156 bytes is longer than 262144");
+    }
+}

@@ -1,0 +1,158 @@
+//! What every route can reach, and the store behind a door that does not block the runtime.
+
+use std::{
+    fs::File,
+    sync::{Arc, OnceLock},
+};
+
+use firepot_gguf::Gguf;
+use firepot_store::{Chats, Database, Home, Listing, Model, ModelName, StoreError};
+use firepot_wire::{ApiError, ErrorCode};
+
+use crate::{
+    guard::Guard,
+    metrics::Metrics,
+    pool::{Launcher, Planner, Pool, PoolParts, Wishes},
+    settings::ServerSettings,
+};
+
+/// What every route can reach.
+#[derive(Debug)]
+pub struct App {
+    /// What the server was told.
+    pub settings: ServerSettings,
+    /// All runners.
+    pub pool: Pool,
+    /// All series.
+    pub metrics: Metrics,
+    /// Knows the machine.
+    pub planner: Arc<dyn Planner>,
+    /// Who may come in.
+    pub guard: Guard,
+    home: Home,
+    /// Opened when the first chat is asked for: a server that only answers needs none.
+    database: Arc<OnceLock<Database>>,
+}
+
+impl App {
+    /// An app over a home. To be called within a Tokio runtime.
+    #[must_use]
+    pub fn new(
+        settings: ServerSettings,
+        home: Home,
+        planner: Arc<dyn Planner>,
+        launcher: Arc<dyn Launcher>,
+    ) -> Self {
+        let guard = Guard::new(settings.address.ip(), &settings.allowed_hosts, &settings.allowed_origins);
+        let metrics = Metrics::default();
+        let pool = Pool::new(PoolParts {
+            planner: Arc::clone(&planner),
+            launcher,
+            metrics: metrics.clone(),
+            times: settings.times,
+            keep_alive: settings.keep_alive,
+            max_in_flight: settings.max_in_flight,
+        });
+        Self { settings, pool, metrics, planner, guard, home, database: Arc::default() }
+    }
+
+    /// Wishes of a request that has none of its own.
+    #[must_use]
+    pub fn default_wishes(&self) -> Wishes {
+        let load = self.settings.load;
+        Wishes { ctx: load.ctx, parallel: load.parallel, threads: load.threads, ..Wishes::default() }
+    }
+
+    /// The model that a client named.
+    ///
+    /// # Errors
+    /// [`ErrorCode::ModelNotFound`] with the names that look like it.
+    pub async fn model(&self, name: &str) -> Result<Arc<Model>, ApiError> {
+        let name = model_name(name)?;
+        self.with_home(move |home| home.models().find(&name)).await.map(Arc::new)
+    }
+
+    /// Every model.
+    pub async fn models(&self) -> Result<Listing, ApiError> {
+        self.with_home(|home| home.models().list()).await
+    }
+
+    /// Removes the model that a client named.
+    pub async fn remove_model(&self, name: &str) -> Result<(), ApiError> {
+        let name = model_name(name)?;
+        self.with_home(move |home| home.models().remove(&name)).await.map(drop)
+    }
+
+    /// The header of a model's file.
+    pub async fn header(&self, model: &Model) -> Result<Gguf, ApiError> {
+        let path = model.blob_path.clone();
+        let read = move || {
+            let file = File::open(&path).map_err(|error| error.to_string())?;
+            Gguf::read(&file).map_err(|error| error.to_string())
+        };
+        blocking(read).await?.map_err(|problem| ApiError::new(ErrorCode::LoadFailed, problem))
+    }
+
+    /// Does something with the stored chats.
+    pub async fn with_chats<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(Chats<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let database = Arc::clone(&self.database);
+        self.with_home(move |home| {
+            if let Some(open) = database.get() {
+                return work(open.chats());
+            }
+            let opened = home.database()?;
+            work(database.get_or_init(|| opened).chats())
+        })
+        .await
+    }
+
+    async fn with_home<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Home) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let home = self.home.clone();
+        blocking(move || work(&home)).await?.map_err(api_error)
+    }
+}
+
+/// Runs what blocks on a thread made for that.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        ApiError::new(ErrorCode::Internal, "something went wrong in the server").with_detail(error.to_string())
+    })
+}
+
+fn model_name(name: &str) -> Result<ModelName, ApiError> {
+    let unusable = |error: firepot_store::NameError| {
+        ApiError { param: Some("model".to_owned()), ..ApiError::new(ErrorCode::ModelNotFound, error.to_string()) }
+    };
+    name.parse().map_err(unusable)
+}
+
+/// The store's failures, as clients see them.
+pub fn api_error(error: StoreError) -> ApiError {
+    let code = match &error {
+        StoreError::UnknownModel { .. } => return unknown_model(&error),
+        StoreError::UnknownChat { .. } | StoreError::UnknownMessage { .. } => ErrorCode::NotFound,
+        StoreError::TooLarge { .. } | StoreError::Invalid { .. } => ErrorCode::InvalidRequest,
+        StoreError::DiskFull { .. } => ErrorCode::StorageFull,
+        StoreError::BadManifest { .. } => ErrorCode::LoadFailed,
+        _ => ErrorCode::Internal,
+    };
+    let detail = std::error::Error::source(&error).map(ToString::to_string);
+    ApiError { hint: error.hint(), detail, ..ApiError::new(code, error.to_string()) }
+}
+
+/// The nearest names stand in the message itself: official clients show nothing else.
+fn unknown_model(error: &StoreError) -> ApiError {
+    let message = match error.hint() {
+        Some(nearest) => format!("{error}; {nearest}"),
+        None => error.to_string(),
+    };
+    let hint = "copy a model into the store with `firepot import`, list them with `firepot list`";
+    ApiError { param: Some("model".to_owned()), ..ApiError::new(ErrorCode::ModelNotFound, message) }
+        .with_hint(hint)
+}

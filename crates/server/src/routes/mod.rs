@@ -1,0 +1,97 @@
+//! The routes. Each dialect has its module; here they are put together with what holds for all: the guard, the body
+//! limit, counting, and answers for what does not exist.
+//!
+//! What a client's disconnect does:
+//!
+//! | route | then |
+//! |---|---|
+//! | answers (`/api/chat`, `/api/generate`, `/v1/chat/completions`, `/v1/completions`) | the generation is cancelled |
+//! | `/firepot/v1/models/load` and loads by `/api/generate` | the load goes on, for whoever comes next |
+//! | everything that stores or removes | it is carried out |
+
+mod chats;
+mod ollama;
+mod openai;
+mod own;
+mod page;
+pub mod reply;
+
+use std::{sync::Arc, time::Instant};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, MatchedPath, Request, State, rejection::BytesRejection},
+    http::{HeaderValue, Method, StatusCode, Uri, header},
+    middleware::{Next, from_fn_with_state},
+    response::Response,
+};
+use firepot_wire::{ApiError, ErrorCode, limits::MAX_BODY_BYTES};
+
+use self::reply::Dialect;
+use crate::app::App;
+
+/// Value of the `Server` header.
+const SERVER: HeaderValue = HeaderValue::from_static(concat!("firepot/", env!("CARGO_PKG_VERSION")));
+
+/// A request's body, or why it could not be read.
+type Body = Result<Bytes, BytesRejection>;
+
+/// When a request's head had been read.
+#[derive(Clone, Copy, Debug)]
+struct Arrived(Instant);
+
+/// All routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .merge(page::routes())
+        .merge(ollama::routes())
+        .merge(openai::routes())
+        .merge(own::routes())
+        .merge(chats::routes())
+        .fallback(unknown_route)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(from_fn_with_state(Arc::clone(&app), watch))
+        .with_state(app)
+}
+
+/// Checks, stamps and counts every request.
+async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let dialect = Dialect::of(request.uri().path());
+    // Only routes that exist are told apart, so that nobody can fill the metrics with paths.
+    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = matched.unwrap_or_else(|| "unknown".to_owned());
+    request.extensions_mut().insert(Arrived(Instant::now()));
+    let mut response = match app.guard.check(request.uri(), request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(blocked) => dialect.error(&blocked.into()),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::SERVER, SERVER);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    app.metrics.request(&route, dialect.as_str(), response.status().as_u16());
+    response
+}
+
+async fn unknown_route(uri: Uri) -> Response {
+    let error = ApiError::new(ErrorCode::NotFound, format!("there is no route {}", uri.path()));
+    Dialect::of(uri.path()).error(&error)
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Response {
+    let message = format!("{} cannot be used with the method {method}", uri.path());
+    Dialect::of(uri.path()).error(&ApiError::new(ErrorCode::MethodNotAllowed, message))
+}
+
+/// The body's bytes.
+fn read(body: Body) -> Result<Bytes, ApiError> {
+    body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = format!("the body is longer than {MAX_BODY_BYTES} bytes");
+            ApiError::new(ErrorCode::BodyTooLarge, message)
+        }
+        _ => ApiError::new(ErrorCode::InvalidRequest, "the body could not be read")
+            .with_detail(rejection.body_text()),
+    })
+}

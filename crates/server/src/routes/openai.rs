@@ -1,0 +1,95 @@
+//! `/v1/*`: OpenAI's routes.
+
+use std::sync::Arc;
+
+use axum::{
+    Extension, Router,
+    extract::{Path, State},
+    response::Response,
+    routing::{get, post},
+};
+use firepot_store::Model;
+use firepot_wire::{
+    ApiError,
+    openai::{self, Head, ModelList, ModelObject, OpenAiEncoder, Parsed},
+};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+use super::{
+    Arrived, Body, read,
+    reply::{Dialect, json},
+};
+use crate::{
+    answer::{Asked, answer},
+    app::App,
+};
+
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/v1/models", get(models))
+        // A name can hold slashes.
+        .route("/v1/models/{*model}", get(model))
+        .route("/v1/chat/completions", post(chat))
+        .route("/v1/completions", post(completion))
+}
+
+async fn models(State(app): State<Arc<App>>) -> Response {
+    let list = async {
+        let listing = app.models().await?;
+        json(&ModelList::new(listing.models.iter().map(object).collect()))
+    };
+    Dialect::OpenAi.respond(list.await)
+}
+
+async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Response {
+    let found = async { json(&object(&*app.model(&name).await?)) };
+    Dialect::OpenAi.respond(found.await)
+}
+
+fn object(model: &Model) -> ModelObject {
+    ModelObject::new(model.name.to_string(), model.modified_at.as_second())
+}
+
+async fn chat(State(app): State<Arc<App>>, Extension(arrived): Extension<Arrived>, body: Body) -> Response {
+    carry_out(&app, arrived, body, openai::chat_from_wire).await
+}
+
+async fn completion(
+    State(app): State<Arc<App>>,
+    Extension(arrived): Extension<Arrived>,
+    body: Body,
+) -> Response {
+    carry_out(&app, arrived, body, openai::completion_from_wire).await
+}
+
+async fn carry_out(
+    app: &App,
+    arrived: Arrived,
+    body: Body,
+    parse: fn(&[u8]) -> Result<Parsed, ApiError>,
+) -> Response {
+    let done = async {
+        let bytes = read(body)?;
+        complete(app, arrived, parse(&bytes)?).await
+    };
+    Dialect::OpenAi.respond(done.await)
+}
+
+async fn complete(app: &App, Arrived(arrived): Arrived, parsed: Parsed) -> Result<Response, ApiError> {
+    let model = app.model(&parsed.model).await?;
+    let name = model.name.to_string();
+    let created = Timestamp::now().as_second();
+    let lease = app.pool.acquire(model, app.default_wishes(), None, parsed.requests.len()).await?;
+    let head = Head { id: Uuid::now_v7().simple().to_string(), created, model: parsed.model };
+    let asked = Asked {
+        lease,
+        model: name,
+        requests: parsed.requests,
+        encoder: Box::new(OpenAiEncoder::new(head, parsed.layout)),
+        arrived,
+        warnings: parsed.warnings,
+        metrics: app.metrics.clone(),
+    };
+    Ok(answer(asked).await)
+}
