@@ -34,6 +34,7 @@ pub struct Running {
     prompt_len: usize,
     max_tokens: u32,
     logprobs: Option<u8>,
+    print_special: bool,
     sampler: Sampler,
     constraint: Option<Box<dyn Constraint>>,
     text: TextStream,
@@ -72,6 +73,7 @@ impl Running {
             prompt_len,
             max_tokens: request.max_tokens,
             logprobs: request.logprobs,
+            print_special: request.print_special,
             sampler: Sampler::new(request.sampling, ids.clone()),
             constraint: request.constraint,
             text: TextStream::new(&request.stop),
@@ -229,11 +231,10 @@ impl Running {
             .map_err(|error| GenerateError::new(ErrorKind::Decode, error.message))
     }
 
-    /// Bytes of a token, control tokens written out: markers of thinking and tools are control tokens in some
-    /// vocabularies. Tokens that end an answer never get here.
+    /// Bytes of a token. Tokens that end an answer never get here.
     fn piece(&self, token: TokenId) -> Vec<u8> {
         let mut bytes = Vec::new();
-        self.tokenizer.piece(token, true, &mut bytes);
+        self.tokenizer.piece(token, self.print_special, &mut bytes);
         bytes
     }
 

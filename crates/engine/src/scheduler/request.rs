@@ -30,6 +30,8 @@ pub struct EngineRequest {
     pub think: Option<ThinkControl>,
     /// `Some(n)`: report log-probabilities with `n` rivals.
     pub logprobs: Option<u8>,
+    /// Control tokens are written out as text: markers of thinking and tools are control tokens in some vocabularies.
+    pub print_special: bool,
     /// Alone, with an empty cache, on a fixed grid.
     pub strict: bool,
     /// Whose it is; running places are shared fairly between clients.

@@ -29,6 +29,7 @@ fn request(key: u64, prompt: &str, max_tokens: u32) -> EngineRequest {
         constraint: None,
         think: None,
         logprobs: None,
+        print_special: true,
         strict: false,
         client: 0,
     }

@@ -1,0 +1,10 @@
+//! Bounds on what a probe reads.
+
+/// Longest file of `/proc` or `/sys` that is read. `/proc/cpuinfo` has about 1.5 KiB for each logical core.
+pub const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Entries of `/sys/bus/pci/devices` that are looked at.
+pub const PCI_DEVICES_MAX: usize = 4096;
+/// GPUs that NVML is asked about.
+pub const GPUS_MAX: u32 = 64;
+/// Directories between a control group and the root of its hierarchy.
+pub const CGROUP_DEPTH_MAX: usize = 32;

@@ -1,0 +1,186 @@
+//! The engine thread: commands in, ticks, events out.
+
+use std::{
+    collections::HashMap,
+    sync::mpsc::{Receiver, TryRecvError},
+    time::Instant,
+};
+
+use firepot_chat::{
+    Delta, ErrorKind, FinishReason, GenerateError, GenerateEvent, OutputParser, Part, Timings, TokenId,
+    TokenLogprob, Usage,
+};
+use firepot_engine::{Decoder, EngineEvent, EngineStats, Key, Scheduler, SchedulerConfig};
+use firepot_link::{GenerationId, RunnerStats, ToServer};
+
+use crate::{prepare::Prepared, shared::Shared};
+
+/// To the engine thread.
+pub enum Command {
+    /// A prepared request.
+    Start(Box<Prepared>),
+    /// End an answer.
+    Cancel(GenerationId),
+    /// Fail what runs, and end.
+    Shutdown,
+}
+
+/// Serves until the server says stop or every sender is gone.
+pub fn run_engine(decoder: &mut dyn Decoder, commands: &Receiver<Command>, shared: &Shared) {
+    let mut engine = Engine {
+        scheduler: Scheduler::new(SchedulerConfig::default(), decoder),
+        answers: HashMap::new(),
+        outbox: Vec::new(),
+        shared,
+    };
+    while engine.take_commands(decoder, commands) {
+        engine.tick(decoder);
+    }
+    engine.shut_down(decoder);
+}
+
+struct Engine<'a> {
+    scheduler: Scheduler,
+    answers: HashMap<Key, Answer>,
+    outbox: Vec<ToServer>,
+    shared: &'a Shared,
+}
+
+struct Answer {
+    parser: OutputParser,
+    /// Ids emitted so far, those of an earlier runner included.
+    emitted: u32,
+}
+
+impl Engine<'_> {
+    /// Takes what is there; waits only when nothing is left to compute. `false`: stop.
+    fn take_commands(&mut self, decoder: &mut dyn Decoder, commands: &Receiver<Command>) -> bool {
+        loop {
+            let command = if self.scheduler.is_idle() {
+                self.publish();
+                commands.recv().map_err(|_| TryRecvError::Disconnected)
+            } else {
+                commands.try_recv()
+            };
+            match command {
+                Ok(Command::Start(prepared)) => self.start(*prepared),
+                Ok(Command::Cancel(id)) => self.scheduler.cancel(decoder, Key(id.0)),
+                Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    fn start(&mut self, prepared: Prepared) {
+        let Prepared { id, request, parser, since, .. } = prepared;
+        if self.shared.close(id) {
+            let (usage, timings) = (Usage::default(), Timings::default());
+            return self.shared.send(&event(
+                id,
+                GenerateEvent::Finished { reason: FinishReason::Cancelled, usage, timings },
+            ));
+        }
+        let (key, emitted) = (request.key, request.emitted.len() as u32);
+        match self.scheduler.submit(since, request) {
+            Ok(()) => {
+                self.answers.insert(key, Answer { parser, emitted });
+            }
+            Err(_) => {
+                let error = GenerateError::new(ErrorKind::QueueFull, "too many requests wait for this model");
+                self.shared.send(&event(id, GenerateEvent::Failed(error)));
+            }
+        }
+    }
+
+    fn tick(&mut self, decoder: &mut dyn Decoder) {
+        self.shared.set_busy(Some(self.scheduler.expected_next()));
+        let tick = self.scheduler.tick(Instant::now(), decoder);
+        self.shared.set_busy(None);
+        self.deliver(tick.events);
+        self.publish();
+    }
+
+    fn deliver(&mut self, events: Vec<EngineEvent>) {
+        for event in events {
+            self.translate(event);
+        }
+        if !self.outbox.is_empty() {
+            self.shared.send_all(&self.outbox);
+            self.outbox.clear();
+        }
+    }
+
+    fn translate(&mut self, event: EngineEvent) {
+        match event {
+            EngineEvent::Admitted { .. } => {}
+            EngineEvent::Token { key, position, token, text, logprob } => {
+                self.token(key, position, token, &text, logprob)
+            }
+            EngineEvent::Finished { key, reason, text, usage, timings } => {
+                let Some(mut answer) = self.answers.remove(&key) else { return };
+                let mut parts = answer.parser.push(&text);
+                parts.extend(answer.parser.finish());
+                self.delta(key, answer.emitted, Vec::new(), parts, Vec::new());
+                let called = reason == FinishReason::Stop && answer.parser.called_tools();
+                let reason = if called { FinishReason::ToolCalls } else { reason };
+                self.send(key, GenerateEvent::Finished { reason, usage, timings });
+            }
+            EngineEvent::Failed { key, error } => {
+                self.answers.remove(&key);
+                self.send(key, GenerateEvent::Failed(error));
+            }
+        }
+    }
+
+    fn token(&mut self, key: Key, position: u32, token: TokenId, text: &str, logprob: Option<TokenLogprob>) {
+        let Some(answer) = self.answers.get_mut(&key) else { return };
+        answer.emitted = position + 1;
+        let parts = answer.parser.push(text);
+        self.delta(key, position, vec![token], parts, logprob.into_iter().collect());
+    }
+
+    fn delta(
+        &mut self,
+        key: Key,
+        position: u32,
+        ids: Vec<TokenId>,
+        parts: Vec<Part>,
+        logprobs: Vec<TokenLogprob>,
+    ) {
+        if !ids.is_empty() || !parts.is_empty() {
+            self.send(key, GenerateEvent::Delta(Delta { position, ids, parts, logprobs }));
+        }
+    }
+
+    fn send(&mut self, key: Key, generate: GenerateEvent) {
+        self.outbox.push(event(GenerationId(key.0), generate));
+    }
+
+    fn publish(&self) {
+        self.shared.set_stats(runner_stats(self.scheduler.stats()));
+    }
+
+    fn shut_down(&mut self, decoder: &mut dyn Decoder) {
+        let error = GenerateError::new(ErrorKind::ShuttingDown, "the server is shutting down");
+        let events = self.scheduler.fail_all(decoder, &error);
+        self.deliver(events);
+    }
+}
+
+const fn event(id: GenerationId, event: GenerateEvent) -> ToServer {
+    ToServer::Event { id, event }
+}
+
+fn runner_stats(stats: EngineStats) -> RunnerStats {
+    RunnerStats {
+        running: stats.running,
+        queued: stats.queued,
+        kv_cells_used: stats.cells_held,
+        kv_cells_reserved: stats.cells_reserved,
+        prefill_tokens: stats.prefill_tokens,
+        cached_tokens: stats.cached_tokens,
+        decode_tokens: stats.emitted_tokens,
+        decode_busy_us: u64::try_from(stats.decode_time.as_micros()).unwrap_or(u64::MAX),
+        rss_bytes: 0,
+    }
+}
