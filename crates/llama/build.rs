@@ -1,7 +1,7 @@
 //! Compiles `shim.cpp` against the headers of the very llama.cpp that `llama-cpp-sys-2` was built from.
 //!
 //! `llama-cpp-sys-2` installs only llama.cpp's C headers. The C++ ones that the shim needs are in its source tree,
-//! whose place CMake wrote into the cache beside the build.
+//! whose place `CMake` wrote into the cache beside the build.
 
 use std::{
     env,

@@ -90,7 +90,12 @@ pub async fn require(settings: &Settings) -> anyhow::Result<Client> {
 }
 
 fn recorded(settings: &Settings) -> Option<SocketAddr> {
-    Home::open(&settings.home, Access::ReadOnly).ok()?.server_record().ok().flatten().map(|record| record.address)
+    Home::open(&settings.home, Access::ReadOnly)
+        .ok()?
+        .server_record()
+        .ok()
+        .flatten()
+        .map(|record| record.address)
 }
 
 async fn start(settings: &Settings, load: &Load) -> anyhow::Result<Attached> {
@@ -100,7 +105,8 @@ async fn start(settings: &Settings, load: &Load) -> anyhow::Result<Attached> {
         if let Some(status) = child.try_wait()? {
             anyhow::bail!("the server ended before it listened ({status}); its reason is above");
         }
-        let record = Home::open(&settings.home, Access::ReadOnly).ok().and_then(|home| home.server_record().ok()?);
+        let record =
+            Home::open(&settings.home, Access::ReadOnly).ok().and_then(|home| home.server_record().ok()?);
         if let Some(record) = record.filter(|record| record.pid == child.id()) {
             return Ok(Attached { client: Client::new(record.address)?, started: Some(child) });
         }

@@ -54,6 +54,9 @@ pub enum Command {
     /// Host one model; started by the server, with the link on standard input.
     #[command(hide = true)]
     Runner,
+    /// Print what llama.cpp computes on; started by `doctor`.
+    #[command(hide = true)]
+    Devices,
 }
 
 /// Arguments of `up`.

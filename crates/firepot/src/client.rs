@@ -72,7 +72,8 @@ impl Client {
 async fn refused(response: Response) -> Failure {
     let status = response.status();
     let body: Value = response.json().await.unwrap_or_default();
-    let message = body["error"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
+    let message =
+        body["error"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
     let exit = match status {
         StatusCode::NOT_FOUND => Exit::NoModel,
         _ => Exit::Failed,

@@ -2,6 +2,9 @@
 
 use std::{fmt, process::ExitCode};
 
+use firepot_server::StartError;
+use firepot_store::{ImportError, StoreError};
+
 /// Shown below `--help`.
 pub const HELP: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong arguments, 3 no such model, 4 no server is running, \
@@ -78,6 +81,33 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         }
         return failure.exit.into();
     }
+    let (exit, hint) = classify(error);
     eprintln!("error: {error:#}");
-    Exit::Failed.into()
+    if let Some(hint) = hint {
+        eprintln!("hint: {hint}");
+    }
+    exit.into()
+}
+
+/// Exit code and hint of the errors that the crates beside this one give.
+fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return (store_exit(error), error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<ImportError>() {
+        return (Exit::Failed, error.hint());
+    }
+    match error.downcast_ref::<StartError>() {
+        Some(StartError::Home(store)) => (store_exit(store), store.hint()),
+        Some(start @ StartError::AddressInUse { .. }) => (Exit::PortTaken, start.hint()),
+        Some(start) => (Exit::Failed, start.hint()),
+        None => (Exit::Failed, None),
+    }
+}
+
+const fn store_exit(error: &StoreError) -> Exit {
+    match error {
+        StoreError::UnknownModel { .. } => Exit::NoModel,
+        _ => Exit::Home,
+    }
 }

@@ -1,1 +1,67 @@
-fn main() {}
+//! The `firepot` program: arguments, wiring, exit codes. Everything else is in the crates beside it.
+
+mod attach;
+mod cli;
+mod client;
+mod commands;
+mod exit;
+mod gpu;
+mod logging;
+mod planner;
+mod settings;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use cli::{Cli, Command};
+use commands::{doctor, down, models, run, runner, up};
+use settings::{Environment, Settings};
+
+/// The server has little to compute; more threads would only cost memory.
+const WORKER_THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run_command(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn run_command(cli: Cli) -> anyhow::Result<()> {
+    let settings = Settings::resolve(&cli, Environment::read());
+    let log = matches!(cli.command, Command::Up(_) | Command::Serve(_))
+        .then(|| settings.home.join("logs/server.log"));
+    logging::start(cli.log.as_deref(), log.as_deref())?;
+    match cli.command {
+        Command::List(output) => models::list(&settings, &output),
+        Command::Show(args) => models::show(&settings, &args),
+        Command::Rm(args) => models::rm(&settings, &args),
+        Command::Import(args) => models::import(&settings, &args),
+        Command::Doctor(output) => doctor::doctor(&settings, &output),
+        Command::Devices => doctor::devices(),
+        Command::Runner => runner::runner(),
+        command => block_on(with_server(&settings, command)),
+    }
+}
+
+async fn with_server(settings: &Settings, command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up(args) => up::up(settings, &args).await,
+        Command::Serve(args) => up::serve(settings, &args).await,
+        Command::Run(args) => run::run(settings, args).await,
+        Command::Down => down::down(settings).await,
+        Command::Ps(output) => models::ps(settings, &output).await,
+        Command::Stop(args) => models::stop(settings, &args).await,
+        _ => unreachable!("the other commands need no server"),
+    }
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKER_THREADS)
+        .enable_all()
+        .build()?
+        .block_on(future)
+}

@@ -2,12 +2,11 @@
 //! reads the environment.
 
 use std::{
-    ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
 
-use crate::cli::Cli;
+use crate::{cli::Cli, gpu, planner::LocalPlanner};
 
 /// Ollama's port, so that its clients find Firepot without being told.
 pub const DEFAULT_PORT: u16 = 11_434;
@@ -25,21 +24,19 @@ pub struct Environment {
     /// `HOME`: where the default home lies.
     pub home_dir: Option<PathBuf>,
     /// `KAGGLE_KERNEL_RUN_TYPE`: set on Kaggle.
-    pub kaggle: Option<OsString>,
+    pub kaggle: Option<String>,
     /// `COLAB_RELEASE_TAG`: set on Colab.
-    pub colab: Option<OsString>,
-    /// `CUDA_VISIBLE_DEVICES`: which GPUs a runner may see; empty hides all.
-    pub cuda_visible_devices: Option<OsString>,
+    pub colab: Option<String>,
 }
 
 impl Environment {
     /// Reads the environment of this process.
     pub fn read() -> Self {
+        let text = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         Self {
             home_dir: std::env::home_dir(),
-            kaggle: std::env::var_os("KAGGLE_KERNEL_RUN_TYPE"),
-            colab: std::env::var_os("COLAB_RELEASE_TAG"),
-            cuda_visible_devices: std::env::var_os("CUDA_VISIBLE_DEVICES"),
+            kaggle: text("KAGGLE_KERNEL_RUN_TYPE"),
+            colab: text("COLAB_RELEASE_TAG"),
         }
     }
 }
@@ -68,6 +65,15 @@ impl Settings {
             address_named: cli.host.is_some() || cli.port.is_some(),
             environment,
         }
+    }
+
+    /// The planner of this machine.
+    pub fn planner(&self) -> LocalPlanner {
+        let environment = firepot_machine::Environment {
+            kaggle_kernel_run_type: self.environment.kaggle.clone(),
+            colab_release_tag: self.environment.colab.clone(),
+        };
+        LocalPlanner { home: self.home.clone(), environment, gpu_usable: gpu::BUILT }
     }
 }
 

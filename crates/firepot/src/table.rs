@@ -55,7 +55,9 @@ mod tests {
 
     #[test]
     fn bytes_carry_a_decimal_unit() {
-        for (value, text) in [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (98_362_432, "98.4 MB"), (999_999_999, "1.0 GB")] {
+        for (value, text) in
+            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (98_362_432, "98.4 MB"), (999_999_999, "1.0 GB")]
+        {
             assert_eq!(bytes(value), text);
         }
     }

@@ -27,6 +27,8 @@ pub struct ModelMeta {
     pub ctx_train: u32,
     /// Width of the residual stream.
     pub embedding_length: u32,
+    /// Width of the feed-forward network that one token goes through; of a mixture, all experts in use together.
+    pub feed_forward_length: Option<u32>,
     /// KV heads of each layer; 0 for a layer without attention.
     pub kv_heads: Vec<u32>,
     /// Length of a key vector of one head.
@@ -74,6 +76,7 @@ impl ModelMeta {
             n_layers,
             ctx_train: fields.required("context_length")?,
             embedding_length,
+            feed_forward_length: fields.feed_forward_length(),
             kv_heads: fields.kv_heads(n_layers, heads)?,
             key_length: fields.optional("attention.key_length").unwrap_or(head_length),
             value_length: fields.optional("attention.value_length").unwrap_or(head_length),
@@ -132,6 +135,12 @@ impl<'a> Fields<'a> {
     fn required(&self, name: &str) -> Result<u32, GgufError> {
         let missing = || GgufError::Missing { key: format!("{}.{name}", self.architecture) };
         self.optional(name).filter(|&number| number > 0).ok_or_else(missing)
+    }
+
+    fn feed_forward_length(&self) -> Option<u32> {
+        let of_experts = self.optional("expert_feed_forward_length").zip(self.optional("expert_used_count"));
+        let mixture = of_experts.map(|(length, used)| length.saturating_mul(used));
+        mixture.max(self.optional("feed_forward_length"))
     }
 
     fn text(&self, key: &str) -> Option<String> {

@@ -244,11 +244,14 @@ fn a_model_says_how_wide_its_heads_and_its_mixture_are() {
         .u32("llama.attention.sliding_window", 1024)
         .u32("llama.expert_count", 8)
         .u32("llama.expert_used_count", 2)
+        .u32("llama.feed_forward_length", 64)
+        .u32("llama.expert_feed_forward_length", 48)
         .text("general.basename", "Tiny")
         .text("general.size_label", "8x1B");
     let meta = Gguf::read(&file.build()).unwrap().meta().unwrap();
     assert_eq!((meta.key_length, meta.value_length), (16, 12));
     assert_eq!((meta.sliding_window, meta.experts, meta.experts_used), (Some(1024), 8, 2));
+    assert_eq!(meta.feed_forward_length, Some(96));
     assert_eq!((meta.basename.as_deref(), meta.size_label.as_deref()), (Some("Tiny"), Some("8x1B")));
 }
 

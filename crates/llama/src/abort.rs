@@ -29,6 +29,7 @@ impl AbortHandle {
 }
 
 /// What llama.cpp's abort callback reads and writes.
+#[derive(Default)]
 pub struct Signals {
     pub abort: AbortHandle,
     pub progress: Arc<AtomicU64>,
@@ -72,7 +73,7 @@ mod tests {
 
     #[test]
     fn every_node_is_counted_and_sees_the_abort() {
-        let signals = Signals { abort: AbortHandle::default(), progress: Arc::default() };
+        let signals = Signals::default();
         // SAFETY: `signals` lives until the end of the test.
         assert!(!unsafe { on_node(signals.as_user_data()) });
         signals.abort.abort();

@@ -80,7 +80,9 @@ impl Grammar {
         // SAFETY: the sampler is alive and `data` has `count` elements, whose ids the callers have checked.
         let status = unsafe { shim::firepot_grammar_apply(self.sampler.as_ptr(), data, count) };
         if status != STATUS_OK {
-            candidates.iter_mut().for_each(|candidate| candidate.logit = f32::NEG_INFINITY);
+            for candidate in candidates {
+                candidate.logit = f32::NEG_INFINITY;
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ pub struct Context {
     memory: llama_memory_t,
     signals: Box<Signals>,
     model: Arc<Model>,
-    _threads: Vec<Threads>,
+    threads: Vec<Threads>,
 }
 
 // SAFETY: a context belongs to no thread; llama.cpp wants only that it is used by one at a time, which `&mut self`
@@ -43,8 +43,8 @@ unsafe impl Send for Context {}
 
 impl Context {
     /// Makes the context that `spec` asks for.
-    pub fn new(model: Arc<Model>, spec: &LoadSpec, signals: Signals) -> Result<Self, LoadError> {
-        let signals = Box::new(signals);
+    pub fn new(model: Arc<Model>, spec: &LoadSpec) -> Result<Self, LoadError> {
+        let signals = Box::new(Signals::default());
         let sequences = params::max_sequences(spec, model.vocab_size(), model.prefix_cut());
         let mut params = params::context_params(spec, sequences);
         params.abort_callback = Some(on_node);
@@ -56,7 +56,7 @@ impl Context {
             NonNull::new(raw).ok_or_else(|| error::from_context(model.path(), &log::recent_errors()))?;
         // SAFETY: `raw` is a context; the memory belongs to it.
         let memory = unsafe { llama_get_memory(raw.as_ptr()) };
-        let mut context = Self { raw, memory, signals, model, _threads: Vec::new() };
+        let mut context = Self { raw, memory, signals, model, threads: Vec::new() };
         if memory.is_null() {
             let path = context.model.path().to_owned();
             return Err(LoadError::NotGenerative { path, architecture: context.model.architecture() });
@@ -70,9 +70,9 @@ impl Context {
         let Some(decode_threads) = Threads::new(decode) else { return };
         let prefill_threads = if prefill == decode { None } else { Threads::new(prefill) };
         let prefill_pool = prefill_threads.as_ref().map_or(decode_threads.0, |threads| threads.0);
-        // SAFETY: both pools are kept in `_threads` and so outlive the context.
+        // SAFETY: both pools are kept in `threads` and so outlive the context.
         unsafe { llama_attach_threadpool(self.as_ptr(), decode_threads.0.as_ptr(), prefill_pool.as_ptr()) };
-        self._threads = [Some(decode_threads), prefill_threads].into_iter().flatten().collect();
+        self.threads = [Some(decode_threads), prefill_threads].into_iter().flatten().collect();
     }
 
     /// For calls into llama.cpp; valid while `self` lives.
@@ -140,12 +140,11 @@ impl Context {
         unsafe { llama_memory_seq_rm(self.memory, id, position(from), to) }
     }
 
-    /// Whether the window of the token that would follow a cut at `from` is still there. llama.cpp cuts a
-    /// sliding-window cache anywhere, even where the cells before the cut are gone.
     fn reaches_back(&self, sequence: SeqId, from: u32) -> bool {
-        let PrefixCut::Window { tokens } = self.model.prefix_cut() else { return true };
-        match (self.pos_min(sequence), self.pos_max(sequence)) {
-            (Some(min), Some(max)) if 0 < from && from <= max => min <= (from + 1).saturating_sub(tokens),
+        match (self.model.prefix_cut(), self.pos_min(sequence), self.pos_max(sequence)) {
+            (PrefixCut::Window { tokens }, Some(min), Some(max)) => {
+                window_reaches_back(tokens, min, max, from)
+            }
             _ => true,
         }
     }
@@ -211,6 +210,14 @@ impl Drop for Context {
     }
 }
 
+/// Whether, after a cut at `from`, a sequence that holds `min..=max` still has all that the next token attends to:
+/// the `window - 1` positions before it. llama.cpp cuts a sliding-window cache anywhere, even where the cells before
+/// the cut are gone.
+const fn window_reaches_back(window: u32, min: u32, max: u32, from: u32) -> bool {
+    let cuts_inside = 0 < from && from <= max;
+    !cuts_inside || min <= (from + 1).saturating_sub(window)
+}
+
 /// A position for llama.cpp; beyond its range the last one.
 fn position(position: u32) -> llama_pos {
     llama_pos::try_from(position).unwrap_or(llama_pos::MAX)
@@ -233,5 +240,29 @@ impl Drop for Threads {
     fn drop(&mut self) {
         // SAFETY: the context that used the pool has been freed.
         unsafe { ggml_threadpool_free(self.0.as_ptr()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_cut_only_where_its_cells_are_left() {
+        // Nothing has been dropped yet: any cut is good.
+        assert!(window_reaches_back(512, 0, 300, 200));
+        // Positions 500..=1000 are left of a window of 512: the token at 900 wants 389 and up.
+        assert!(!window_reaches_back(512, 500, 1000, 900));
+        assert!(window_reaches_back(512, 389, 1000, 900));
+        assert!(!window_reaches_back(512, 390, 1000, 900));
+        // A cut to nothing and a cut of nothing need no window.
+        assert!(window_reaches_back(512, 500, 1000, 0));
+        assert!(window_reaches_back(512, 500, 1000, 1001));
+    }
+
+    #[test]
+    fn positions_beyond_the_range_become_the_last() {
+        assert_eq!(position(7), 7);
+        assert_eq!(position(u32::MAX), llama_pos::MAX);
     }
 }

@@ -13,17 +13,24 @@ use llama_cpp_sys_2::{llama_batch, llama_pos, llama_seq_id};
 
 use crate::{
     LoadError,
-    abort::{AbortHandle, Signals},
+    abort::AbortHandle,
     backend,
     context::Context,
     memory,
-    model::{Model, Progress},
-    params::{Allocation, ModelParams},
+    model::Model,
+    params::{self, Allocation, ModelParams},
     vocab::Vocab,
 };
 
 /// llama.cpp's code for a batch that it cannot take; also ours, for what it would abort on.
 const INVALID_BATCH: i32 = -1;
+
+/// What a load tells while it goes on, and whether it may go on.
+pub struct LoadControl<'a> {
+    /// Called on the loading thread with the share of the weights that is loaded, 0 to 1; `false` cancels. Making
+    /// the context, which follows, is not reported.
+    pub progress: &'a mut dyn FnMut(f32) -> bool,
+}
 
 /// A loaded model with one context. It can be sent to the thread that drives it.
 pub struct LlamaDecoder {
@@ -36,25 +43,18 @@ pub struct LlamaDecoder {
 impl LlamaDecoder {
     /// Loads a model and makes its context.
     ///
-    /// `progress` becomes the decoder's counter ([`Decoder::progress`]); it rises during loading too. `report` gets
-    /// the share of the weights that is loaded, 0 to 1, and cancels by returning `false`. Making the context after
-    /// that is not reported.
-    ///
     /// # Errors
-    /// When the file is no model, a parameter cannot be honoured, memory is short, or `report` cancels.
-    pub fn load(
-        spec: &LoadSpec,
-        progress: Arc<AtomicU64>,
-        report: &mut dyn FnMut(f32) -> bool,
-    ) -> Result<Self, LoadError> {
+    /// When the file is no model, a parameter cannot be honoured, memory is short, or `control` cancels. llama.cpp
+    /// may also end the process.
+    pub fn load(spec: &LoadSpec, control: &mut LoadControl<'_>) -> Result<Self, LoadError> {
         let params = ModelParams::new(spec, Allocation::Real)?;
-        let model = Model::load(&spec.path, &params, &mut Progress { counter: &progress, report })?;
+        let model = Model::load(&spec.path, &params, control.progress)?;
         if !model.is_causal_decoder() {
             let architecture = model.architecture();
             return Err(LoadError::NotGenerative { path: spec.path.clone(), architecture });
         }
-        let signals = Signals { abort: AbortHandle::default(), progress };
-        let context = Context::new(Arc::new(model), spec, signals)?;
+        params::check_training(spec, model.ctx_train())?;
+        let context = Context::new(Arc::new(model), spec)?;
         let vocab = Arc::new(Vocab::new(Arc::clone(context.model())));
         let info = describe(&context, &vocab, spec);
         let mut decoder = Self { context, vocab, info, staged: StagedBatch::default() };

@@ -7,13 +7,15 @@ use llama_cpp_sys_2::{
     ggml_backend_reg_name,
 };
 
+use serde::Serialize;
+
 use crate::{
     LoadError,
     backend::{self, to_text},
 };
 
 /// A device as llama.cpp sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Device {
     /// Name to be used in `LoadSpec::devices` (`CUDA0`, `Vulkan0`, `CPU`).
     pub name: String,
@@ -30,7 +32,8 @@ pub struct Device {
 }
 
 /// What a device is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeviceKind {
     /// The processor.
     Cpu,
@@ -58,8 +61,9 @@ pub fn by_names(names: &[String]) -> Result<Vec<ggml_backend_dev_t>, LoadError> 
     names.iter().map(find).collect()
 }
 
-/// Whether there is any device to put layers on.
-pub fn has_gpu() -> bool {
+/// Whether this build has a GPU backend that finds a GPU, so that layers can be offloaded.
+#[must_use]
+pub fn gpu_supported() -> bool {
     !gpus().is_empty()
 }
 

@@ -24,10 +24,10 @@ mod shim;
 mod vocab;
 
 pub use abort::AbortHandle;
-pub use backend::{build_info, init, system_info};
+pub use backend::{build_info, system_info};
 pub use constraint::GRAMMAR_BYTES_MAX;
-pub use decoder::LlamaDecoder;
-pub use devices::{Device, DeviceKind, devices};
+pub use decoder::{LlamaDecoder, LoadControl};
+pub use devices::{Device, DeviceKind, devices, gpu_supported};
 pub use error::LoadError;
 pub use log::TARGET as LOG_TARGET;
 pub use memory::dry_run;

@@ -25,7 +25,7 @@ const RECENT_ERRORS_MAX: usize = 8;
 const LINE_BYTES_MAX: usize = 4096;
 
 thread_local! {
-    static LINES: RefCell<Lines> = RefCell::new(Lines::new());
+    static LINES: RefCell<Lines> = const { RefCell::new(Lines::new()) };
     static ERRORS: RefCell<VecDeque<String>> = const { RefCell::new(VecDeque::new()) };
 }
 

@@ -1,18 +1,14 @@
 //! What a context takes on each device, really or in a dry run.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use firepot_engine::{DeviceMemory, LoadSpec};
 
 use crate::{
     LoadError,
-    abort::{AbortHandle, Signals},
     backend::to_text,
     context::Context,
-    model::{Model, Progress},
+    model::Model,
     params::{Allocation, ModelParams},
     shim::{self, Buffer, STATUS_OK},
 };
@@ -27,10 +23,8 @@ const BUFFER_TYPES_MAX: usize = 64;
 /// As loading, but for memory that is not there.
 pub fn dry_run(spec: &LoadSpec) -> Result<Vec<DeviceMemory>, LoadError> {
     let params = ModelParams::new(spec, Allocation::DryRun)?;
-    let mut progress = Progress { counter: &AtomicU64::new(0), report: &mut |_| true };
-    let model = Arc::new(Model::load(&spec.path, &params, &mut progress)?);
-    let signals = Signals { abort: AbortHandle::default(), progress: Arc::default() };
-    Ok(breakdown(&Context::new(model, spec, signals)?))
+    let model = Model::load(&spec.path, &params, &mut |_| true)?;
+    Ok(breakdown(&Context::new(Arc::new(model), spec)?))
 }
 
 /// Bytes by device, in order of device names; host memory of all kinds is `CPU`.

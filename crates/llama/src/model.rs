@@ -4,7 +4,6 @@ use std::{
     ffi::{c_char, c_void},
     path::{Path, PathBuf},
     ptr::{self, NonNull},
-    sync::atomic::{AtomicU64, Ordering},
 };
 
 use firepot_engine::PrefixCut;
@@ -16,14 +15,6 @@ use llama_cpp_sys_2::{
 };
 
 use crate::{LoadError, backend, backend::to_text, error, file, log, params::ModelParams};
-
-/// Hears of loading.
-pub struct Progress<'a> {
-    /// Rises with every report, for a heartbeat.
-    pub counter: &'a AtomicU64,
-    /// Gets the share that is loaded, 0 to 1; `false` cancels.
-    pub report: &'a mut dyn FnMut(f32) -> bool,
-}
 
 /// A model in memory.
 pub struct Model {
@@ -38,8 +29,12 @@ unsafe impl Send for Model {}
 unsafe impl Sync for Model {}
 
 impl Model {
-    /// Loads the file, reporting to `progress`.
-    pub fn load(path: &Path, params: &ModelParams, progress: &mut Progress) -> Result<Self, LoadError> {
+    /// Loads the file. `progress` gets the share that is loaded, 0 to 1, and cancels with `false`.
+    pub fn load(
+        path: &Path,
+        params: &ModelParams,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Self, LoadError> {
         backend::init();
         let file = file::checked_path(path)?;
         log::forget_errors();
@@ -81,7 +76,7 @@ impl Model {
 
     /// Architecture name from the file.
     pub fn architecture(&self) -> String {
-        self.text(|buffer, capacity| {
+        text(|buffer, capacity| {
             // SAFETY: the key is NUL-terminated and `buffer` has `capacity` bytes.
             unsafe {
                 llama_model_meta_val_str(self.as_ptr(), c"general.architecture".as_ptr(), buffer, capacity)
@@ -92,7 +87,7 @@ impl Model {
     /// llama.cpp's one-line description.
     pub fn description(&self) -> String {
         // SAFETY: `buffer` has `capacity` bytes.
-        self.text(|buffer, capacity| unsafe { llama_model_desc(self.as_ptr(), buffer, capacity) })
+        text(|buffer, capacity| unsafe { llama_model_desc(self.as_ptr(), buffer, capacity) })
     }
 
     /// Context that the model was trained with, in tokens.
@@ -130,21 +125,6 @@ impl Model {
         // SAFETY: `raw` is a loaded model.
         unsafe { !llama_model_has_encoder(self.as_ptr()) && !llama_model_is_diffusion(self.as_ptr()) }
     }
-
-    /// Calls a function in the manner of `snprintf` until its text fits; empty when there is none.
-    fn text(&self, write: impl Fn(*mut c_char, usize) -> i32) -> String {
-        let mut buffer = vec![0_u8; 128];
-        loop {
-            let length = write(buffer.as_mut_ptr().cast(), buffer.len());
-            match usize::try_from(length) {
-                Err(_) => return String::new(),
-                Ok(length) if length < buffer.len() => {
-                    return String::from_utf8_lossy(&buffer[..length]).into_owned();
-                }
-                Ok(length) => buffer.resize(length + 1, 0),
-            }
-        }
-    }
 }
 
 impl Drop for Model {
@@ -154,15 +134,29 @@ impl Drop for Model {
     }
 }
 
-struct Watch<'a, 'b> {
-    progress: &'a mut Progress<'b>,
+/// Calls a function in the manner of `snprintf` until its text fits; empty when there is none.
+fn text(write: impl Fn(*mut c_char, usize) -> i32) -> String {
+    let mut buffer = vec![0_u8; 128];
+    loop {
+        let length = write(buffer.as_mut_ptr().cast(), buffer.len());
+        match usize::try_from(length) {
+            Err(_) => return String::new(),
+            Ok(length) if length < buffer.len() => {
+                return String::from_utf8_lossy(&buffer[..length]).into_owned();
+            }
+            Ok(length) => buffer.resize(length + 1, 0),
+        }
+    }
+}
+
+struct Watch<'a> {
+    progress: &'a mut dyn FnMut(f32) -> bool,
     cancelled: bool,
 }
 
 unsafe extern "C" fn on_progress(share: f32, user_data: *mut c_void) -> bool {
     // SAFETY: `Model::load` passes its `Watch`, which nothing else uses during the call.
     let watch = unsafe { &mut *user_data.cast::<Watch>() };
-    watch.progress.counter.fetch_add(1, Ordering::Relaxed);
-    watch.cancelled |= !(watch.progress.report)(share);
+    watch.cancelled |= !(watch.progress)(share);
     !watch.cancelled
 }

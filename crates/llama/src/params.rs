@@ -109,6 +109,16 @@ fn sequences_limit(spec: &LoadSpec) -> u32 {
     library.min(spec.batch_tokens).min(spec.kv_cells)
 }
 
+/// Refuses answers longer than the model can attend to; llama.cpp computes them all the same.
+pub fn check_training(spec: &LoadSpec, ctx_train: u32) -> Result<(), LoadError> {
+    let asked = spec.ctx_per_answer;
+    if ctx_train > 0 && asked > ctx_train {
+        let reason = format!("{asked} is more than the {ctx_train} tokens that the model was trained with");
+        return Err(LoadError::bad_parameter("ctx_per_answer", reason));
+    }
+    Ok(())
+}
+
 fn check(spec: &LoadSpec) -> Result<(), LoadError> {
     let at_least_one = [
         ("ctx_per_answer", spec.ctx_per_answer),
@@ -140,7 +150,7 @@ fn check_combinations(spec: &LoadSpec) -> Result<(), LoadError> {
     if spec.kv_type_v != KvType::F16 && !spec.flash_attention {
         return Err(LoadError::bad_parameter("kv_type_v", "a quantized V cache needs flash attention"));
     }
-    if spec.gpu_layers != 0 && !devices::has_gpu() {
+    if spec.gpu_layers != 0 && !devices::gpu_supported() {
         let reason = format!("{} asked for, but this build of llama.cpp sees no GPU", spec.gpu_layers);
         return Err(LoadError::bad_parameter("gpu_layers", reason));
     }

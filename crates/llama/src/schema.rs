@@ -16,6 +16,12 @@ pub const SCHEMA_BYTES_MAX: usize = 256 << 10;
 /// Deepest nesting of a schema; llama.cpp converts it by recursion.
 pub const SCHEMA_DEPTH_MAX: usize = 64;
 
+/// Keywords whose values are data, not schemas: a `pattern` in them is none.
+const VALUE_KEYWORDS: [&str; 4] = ["const", "default", "enum", "examples"];
+
+/// The rule that stands where llama.cpp has given up a pattern.
+const ANY_STRING: &str = "root ::= string";
+
 /// The grammar of `schema`.
 ///
 /// # Errors
@@ -56,25 +62,28 @@ fn check_depth(value: &Value, left: usize) -> Result<(), ConstraintError> {
     if left == 0 {
         return Err(refused(&format!("a JSON Schema cannot be nested deeper than {SCHEMA_DEPTH_MAX}")));
     }
-    children(value).try_for_each(|child| check_depth(child, left - 1))
+    match value {
+        Value::Array(items) => items.iter().try_for_each(|item| check_depth(item, left - 1)),
+        Value::Object(members) => members.values().try_for_each(|member| check_depth(member, left - 1)),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a pattern that llama.cpp converts to the grammar of any string.
 fn check_patterns(schema: &Value) -> Result<(), ConstraintError> {
-    if let Some(Value::String(pattern)) = schema.get("pattern")
-        && convert(&json!({"type": "string", "pattern": pattern}).to_string())?
-            == convert(&json!({"type": "string"}).to_string())?
-    {
-        return Err(refused(&format!("the pattern {pattern:?} has no grammar")));
+    if let Some(Value::String(pattern)) = schema.get("pattern") {
+        let grammar = convert(&json!({"type": "string", "pattern": pattern}).to_string())?;
+        if grammar.lines().any(|rule| rule == ANY_STRING) {
+            return Err(refused(&format!("the pattern {pattern:?} has no grammar")));
+        }
     }
-    children(schema).try_for_each(check_patterns)
-}
-
-fn children(value: &Value) -> Box<dyn Iterator<Item = &Value> + '_> {
-    match value {
-        Value::Array(items) => Box::new(items.iter()),
-        Value::Object(members) => Box::new(members.values()),
-        _ => Box::new(std::iter::empty()),
+    match schema {
+        Value::Array(items) => items.iter().try_for_each(check_patterns),
+        Value::Object(members) => members
+            .iter()
+            .filter(|(key, _)| !VALUE_KEYWORDS.contains(&key.as_str()))
+            .try_for_each(|(_, member)| check_patterns(member)),
+        _ => Ok(()),
     }
 }
 
@@ -97,31 +106,38 @@ mod tests {
             "properties": {"answer": {"enum": ["yes", "no"]}},
             "required": ["answer"],
         }));
-        insta::assert_snapshot!(grammar.unwrap(), @r#""#);
+        insta::assert_snapshot!(grammar.unwrap(), @r#"
+        answer ::= ("\"yes\"" | "\"no\"")
+        answer-kv ::= "\"answer\"" space ":" space answer
+        root ::= "{" space answer-kv space "}"
+        space ::= | " " | "\n"{1,2} [ \t]{0,20}
+        "#);
     }
 
     #[test]
     fn what_is_not_a_schema_is_refused() {
         insta::assert_snapshot!(refusal(&json!("json")), @"a JSON Schema must be an object");
         insta::assert_snapshot!(refusal(&json!([1])), @"a JSON Schema must be an object");
-        insta::assert_snapshot!(refusal(&json!({"type": "banana"})), @"");
-        insta::assert_snapshot!(refusal(&json!({"type": 7})), @"");
-        insta::assert_snapshot!(refusal(&json!({"properties": []})), @"");
+        insta::assert_snapshot!(refusal(&json!({"type": "banana"})), @"JSON schema error at #: unrecognized type banana");
+        insta::assert_snapshot!(refusal(&json!({"type": 7})), @"JSON schema error at #: type must be a string or an array of strings");
+        insta::assert_snapshot!(refusal(&json!({"properties": []})), @"JSON schema error at #: properties must be an object");
     }
 
     #[test]
     fn what_has_no_grammar_is_refused_with_the_reason() {
-        insta::assert_snapshot!(refusal(&json!({"$ref": "#/missing"})), @"");
-        insta::assert_snapshot!(refusal(&json!({"$ref": "https://example.org/s.json"})), @"");
-        insta::assert_snapshot!(refusal(&json!({"type": "string", "pattern": "^(unclosed$"})), @"");
-        insta::assert_snapshot!(refusal(&json!({"type": "string", "pattern": "not anchored"})), @"");
+        insta::assert_snapshot!(refusal(&json!({"$ref": "#/missing"})), @"JSON schema error at #: cannot resolve $ref #/missing, missing not found");
+        insta::assert_snapshot!(refusal(&json!({"$ref": "https://example.org/s.json"})), @"JSON schema error at #: unsupported $ref https://example.org/s.json, only references into the same document are supported");
+        insta::assert_snapshot!(refusal(&json!({"type": "string", "pattern": "^(unclosed$"})), @"Invalid pattern ^(unclosed$: unbalanced parentheses");
+        insta::assert_snapshot!(refusal(&json!({"type": "string", "pattern": "not anchored"})), @r#"the pattern "not anchored" has no grammar"#);
         let nested = json!({"type": "array", "items": {"type": "string", "pattern": "^(?=a)b$"}});
-        insta::assert_snapshot!(refusal(&nested), @"");
+        insta::assert_snapshot!(refusal(&nested), @r#"the pattern "^(?=a)b$" has no grammar"#);
     }
 
     #[test]
     fn a_pattern_with_a_grammar_is_kept() {
         assert!(to_grammar(&json!({"type": "string", "pattern": "^[a-z]{2,4}$"})).is_ok());
+        let data = json!({"type": "object", "default": {"pattern": "not anchored"}});
+        assert!(to_grammar(&data).is_ok());
     }
 
     #[test]

@@ -8,3 +8,5 @@ pub const PCI_DEVICES_MAX: usize = 4096;
 pub const GPUS_MAX: u32 = 64;
 /// Directories between a control group and the root of its hierarchy.
 pub const CGROUP_DEPTH_MAX: usize = 32;
+/// Entries of `/usr/local/lib` that are looked through for Colab's Python package.
+pub const PYTHONS_MAX: usize = 256;

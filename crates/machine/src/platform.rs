@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::{Environment, tree::Tree};
+use crate::{Environment, limits::PYTHONS_MAX, tree::Tree};
 
 /// Kinds of ground.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -58,7 +58,15 @@ fn kaggle(tree: &Tree, environment: &Environment) -> Option<String> {
 fn colab(tree: &Tree, environment: &Environment) -> Option<String> {
     let by_variable = environment.colab_release_tag.as_ref();
     let variable = by_variable.map(|value| format!("COLAB_RELEASE_TAG is {value}"));
-    variable.or_else(|| exists(tree, "/content").and(exists(tree, "/opt/google/colab")))
+    variable.or_else(|| exists(tree, "/content").and_then(|_| colab_package(tree)))
+}
+
+/// The `google.colab` Python package, wherever Python keeps it.
+fn colab_package(tree: &Tree) -> Option<String> {
+    let versions = tree.names("/usr/local/lib", PYTHONS_MAX);
+    versions
+        .iter()
+        .find_map(|version| exists(tree, &format!("/usr/local/lib/{version}/dist-packages/google/colab")))
 }
 
 fn container(tree: &Tree) -> Option<String> {
@@ -101,8 +109,9 @@ mod tests {
         check(&[], &kaggle, PlatformKind::Kaggle, "KAGGLE_KERNEL_RUN_TYPE is Interactive");
         check(&[("kaggle/working/x", "")], &none, PlatformKind::Kaggle, "/kaggle/working exists");
         check(&[(".dockerenv", "")], &colab, PlatformKind::Colab, "COLAB_RELEASE_TAG is release-1");
-        let files = [("content/x", ""), ("opt/google/colab/y", "")];
-        check(&files, &none, PlatformKind::Colab, "/opt/google/colab exists");
+        let files = [("content/x", ""), ("usr/local/lib/python3.13/dist-packages/google/colab/y", "")];
+        let evidence = "/usr/local/lib/python3.13/dist-packages/google/colab exists";
+        check(&files, &none, PlatformKind::Colab, evidence);
     }
 
     #[test]

@@ -16,9 +16,9 @@ mod settings;
 mod start;
 
 #[cfg(test)]
-mod http_tests {}
+mod http_tests;
 #[cfg(test)]
-mod testing {}
+mod testing;
 
 pub use server::Server;
 pub use settings::{KeepAlive, LoadDefaults, RunnerCommand, ServerSettings, Times};

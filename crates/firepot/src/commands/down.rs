@@ -14,7 +14,9 @@ use crate::{
 pub async fn down(settings: &Settings) -> anyhow::Result<()> {
     let home = Home::open(&settings.home, Access::ReadOnly)?;
     let Some(record) = home.server_record()? else {
-        return Err(Failure::new(Exit::NoServer, format!("no server runs on {}", settings.home.display())).into());
+        return Err(
+            Failure::new(Exit::NoServer, format!("no server runs on {}", settings.home.display())).into()
+        );
     };
     terminate(record.pid);
     let end = Instant::now() + STOP_LIMIT;

@@ -66,7 +66,13 @@ fn ps_row(model: &Value) -> Vec<String> {
         _ if on_gpu >= size => "GPU".to_owned(),
         _ => format!("{} % GPU", on_gpu * 100 / size.max(1)),
     };
-    vec![text("name"), table::bytes(size), processor, number("context_length").to_string(), text("expires_at")]
+    vec![
+        text("name"),
+        table::bytes(size),
+        processor,
+        number("context_length").to_string(),
+        text("expires_at"),
+    ]
 }
 
 /// Shows what a model is.
@@ -74,7 +80,7 @@ pub fn show(settings: &Settings, args: &Show) -> anyhow::Result<()> {
     let home = Home::open(&settings.home, Access::ReadWrite)?;
     let model = home.models().find(&args.model.parse::<ModelName>()?)?;
     let gguf = firepot_gguf::Gguf::read(&std::fs::File::open(&model.blob_path)?)?;
-    let meta = gguf.meta();
+    let meta = firepot_gguf::ModelMeta::from_gguf(&gguf)?;
     if args.json {
         println!("{}", json!({"model": model, "model_info": meta.metadata}));
         return Ok(());
@@ -129,9 +135,9 @@ pub fn import(settings: &Settings, args: &Import) -> anyhow::Result<()> {
     eprintln!(
         "imported {} ({}, {}, {}) as {name}",
         args.file.display(),
-        table::bytes(imported.size_bytes),
-        imported.summary.architecture,
-        imported.summary.quantization,
+        table::bytes(imported.model.size_bytes),
+        imported.model.summary.architecture,
+        imported.model.summary.quantization,
     );
     Ok(())
 }

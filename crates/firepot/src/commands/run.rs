@@ -75,7 +75,8 @@ impl Conversation {
     }
 
     fn clear(&mut self) {
-        self.messages = self.args.system.iter().map(|text| json!({"role": "system", "content": text})).collect();
+        self.messages =
+            self.args.system.iter().map(|text| json!({"role": "system", "content": text})).collect();
     }
 
     async fn repl(&mut self) -> anyhow::Result<()> {
@@ -147,7 +148,8 @@ impl Conversation {
 
     fn body(&self) -> Value {
         let mut options = serde_json::Map::new();
-        let mut set = |name: &str, value: Option<Value>| value.map(|value| options.insert(name.to_owned(), value));
+        let mut set =
+            |name: &str, value: Option<Value>| value.map(|value| options.insert(name.to_owned(), value));
         set("temperature", self.args.temperature.map(Value::from));
         set("seed", self.args.seed.map(Value::from));
         set("num_predict", self.args.max_tokens.map(Value::from));
@@ -163,7 +165,9 @@ impl Conversation {
 /// One line, or several between `"""`.
 fn read_question(editor: &mut DefaultEditor) -> Result<String, ReadlineError> {
     let first = editor.readline(">>> ")?;
-    let Some(mut text) = first.trim_start().strip_prefix("\"\"\"").map(str::to_owned) else { return Ok(first) };
+    let Some(mut text) = first.trim_start().strip_prefix("\"\"\"").map(str::to_owned) else {
+        return Ok(first);
+    };
     while !text.trim_end().ends_with("\"\"\"") {
         text.push('\n');
         text.push_str(&editor.readline("... ")?);
@@ -241,12 +245,15 @@ fn warn_if_cut(last: &Value) {
         eprintln!("(the answer reached its token limit)");
     }
     if let Some(dropped) = last["dropped_messages"].as_u64() {
-        eprintln!("(the conversation is longer than the context: the {dropped} oldest messages were left out)");
+        eprintln!(
+            "(the conversation is longer than the context: the {dropped} oldest messages were left out)"
+        );
     }
 }
 
 fn counts(last: &Value) -> String {
-    let rate = |tokens: u64, duration: Duration| tokens as f64 / duration.as_secs_f64().max(f64::MIN_POSITIVE);
+    let rate =
+        |tokens: u64, duration: Duration| tokens as f64 / duration.as_secs_f64().max(f64::MIN_POSITIVE);
     let number = |name: &str| last[name].as_u64().unwrap_or_default();
     let duration = |name: &str| Duration::from_nanos(number(name));
     let computed = number("prompt_eval_count").saturating_sub(number("prompt_eval_cached_count"));
@@ -260,7 +267,10 @@ fn counts(last: &Value) -> String {
     }
     text.push_str(&format!("; answer {} tokens", number("eval_count")));
     if number("eval_count") > 1 && number("eval_duration") > 0 {
-        text.push_str(&format!(", decode {:.1} tokens/s", rate(number("eval_count") - 1, duration("eval_duration"))));
+        text.push_str(&format!(
+            ", decode {:.1} tokens/s",
+            rate(number("eval_count") - 1, duration("eval_duration"))
+        ));
     }
     text.push_str(&format!("; ended by {}", last["done_reason"].as_str().unwrap_or("?")));
     text

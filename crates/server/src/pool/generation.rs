@@ -19,7 +19,7 @@ use crate::limits;
 /// Dropping it before its end cancels the generation; so a client that goes away frees its place.
 #[derive(Debug)]
 pub struct Generation {
-    id: GenerationId,
+    pub(super) id: GenerationId,
     events: mpsc::Receiver<GenerateEvent>,
     /// Why there is no terminal event among `events`.
     broken: Arc<OnceLock<GenerateError>>,

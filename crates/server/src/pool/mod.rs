@@ -14,6 +14,10 @@ mod runner;
 mod state;
 mod watchdog;
 
+#[cfg(test)]
+mod pool_tests;
+#[cfg(test)]
+mod state_tests;
 
 use std::{
     collections::HashMap,

@@ -1,0 +1,261 @@
+//! `firepot up` and `firepot serve`: the server in this process, and a model in it.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Write as _,
+    net::SocketAddr,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use firepot_server::{LoadDefaults, RunnerCommand, Server, ServerSettings, pool::Wishes};
+use firepot_store::{Access, Home, Model, ModelName};
+use futures_util::StreamExt as _;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    attach,
+    cli::{Load, Serve, Up},
+    client::Client,
+    exit::{Exit, Failure},
+    gpu::{self, Verdict},
+    planner::reasons,
+    settings::Settings,
+};
+
+/// How long `up --detach` waits for its model: a large file on a slow disk takes minutes.
+const DETACH_LIMIT: Duration = Duration::from_secs(600);
+
+/// Of the test model, which says little.
+const TRIAL_MODEL: &str = "smollm2:135m";
+
+/// Serves without loading anything.
+pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
+    let home = Home::open(&settings.home, Access::ReadWrite)?;
+    let server = bind(settings, &home, &args.load, None).await?;
+    println!("Firepot serves at http://{}", server.address());
+    server.serve(stopped()).await;
+    Ok(())
+}
+
+/// Serves with a model loaded; joins a server that already runs.
+pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
+    let home = Home::open(&settings.home, Access::ReadWrite)?;
+    let model = choose(&home, args.model.as_deref())?;
+    let unused = check_gpu(settings, args)?;
+    if args.explain {
+        print!("{}", explain(settings, &home, &model, &args.load)?);
+    }
+    if let Some(client) = attach::running(settings).await? {
+        load(&client, &model, &args.load).await?;
+        println!("{} is loaded in the server at http://{}", model.name, client.address());
+        return Ok(());
+    }
+    if args.detach {
+        return detach(settings, &home, &model, args).await;
+    }
+    let server = bind(settings, &home, &args.load, unused).await?;
+    let address = server.address();
+    let (stop, stop_asked) = tokio::sync::oneshot::channel::<()>();
+    let serving = tokio::spawn(server.serve(async {
+        tokio::select! { () = stopped() => {}, _ = stop_asked => {} }
+    }));
+    let client = Client::new(address)?;
+    if let Err(error) = load(&client, &model, &args.load).await {
+        let _ = stop.send(());
+        serving.await?;
+        return Err(error);
+    }
+    welcome(address, &model, &client).await?;
+    serving.await?;
+    // Dropped only now: a sender that is gone would stop the server.
+    drop(stop);
+    Ok(())
+}
+
+/// The model that was named; else the only one, or the newest.
+fn choose(home: &Home, named: Option<&str>) -> anyhow::Result<Model> {
+    if let Some(name) = named {
+        return Ok(home.models().find(&name.parse::<ModelName>()?)?);
+    }
+    home.models().list()?.models.into_iter().next().ok_or_else(|| {
+        Failure::new(Exit::NoModel, "the store has no model yet")
+            .hint("copy one into it: firepot import FILE.gguf NAME")
+            .into()
+    })
+}
+
+/// A GPU that stays unused stops `up`, unless the user allows it; then it is said wherever memory and speed are.
+fn check_gpu(settings: &Settings, args: &Up) -> anyhow::Result<Option<String>> {
+    match gpu::judge(&settings.planner().probe()) {
+        Verdict::None | Verdict::Usable => Ok(None),
+        Verdict::Unused { reason, .. } if args.allow_cpu => {
+            eprintln!("warning: {reason}; going on with the CPU");
+            Ok(Some(reason))
+        }
+        Verdict::Unused { reason, hint } => Err(Failure::new(Exit::GpuUnused, reason)
+            .hint(format!("{hint}, or go on with --allow-cpu"))
+            .into()),
+    }
+}
+
+async fn bind(
+    settings: &Settings,
+    home: &Home,
+    load: &Load,
+    unused: Option<String>,
+) -> anyhow::Result<Server> {
+    let program = std::env::current_exe().context("the path of this program is not known")?;
+    let runner = RunnerCommand { program, args: vec!["--log".into(), "info".into(), "runner".into()] };
+    let mut server = ServerSettings::new(settings.address, runner, home.logs_dir());
+    server.load = LoadDefaults { ctx: load.ctx, parallel: load.parallel, threads: load.threads };
+    server.gpu_unused = unused;
+    Ok(Server::bind(server, home.clone(), Arc::new(settings.planner())).await?)
+}
+
+/// Until somebody asks this process to end.
+async fn stopped() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// Loads a model and keeps it loaded, with a bar.
+async fn load(client: &Client, model: &Model, wish: &Load) -> anyhow::Result<()> {
+    let mut options = serde_json::Map::new();
+    options.extend(wish.ctx.map(|ctx| ("num_ctx".to_owned(), ctx.into())));
+    options.extend(wish.threads.map(|threads| ("num_thread".to_owned(), threads.into())));
+    let body = json!({"model": model.name.to_string(), "keep_alive": -1, "options": options});
+    let bar = load_bar(model);
+    let lines = client.post_lines("/firepot/v1/models/load", &body).await.map_err(cannot_load)?;
+    let mut lines = std::pin::pin!(lines);
+    while let Some(line) = lines.next().await {
+        let line = line.map_err(cannot_load)?;
+        bar.set_position(line["permille"].as_u64().unwrap_or_default());
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
+
+/// A server that could not load the model ends `up` with its own exit code.
+fn cannot_load(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<Failure>() {
+        Ok(failure) if failure.exit == Exit::Failed => Failure { exit: Exit::Load, ..failure }.into(),
+        Ok(failure) => failure.into(),
+        Err(error) => error,
+    }
+}
+
+fn load_bar(model: &Model) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} {bar:30} {percent}%");
+    let bar = ProgressBar::new(1000).with_message(format!("loading {}", model.name));
+    style.map(|style| bar.clone().with_style(style)).unwrap_or(bar)
+}
+
+async fn welcome(address: SocketAddr, model: &Model, client: &Client) -> anyhow::Result<()> {
+    let ps: Value = client.get("/api/ps").await?;
+    let context = ps["models"][0]["context_length"].as_u64().unwrap_or_default();
+    let place = if ps["models"][0]["size_vram"].as_u64().unwrap_or_default() > 0 { "GPU" } else { "CPU" };
+    println!("Firepot is up.");
+    println!("  page and API   http://{address}");
+    println!(
+        "  model          {} ({}, {place}, context {context} tokens)",
+        model.name, model.summary.quantization
+    );
+    println!("  home           {}", client_home(model));
+    if model.name.to_string() == TRIAL_MODEL {
+        println!("  This small model is only for trying the stack: it says little, and often wrongly.");
+    }
+    println!("Ctrl-C or `firepot down` stops it.");
+    std::io::stdout().flush()?;
+    Ok(())
+}
+
+/// The home, as the model's file shows it.
+fn client_home(model: &Model) -> String {
+    model.blob_path.ancestors().nth(2).map(|home| home.display().to_string()).unwrap_or_default()
+}
+
+/// Starts the same command in the background and waits until its model is loaded.
+async fn detach(settings: &Settings, home: &Home, model: &Model, args: &Up) -> anyhow::Result<()> {
+    let log_path = home.logs_dir().join("up.log");
+    let log = OpenOptions::new().create(true).append(true).open(&log_path)?;
+    let mut child = spawn_up(settings, model, args, log)?;
+    let end = Instant::now() + DETACH_LIMIT;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            let exit =
+                if status.code() == Some(Exit::PortTaken as i32) { Exit::PortTaken } else { Exit::Load };
+            return Err(Failure::new(exit, "the server ended before its model was loaded")
+                .hint(format!("its reason is at the end of {}", log_path.display()))
+                .into());
+        }
+        if let Some(address) = loaded_at(home, &child, model).await? {
+            println!("Firepot is up in the background: http://{address} serves {}.", model.name);
+            println!("`firepot down` stops it.");
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < end, "the model was not loaded within {} s", DETACH_LIMIT.as_secs());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn spawn_up(settings: &Settings, model: &Model, args: &Up, log: File) -> anyhow::Result<Child> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--home").arg(&settings.home).arg("--host").arg(settings.address.ip().to_string());
+    command.arg("--port").arg(settings.address.port().to_string()).arg("up").arg(model.name.to_string());
+    command.args(attach::load_args(&args.load)).args(args.allow_cpu.then_some("--allow-cpu"));
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
+    Ok(command.spawn()?)
+}
+
+async fn loaded_at(home: &Home, child: &Child, model: &Model) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(record) = home.server_record()?.filter(|record| record.pid == child.id()) else {
+        return Ok(None);
+    };
+    let ps: Value = Client::new(record.address)?.get("/api/ps").await?;
+    let name = model.name.to_string();
+    let loaded =
+        ps["models"].as_array().is_some_and(|models| models.iter().any(|entry| entry["name"] == name));
+    Ok(loaded.then_some(record.address))
+}
+
+/// Every file, process, port and parameter, with its reason.
+fn explain(settings: &Settings, home: &Home, model: &Model, load: &Load) -> anyhow::Result<String> {
+    let wishes =
+        Wishes { ctx: load.ctx, parallel: load.parallel, threads: load.threads, ..Wishes::default() };
+    let plan = settings.planner().plan_model(model, &wishes, &[]).map_err(|failure| Failure {
+        exit: Exit::Load,
+        message: failure.message,
+        hint: failure.hint,
+    })?;
+    let mut lines = vec![
+        "downloads: none: the model is in the store, and nothing is fetched unless you ask".to_owned(),
+        format!("file read: {}: the model", model.blob_path.display()),
+        format!(
+            "files written: {}: logs; database; the server's record while it runs",
+            home.path().display()
+        ),
+        "process: this one: the server; it contains no llama.cpp".to_owned(),
+        format!(
+            "process: one runner: holds {} in llama.cpp, so that its death is not the server's",
+            model.name
+        ),
+        format!(
+            "port: {}: page and API; reachable from this machine unless --host says otherwise",
+            settings.address
+        ),
+    ];
+    lines.extend(reasons(&plan));
+    for line in &lines {
+        tracing::info!("{line}");
+    }
+    Ok(lines.join("\n") + "\n")
+}

@@ -1,0 +1,142 @@
+//! The server's planner: reads the model's header, looks at the machine, and asks `firepot-plan`.
+
+use std::{fs::File, path::PathBuf};
+
+use firepot_engine::{KvType, LoadSpec};
+use firepot_gguf::{Gguf, ModelMeta};
+use firepot_link::LoadFailureKind;
+use firepot_machine::{Environment, Machine, Reading};
+use firepot_plan::{Plan, PlanError, Want, plan};
+use firepot_server::pool::{PlanFailure, Planned, Planner, Wishes};
+use firepot_store::Model;
+use serde_json::Value;
+
+/// Plans for this machine, whose free memory is read anew for each plan.
+#[derive(Debug)]
+pub struct LocalPlanner {
+    /// Where the home lies; its disk is part of the machine.
+    pub home: PathBuf,
+    /// What the environment says of the platform.
+    pub environment: Environment,
+    /// A GPU may be used: this build has a backend for one, and the user does not forbid it.
+    pub gpu_usable: bool,
+}
+
+impl LocalPlanner {
+    /// The plan for a model, with every reason.
+    ///
+    /// # Errors
+    /// When the header cannot be read, the wishes cannot be met, or memory does not suffice.
+    pub fn plan_model(
+        &self,
+        model: &Model,
+        wishes: &Wishes,
+        others: &[Planned],
+    ) -> Result<Plan, PlanFailure> {
+        let meta = read_meta(model)?;
+        let mut machine = self.probe();
+        // The system counts mapped files of other runners as free memory.
+        let mapped: u64 = others.iter().map(|other| other.mapped_bytes).sum();
+        if let Reading::Known(bytes) = &mut machine.memory.effective_available_bytes {
+            *bytes = bytes.saturating_sub(mapped);
+        }
+        plan(&meta, &machine, &self.want(wishes)).map_err(|error| refuse(&error))
+    }
+
+    /// What this machine is now.
+    pub fn probe(&self) -> Machine {
+        Machine::probe(&self.home, &self.environment)
+    }
+
+    fn want(&self, wishes: &Wishes) -> Want {
+        Want {
+            ctx: wishes.ctx,
+            parallel: wishes.parallel,
+            threads: wishes.threads,
+            gpu_layers: wishes.gpu_layers.map(|layers| i32::try_from(layers).unwrap_or(i32::MAX)),
+            gpu_usable: self.gpu_usable,
+        }
+    }
+}
+
+impl Planner for LocalPlanner {
+    fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure> {
+        let plan = self.plan_model(model, wishes, others)?;
+        let spec = load_spec(model, &plan, wishes);
+        let predicted = &plan.predicted;
+        let memory_bytes =
+            predicted.weights_bytes + predicted.kv_bytes + predicted.compute_bytes.unwrap_or(0);
+        let on_gpu = spec.gpu_layers != 0;
+        Ok(Planned {
+            memory_bytes,
+            gpu_bytes: if on_gpu { memory_bytes } else { 0 },
+            mapped_bytes: if spec.mmap && !on_gpu { predicted.weights_bytes } else { 0 },
+            reasons: reasons(&plan),
+            spec,
+        })
+    }
+
+    fn machine(&self) -> Value {
+        serde_json::to_value(self.probe()).unwrap_or_default()
+    }
+}
+
+/// One line for each decision.
+pub fn reasons(plan: &Plan) -> Vec<String> {
+    plan.reasons
+        .iter()
+        .map(|reason| format!("{} = {}: {}", reason.parameter, reason.value, reason.why))
+        .collect()
+}
+
+fn read_meta(model: &Model) -> Result<ModelMeta, PlanFailure> {
+    let bad = |message: String| PlanFailure {
+        kind: LoadFailureKind::BadModel,
+        message: format!("{}: {message}", model.name),
+        hint: Some("the file may be damaged; import it again".to_owned()),
+    };
+    let file = File::open(&model.blob_path)
+        .map_err(|error| bad(format!("the model file cannot be opened: {error}")))?;
+    let gguf = Gguf::read(&file).map_err(|error| bad(error.to_string()))?;
+    ModelMeta::from_gguf(&gguf).map_err(|error| bad(error.to_string()))
+}
+
+fn refuse(error: &PlanError) -> PlanFailure {
+    let kind = match error {
+        PlanError::DoesNotFit { .. } => LoadFailureKind::OutOfMemory,
+        _ => LoadFailureKind::BadParameters,
+    };
+    PlanFailure { kind, message: error.to_string(), hint: error.hint() }
+}
+
+fn load_spec(model: &Model, plan: &Plan, wishes: &Wishes) -> LoadSpec {
+    LoadSpec {
+        path: model.blob_path.clone(),
+        ctx_per_answer: plan.ctx_per_answer,
+        kv_cells: plan.kv_cells,
+        parallel: plan.parallel,
+        batch_tokens: wishes.batch_tokens.unwrap_or(plan.batch_tokens),
+        ubatch_tokens: plan.ubatch_tokens,
+        threads: plan.threads,
+        threads_batch: plan.threads_batch,
+        flash_attention: plan.flash_attention,
+        kv_type_k: kv_type(plan.kv_type_k),
+        kv_type_v: kv_type(plan.kv_type_v),
+        gpu_layers: plan.gpu_layers,
+        devices: Vec::new(),
+        tensor_split: Vec::new(),
+        mmap: wishes.mmap.unwrap_or(plan.mmap),
+        mlock: wishes.mlock.unwrap_or(plan.mlock),
+        repack: plan.repack,
+        check_tensors: plan.check_tensors,
+        warmup: plan.warmup,
+    }
+}
+
+const fn kv_type(kind: firepot_plan::KvType) -> KvType {
+    match kind {
+        firepot_plan::KvType::F16 => KvType::F16,
+        firepot_plan::KvType::Q8_0 => KvType::Q8_0,
+        firepot_plan::KvType::Q4_0 => KvType::Q4_0,
+    }
+}

@@ -1,0 +1,258 @@
+//! The pool over scripted runners: what tasks, links and guards do. Decisions are tested in `state_tests`.
+
+use std::{sync::Arc, time::Duration};
+
+use firepot_chat::{ErrorKind, GenerateEvent, GenerateRequest, Prompt};
+use firepot_store::Model;
+use futures_util::StreamExt as _;
+
+use super::{Generation, Lease, PhaseView, Pool, PoolError, PoolParts, Wishes};
+use crate::{
+    limits,
+    metrics::Metrics,
+    settings::{KeepAlive, Times},
+    testing::{BudgetPlanner, LoadScript, Script, ScriptLauncher, TestHome, eventually},
+};
+
+struct TestPool {
+    pool: Pool,
+    script: Arc<Script>,
+    planner: Arc<BudgetPlanner>,
+    home: TestHome,
+    model: Arc<Model>,
+}
+
+impl TestPool {
+    fn new() -> Self {
+        Self::with(Times::default(), 8)
+    }
+
+    fn with(times: Times, max_in_flight: usize) -> Self {
+        let launcher = ScriptLauncher::default();
+        let planner = Arc::new(BudgetPlanner::default());
+        let home = TestHome::new();
+        let parts = PoolParts {
+            planner: planner.clone(),
+            launcher: Arc::new(launcher.clone()),
+            metrics: Metrics::default(),
+            times,
+            keep_alive: KeepAlive::Forever,
+            max_in_flight,
+        };
+        let model = home.add("tiny", "");
+        Self { pool: Pool::new(parts), script: launcher.script, planner, home, model }
+    }
+
+    async fn acquire(&self) -> Result<Lease, PoolError> {
+        self.pool.acquire(Arc::clone(&self.model), Wishes::default(), None, 1).await
+    }
+
+    async fn generate(&self, text: &str) -> Generation {
+        let lease = Arc::new(self.acquire().await.unwrap());
+        lease.generate(GenerateRequest::new(Prompt::Text(text.into()))).unwrap()
+    }
+
+    async fn answers(&self) {
+        let events: Vec<_> = self.generate("hello").await.collect().await;
+        assert!(matches!(events.last(), Some(GenerateEvent::Finished { .. })), "{events:?}");
+    }
+}
+
+async fn failure(generation: Generation) -> (usize, ErrorKind, String) {
+    let mut events: Vec<_> = generation.collect().await;
+    let Some(GenerateEvent::Failed(error)) = events.pop() else { panic!("{events:?}") };
+    (events.len(), error.kind, error.message)
+}
+
+#[tokio::test]
+async fn an_answer_has_a_prompt_deltas_and_one_end() {
+    let test = TestPool::new();
+    let events: Vec<_> = test.generate("hello").await.collect().await;
+    assert!(matches!(
+        events.as_slice(),
+        [
+            GenerateEvent::Prompt(_),
+            GenerateEvent::Delta(_),
+            GenerateEvent::Delta(_),
+            GenerateEvent::Finished { .. }
+        ]
+    ));
+    assert_eq!(test.pool.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn requests_that_come_at_once_share_one_runner() {
+    let test = TestPool::new();
+    tokio::join!(test.answers(), test.answers(), test.answers());
+    assert_eq!(test.script.launches(), 1);
+}
+
+#[tokio::test]
+async fn dropping_a_generation_cancels_it_and_frees_its_place() {
+    let test = TestPool::new();
+    let mut generation = test.generate("long").await;
+    generation.next().await.unwrap();
+    assert_eq!(test.pool.in_flight(), 1);
+    let id = generation.id;
+    drop(generation);
+    assert_eq!(test.pool.in_flight(), 0);
+    eventually("the cancel", || test.script.cancelled.lock().unwrap().contains(&id)).await;
+    test.answers().await;
+}
+
+#[tokio::test]
+async fn one_answer_more_than_there_are_places_is_refused_at_once() {
+    let test = TestPool::with(Times::default(), 2);
+    let held = [test.generate("hold").await, test.generate("hold").await];
+    assert_eq!(test.acquire().await.unwrap_err(), PoolError::Busy { limit: 2 });
+    drop(held);
+    test.answers().await;
+}
+
+#[tokio::test]
+async fn a_dead_runner_ends_its_answers_with_what_was_emitted_and_is_replaced() {
+    let test = TestPool::new();
+    let held = test.generate("hold").await;
+    let (events, kind, message) = failure(test.generate("die").await).await;
+    assert_eq!((events, kind), (3, ErrorKind::RunnerLost));
+    assert_eq!(message, "the runner of tiny:latest was lost after 2 tokens: it ended");
+    assert_eq!(failure(held).await.1, ErrorKind::RunnerLost);
+    test.answers().await;
+    assert_eq!(test.script.launches(), 2);
+}
+
+#[tokio::test]
+async fn a_dead_runner_is_replaced_before_anybody_asks() {
+    let test = TestPool::new();
+    test.answers().await;
+    test.script.kill();
+    eventually("a restart", || test.script.launches() == 2).await;
+    let ready = || matches!(test.pool.view(&test.model.name).unwrap().phase, PhaseView::Ready { .. });
+    eventually("the load", ready).await;
+}
+
+#[tokio::test]
+async fn a_runner_killed_while_it_loads_is_started_again_for_those_who_wait() {
+    let test = TestPool::new();
+    test.script.set_load(LoadScript::Takes);
+    let kill = async {
+        let loading = || matches!(test.pool.view(&test.model.name), Some(slot) if slot.word() == "loading");
+        eventually("the load", loading).await;
+        test.script.set_load(LoadScript::Works);
+        test.script.kill();
+    };
+    let (lease, ()) = tokio::join!(test.acquire(), kill);
+    lease.unwrap();
+}
+
+#[tokio::test]
+async fn a_runner_that_dies_at_every_start_is_given_up_with_a_reason() {
+    let times = Times { first_restart_pause: Duration::from_millis(1), ..Times::default() };
+    let test = TestPool::with(times, 8);
+    test.script.set_load(LoadScript::Dies);
+    let error = test.acquire().await.unwrap_err();
+    let expected = "the runner of tiny:latest ended 5 times in a row; the last time it ended";
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(test.script.launches(), limits::MAX_STARTS as usize);
+    test.script.set_load(LoadScript::Works);
+    test.answers().await;
+}
+
+#[tokio::test]
+async fn a_runner_of_another_version_is_not_used() {
+    let test = TestPool::new();
+    test.script.set_load(LoadScript::Foreign);
+    let error = test.acquire().await.unwrap_err();
+    assert!(error.to_string().ends_with("it speaks version 999 of the link, the server 1"), "{error}");
+    assert_eq!(test.script.launches(), 1);
+}
+
+#[tokio::test]
+async fn a_silent_runner_is_killed_and_replaced() {
+    let times = Times { max_silence: Duration::from_secs(1), ..Times::default() };
+    let test = TestPool::with(times, 8);
+    let generation = test.generate("hold").await;
+    *test.script.mute.lock().unwrap() = true;
+    let (_, kind, message) = failure(generation).await;
+    assert_eq!(kind, ErrorKind::RunnerLost);
+    assert!(message.contains("it hung and was killed: it sent no sign of life for"), "{message}");
+    *test.script.mute.lock().unwrap() = false;
+    test.answers().await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_loses_its_answer_and_no_other() {
+    let test = TestPool::new();
+    let flood = test.generate("flood").await;
+    test.answers().await;
+    let (events, kind, message) = failure(flood).await;
+    assert_eq!((events, kind), (limits::MAX_WAITING_EVENTS, ErrorKind::QueueFull));
+    assert!(message.contains("read too slowly"), "{message}");
+    eventually("the cancel", || test.script.cancelled.lock().unwrap().len() == 1).await;
+}
+
+#[tokio::test]
+async fn unloading_is_over_when_the_runner_is_gone() {
+    let test = TestPool::new();
+    test.answers().await;
+    test.pool.unload(&test.model.name).await;
+    assert_eq!(test.pool.overview(), []);
+    test.answers().await;
+    assert_eq!(test.script.launches(), 2);
+}
+
+#[tokio::test]
+async fn a_model_is_unloaded_when_its_keep_alive_is_over() {
+    let test = TestPool::new();
+    let keep = Some(KeepAlive::For(Duration::from_millis(20)));
+    drop(test.pool.acquire(Arc::clone(&test.model), Wishes::default(), keep, 1).await.unwrap());
+    eventually("the unload", || test.pool.overview().is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_idle_model_makes_room_for_another() {
+    let test = TestPool::new();
+    *test.planner.budget_bytes.lock().unwrap() = 100;
+    test.answers().await;
+    let other = test.home.add("other", "");
+    let lease = test.pool.acquire(Arc::clone(&other), Wishes::default(), None, 1).await.unwrap();
+    let names: Vec<_> = test.pool.overview().iter().map(|slot| slot.model.name.to_string()).collect();
+    assert_eq!(names, ["other:latest"]);
+    let refused = test.acquire().await.unwrap_err();
+    assert_eq!(refused, PoolError::NoRoom { model: "tiny:latest".into() });
+    drop(lease);
+    test.answers().await;
+}
+
+#[tokio::test]
+async fn a_context_beyond_the_models_is_refused_without_touching_the_loaded_one() {
+    let test = TestPool::new();
+    test.answers().await;
+    let wishes = Wishes { ctx: Some(5000), ..Wishes::default() };
+    let error = test.pool.acquire(Arc::clone(&test.model), wishes, None, 1).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "a context of 5000 tokens is longer than the 4096 that tiny:latest was trained with"
+    );
+    assert_eq!(test.script.launches(), 1);
+}
+
+#[tokio::test]
+async fn a_shutdown_cuts_what_does_not_end_and_refuses_what_comes() {
+    let times = Times { shutdown_grace: Duration::from_millis(20), ..Times::default() };
+    let test = TestPool::with(times, 8);
+    let generation = test.generate("long").await;
+    test.pool.shutdown().await;
+    let (_, kind, message) = failure(generation).await;
+    assert_eq!(kind, ErrorKind::ShuttingDown, "{message}");
+    assert_eq!(test.acquire().await.unwrap_err(), PoolError::ShuttingDown);
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_an_answer_that_ends_in_time_end() {
+    let times = Times { shutdown_grace: Duration::from_secs(30), ..Times::default() };
+    let test = TestPool::with(times, 8);
+    let generation = test.generate("hello").await;
+    let (events, ()) = tokio::join!(generation.collect::<Vec<_>>(), test.pool.shutdown());
+    assert!(matches!(events.last(), Some(GenerateEvent::Finished { .. })), "{events:?}");
+}

@@ -1,0 +1,531 @@
+//! What the tests of several modules need: a runner that follows a script, a planner with a budget, a home with models.
+//!
+//! The scripted runner is a thread that speaks the real link. What it answers is decided by the last thing it is asked:
+//! see [`Talk`].
+
+use std::{
+    collections::HashMap,
+    io::{self, Read as _, Write as _},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    path::Path,
+    sync::{Arc, Mutex, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    http::{Request, Response, StatusCode},
+};
+use firepot_chat::{
+    Delta, ErrorKind, FinishReason, GenerateError, GenerateEvent, GenerateRequest, Logprob, Part, Prompt,
+    PromptReport, Timings, TokenLogprob, ToolCall, Usage,
+};
+use firepot_engine::{DecoderInfo, DeviceMemory, KvType, LoadSpec, PrefixCut};
+use firepot_gguf::testing::Builder;
+use firepot_link::{
+    FrameReader, GenerationId, Heartbeat, LoadFailure, LoadFailureKind, Loaded, PROTOCOL, RunnerStats, ToRunner,
+    ToServer, encode,
+};
+use firepot_store::{Access, Home, Model, ModelName};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+
+use crate::{
+    app::App,
+    pool::{Launched, Launcher, PlanFailure, Planned, Planner, Wishes},
+    routes::router,
+    settings::{RunnerCommand, ServerSettings},
+};
+
+/// Bound of every wait; far beyond what a healthy test needs on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Waits until something holds.
+pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(Instant::now() < end, "waited too long for: {what}");
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+/// Plans within a budget; each model takes 100 bytes of it.
+#[derive(Debug)]
+pub struct BudgetPlanner {
+    pub budget_bytes: Mutex<u64>,
+}
+
+impl Default for BudgetPlanner {
+    fn default() -> Self {
+        Self { budget_bytes: Mutex::new(1000) }
+    }
+}
+
+impl Planner for BudgetPlanner {
+    fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure> {
+        let used: u64 = others.iter().map(|plan| plan.memory_bytes).sum();
+        if used + 100 > *self.budget_bytes.lock().unwrap() {
+            let (kind, message) = (LoadFailureKind::OutOfMemory, "memory does not suffice".to_owned());
+            return Err(PlanFailure { kind, message, hint: None });
+        }
+        let reasons = vec![format!("{} takes 100 bytes", model.name)];
+        let spec = spec(model.blob_path.as_path(), wishes);
+        Ok(Planned { spec, memory_bytes: 100, gpu_bytes: 0, mapped_bytes: 0, reasons })
+    }
+
+    fn machine(&self) -> Value {
+        json!({ "cpu": { "cores": 2 } })
+    }
+}
+
+/// Load parameters by these wishes.
+pub fn spec(path: &Path, wishes: &Wishes) -> LoadSpec {
+    LoadSpec {
+        path: path.to_owned(),
+        ctx_per_answer: wishes.ctx.unwrap_or(1024),
+        kv_cells: 4096,
+        parallel: wishes.parallel.unwrap_or(4),
+        batch_tokens: wishes.batch_tokens.unwrap_or(512),
+        ubatch_tokens: 512,
+        threads: wishes.threads.unwrap_or(2),
+        threads_batch: 2,
+        flash_attention: true,
+        kv_type_k: KvType::F16,
+        kv_type_v: KvType::F16,
+        gpu_layers: wishes.gpu_layers.map_or(0, |layers| layers as i32),
+        devices: Vec::new(),
+        tensor_split: Vec::new(),
+        mmap: true,
+        mlock: false,
+        repack: false,
+        check_tensors: false,
+        warmup: false,
+    }
+}
+
+/// What the runner's decoder says of itself.
+pub fn loaded(spec: &LoadSpec) -> Loaded {
+    let memory = DeviceMemory { device: "CPU".into(), weights_bytes: 60, kv_bytes: 30, compute_bytes: 10 };
+    let info = DecoderInfo {
+        architecture: "llama".into(),
+        description: "scripted".into(),
+        vocab_size: 3,
+        ctx_train: 4096,
+        ctx_per_answer: spec.ctx_per_answer,
+        kv_cells: spec.kv_cells,
+        max_sequences: 8,
+        parallel: spec.parallel,
+        batch_tokens: spec.batch_tokens,
+        chat_template: None,
+        bos_text: String::new(),
+        eos_text: String::new(),
+        prefix_cut: PrefixCut::Anywhere,
+        memory: vec![memory],
+        build: "scripted".into(),
+    };
+    Loaded { info, load_us: 1500 }
+}
+
+/// How runners load.
+#[derive(Clone, Debug, Default)]
+pub enum LoadScript {
+    /// At once.
+    #[default]
+    Works,
+    /// Not, with this message.
+    Fails(LoadFailureKind),
+    /// The runner dies.
+    Dies,
+    /// It takes until the script changes.
+    Takes,
+    /// It greets with another protocol.
+    Foreign,
+}
+
+/// What is observed of, and told to, all scripted runners.
+#[derive(Debug, Default)]
+pub struct Script {
+    pub load: Mutex<LoadScript>,
+    /// Runners send no heartbeat.
+    pub mute: Mutex<bool>,
+    pub specs: Mutex<Vec<LoadSpec>>,
+    pub requests: Mutex<Vec<GenerateRequest>>,
+    pub cancelled: Mutex<Vec<GenerationId>>,
+    links: Mutex<Vec<UnixStream>>,
+}
+
+impl Script {
+    /// How many runners were started.
+    pub fn launches(&self) -> usize {
+        self.links.lock().unwrap().len()
+    }
+
+    /// Kills the runner that was started last.
+    pub fn kill(&self) {
+        self.links.lock().unwrap().last().unwrap().shutdown(Shutdown::Both).unwrap();
+    }
+
+    pub fn set_load(&self, load: LoadScript) {
+        *self.load.lock().unwrap() = load;
+    }
+}
+
+/// Starts scripted runners.
+#[derive(Clone, Debug, Default)]
+pub struct ScriptLauncher {
+    pub script: Arc<Script>,
+}
+
+impl Launcher for ScriptLauncher {
+    fn launch(&self, _model: &ModelName) -> io::Result<Launched> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let script = Arc::clone(&self.script);
+        script.links.lock().unwrap().push(theirs.try_clone()?);
+        thread::spawn(move || ScriptedRunner::new(script, theirs).run());
+        Ok(Launched { link: ours, process: None })
+    }
+}
+
+/// What a runner does when it is asked. `Hello` is any other text.
+#[derive(Clone, Debug, PartialEq)]
+enum Talk {
+    /// "Hello", " world", end.
+    Hello,
+    /// `long`: goes on until it is cancelled.
+    Long,
+    /// `flood`: sends as fast as it can.
+    Flood,
+    /// `hold`: the prompt, and nothing more.
+    Hold,
+    /// `silent`: not even the prompt.
+    Silent,
+    /// `die`: two tokens, then the runner dies.
+    Die,
+    /// `overflow`: refused.
+    Overflow,
+    /// `break`: one token, then the decoder fails.
+    Break,
+    /// `think`: thinks first.
+    Think,
+    /// `tool`: calls a tool.
+    Tool,
+}
+
+impl Talk {
+    fn of(request: &GenerateRequest) -> Self {
+        let text = match &request.prompt {
+            Prompt::Chat { messages, .. } => messages.last().map_or("", |message| message.content.as_str()),
+            Prompt::Text(text) => text,
+            Prompt::Tokens(_) => "",
+        };
+        match text {
+            "long" => Self::Long,
+            "flood" => Self::Flood,
+            "hold" => Self::Hold,
+            "silent" => Self::Silent,
+            "die" => Self::Die,
+            "overflow" => Self::Overflow,
+            "break" => Self::Break,
+            "think" => Self::Think,
+            "tool" => Self::Tool,
+            _ => Self::Hello,
+        }
+    }
+}
+
+struct ScriptedRunner {
+    script: Arc<Script>,
+    link: UnixStream,
+    messages: mpsc::Receiver<ToRunner>,
+    /// Endless answers with their next position.
+    long: HashMap<GenerationId, u32>,
+    stats: RunnerStats,
+}
+
+/// The link is closed, or the script says to die.
+struct Over;
+
+impl From<io::Error> for Over {
+    fn from(_: io::Error) -> Self {
+        Self
+    }
+}
+
+impl ScriptedRunner {
+    fn new(script: Arc<Script>, link: UnixStream) -> Self {
+        let (sender, messages) = mpsc::sync_channel(1024);
+        let mut reading = link.try_clone().unwrap();
+        thread::spawn(move || {
+            let (mut frames, mut buffer) = (FrameReader::new(), vec![0; 4096]);
+            while let Ok(bytes @ 1..) = reading.read(&mut buffer) {
+                frames.push(&buffer[..bytes]);
+                while let Some(message) = frames.next().unwrap() {
+                    let _ = sender.send(message);
+                }
+            }
+        });
+        Self { script, link, messages, long: HashMap::new(), stats: RunnerStats::default() }
+    }
+
+    fn run(mut self) {
+        while self.step().is_ok() {}
+        let _ = self.link.shutdown(Shutdown::Both);
+    }
+
+    fn step(&mut self) -> Result<(), Over> {
+        match self.messages.recv_timeout(PAUSE) {
+            Ok(message) => self.handle(message)?,
+            Err(mpsc::RecvTimeoutError::Timeout) => {}
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Over),
+        }
+        let long: Vec<_> = self.long.keys().copied().collect();
+        for id in long {
+            self.word(id, "word ")?;
+        }
+        if !*self.script.mute.lock().unwrap() {
+            self.stats.rss_bytes = 4096;
+            self.stats.running = self.long.len() as u32;
+            self.send(&ToServer::Heartbeat(Heartbeat { stats: self.stats, ..Heartbeat::default() }))?;
+        }
+        Ok(())
+    }
+
+    fn handle(&mut self, message: ToRunner) -> Result<(), Over> {
+        match message {
+            ToRunner::Hello { protocol } => {
+                assert_eq!(protocol, PROTOCOL);
+                let foreign = matches!(*self.script.load.lock().unwrap(), LoadScript::Foreign);
+                let protocol = if foreign { 999 } else { PROTOCOL };
+                self.send(&ToServer::Hello { protocol, build: "scripted".into() })
+            }
+            ToRunner::Load(spec) => self.load(spec),
+            ToRunner::Generate { id, request, resume } => {
+                assert_eq!(resume, None);
+                let talk = Talk::of(&request);
+                self.script.requests.lock().unwrap().push(*request.clone());
+                self.talk(id, &request, &talk)
+            }
+            ToRunner::Cancel { id } => {
+                self.script.cancelled.lock().unwrap().push(id);
+                self.long.remove(&id);
+                self.finish(id, FinishReason::Cancelled, 1)
+            }
+            ToRunner::Shutdown => Err(Over),
+        }
+    }
+
+    fn load(&mut self, spec: LoadSpec) -> Result<(), Over> {
+        self.script.specs.lock().unwrap().push(spec.clone());
+        self.send(&ToServer::LoadProgress { permille: 500 })?;
+        loop {
+            let load = self.script.load.lock().unwrap().clone();
+            match load {
+                LoadScript::Works | LoadScript::Foreign => {
+                    return self.send(&ToServer::Loaded(Box::new(loaded(&spec))));
+                }
+                LoadScript::Fails(kind) => {
+                    let (message, hint) = ("tensor 'x' is cut off".to_owned(), Some("get the file again".to_owned()));
+                    self.send(&ToServer::LoadFailed(LoadFailure { kind, message, hint }))?;
+                    return Err(Over);
+                }
+                LoadScript::Dies => return Err(Over),
+                LoadScript::Takes => match self.messages.recv_timeout(PAUSE) {
+                    Err(mpsc::RecvTimeoutError::Timeout) => {
+                        self.send(&ToServer::LoadProgress { permille: 750 })?;
+                    }
+                    _ => return Err(Over),
+                },
+            }
+        }
+    }
+
+    fn talk(&mut self, id: GenerationId, request: &GenerateRequest, talk: &Talk) -> Result<(), Over> {
+        if *talk == Talk::Silent {
+            return Ok(());
+        }
+        if *talk == Talk::Overflow {
+            let message = "the prompt has 5000 tokens, the context 1024";
+            let error = GenerateError::new(ErrorKind::ContextOverflow, message);
+            return self.event(id, GenerateEvent::Failed(error));
+        }
+        self.prompt(id, request)?;
+        match talk {
+            Talk::Long => {
+                self.long.insert(id, 0);
+                Ok(())
+            }
+            Talk::Flood => (0..100_000).try_for_each(|position| self.delta(id, position, content("x"), None)),
+            Talk::Die => {
+                self.delta(id, 0, content("one "), None)?;
+                self.delta(id, 1, content("two "), None)?;
+                Err(Over)
+            }
+            Talk::Break => {
+                self.delta(id, 0, content("one "), None)?;
+                let error = GenerateError::new(ErrorKind::Decode, "decode failed with code -3");
+                self.event(id, GenerateEvent::Failed(error))
+            }
+            Talk::Think => {
+                self.delta(id, 0, vec![Part::Thinking("hm".into())], None)?;
+                self.delta(id, 1, content("yes"), None)?;
+                self.finish(id, FinishReason::Stop, 2)
+            }
+            Talk::Tool => {
+                let call = ToolCall { id: "call_1".into(), name: "look".into(), arguments: json!({"at": "sky"}) };
+                self.delta(id, 0, vec![Part::ToolCall(call)], None)?;
+                self.finish(id, FinishReason::ToolCalls, 1)
+            }
+            Talk::Hello => {
+                self.delta(id, 0, content("Hello"), request.logprobs)?;
+                self.delta(id, 1, content(" world"), request.logprobs)?;
+                self.finish(id, FinishReason::Stop, 2)
+            }
+            Talk::Hold | Talk::Silent | Talk::Overflow => Ok(()),
+        }
+    }
+
+    fn prompt(&mut self, id: GenerationId, request: &GenerateRequest) -> Result<(), Over> {
+        let (dropped, tools_ignored) = match &request.prompt {
+            Prompt::Chat { messages, tools, .. } => (messages.len().saturating_sub(3), !tools.is_empty()),
+            _ => (0, false),
+        };
+        let report = PromptReport {
+            ids: vec![7, 8, 9],
+            seed: request.sampling.seed.unwrap_or(42),
+            dropped_messages: dropped as u32,
+            tools_ignored,
+            starts_thinking: false,
+            max_tokens: 100,
+        };
+        self.event(id, GenerateEvent::Prompt(report))
+    }
+
+    fn word(&mut self, id: GenerationId, word: &str) -> Result<(), Over> {
+        let Some(position) = self.long.get_mut(&id) else { return Ok(()) };
+        *position += 1;
+        let position = *position - 1;
+        self.delta(id, position, content(word), None)
+    }
+
+    fn delta(&mut self, id: GenerationId, position: u32, parts: Vec<Part>, top: Option<u8>) -> Result<(), Over> {
+        let chosen = Logprob { id: 1, bytes: b"Hello".to_vec(), logprob: -0.5 };
+        let rivals = vec![chosen.clone(); top.unwrap_or(0).into()];
+        let logprobs = top.map(|_| TokenLogprob { chosen, top: rivals }).into_iter().collect();
+        self.event(id, GenerateEvent::Delta(Delta { position, ids: vec![1], parts, logprobs }))
+    }
+
+    fn finish(&mut self, id: GenerationId, reason: FinishReason, completion_tokens: u32) -> Result<(), Over> {
+        let usage = Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens, thinking_tokens: 0 };
+        let timings = Timings { queued_us: 10, prefill_us: 200, decode_us: 3000 };
+        self.event(id, GenerateEvent::Finished { reason, usage, timings })
+    }
+
+    fn event(&mut self, id: GenerationId, event: GenerateEvent) -> Result<(), Over> {
+        self.send(&ToServer::Event { id, event })
+    }
+
+    fn send(&mut self, message: &ToServer) -> Result<(), Over> {
+        Ok(self.link.write_all(&encode(message).unwrap())?)
+    }
+}
+
+fn content(text: &str) -> Vec<Part> {
+    vec![Part::Content(text.into())]
+}
+
+/// A home in a directory of its own.
+pub struct TestHome {
+    pub dir: TempDir,
+    pub home: Home,
+}
+
+impl TestHome {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(&dir.path().join("home"), Access::ReadWrite).unwrap();
+        Self { dir, home }
+    }
+
+    /// Imports a model file with a chat template.
+    pub fn add(&self, name: &str, template: &str) -> Arc<Model> {
+        let path = self.dir.path().join("file.gguf");
+        let bytes = Builder::llama().text("tokenizer.chat_template", template).text("name", name).build();
+        std::fs::File::create(&path).unwrap().write_all(&bytes).unwrap();
+        let name: ModelName = name.parse().unwrap();
+        self.home.models().import(&path, &name, &mut |_| {}).unwrap();
+        Arc::new(self.home.models().find(&name).unwrap())
+    }
+}
+
+/// The routes over scripted runners, with a model `tiny`.
+pub struct TestApp {
+    pub home: TestHome,
+    pub app: Arc<App>,
+    pub router: Router,
+    pub script: Arc<Script>,
+    pub planner: Arc<BudgetPlanner>,
+}
+
+pub fn settings(dir: &Path) -> ServerSettings {
+    let runner = RunnerCommand { program: "/bin/false".into(), args: Vec::new() };
+    ServerSettings::new("127.0.0.1:0".parse().unwrap(), runner, dir.to_owned())
+}
+
+impl TestApp {
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    pub fn with(change: impl FnOnce(&mut ServerSettings)) -> Self {
+        let home = TestHome::new();
+        home.add("tiny", "{{ tools }} plain");
+        let mut settings = settings(home.dir.path());
+        change(&mut settings);
+        let planner = Arc::new(BudgetPlanner::default());
+        let launcher = ScriptLauncher::default();
+        let script = Arc::clone(&launcher.script);
+        let app = App::new(settings, home.home.clone(), planner.clone(), Arc::new(launcher));
+        let app = Arc::new(app);
+        Self { home, router: router(Arc::clone(&app)), app, script, planner }
+    }
+
+    pub async fn send(&self, request: Request<Body>) -> Response<Body> {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        read(self.send(Request::get(path).body(Body::empty()).unwrap()).await).await
+    }
+
+    pub async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        read(self.post_raw(path, body).await).await
+    }
+
+    pub async fn post_raw(&self, path: &str, body: Value) -> Response<Body> {
+        self.send(Request::post(path).body(body.to_string().into()).unwrap()).await
+    }
+}
+
+/// Status and body, as JSON or as text.
+pub async fn read(response: Response<Body>) -> (StatusCode, Value) {
+    let status = response.status();
+    let text = text(response).await;
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+/// The body's text.
+pub async fn text(response: Response<Body>) -> String {
+    let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+/// A chat request of one question.
+pub fn ask(question: &str, stream: bool) -> Value {
+    json!({ "model": "tiny", "messages": [{ "role": "user", "content": question }], "stream": stream })
+}
