@@ -7,7 +7,7 @@ import pytest
 
 from conftest import MODEL
 
-QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one word."}]
+QUESTION = [{"role": "user", "content": "Name the capital of France."}]
 GREEDY = {"temperature": 0, "num_predict": 24}
 
 

@@ -17,7 +17,7 @@ fn stdout(output: &std::process::Output) -> String {
 #[test]
 fn run_answers_without_a_server_and_leaves_none_behind() {
     let home = home_with_model();
-    let question = "What is the capital of France?";
+    let question = "Name the capital of France.";
     let args = ["run", MODEL, question, "--temperature", "0", "--max-tokens", "16"];
     assert!(stdout(&run_in(home.path(), &args)).contains("Paris"));
     assert!(!home.path().join("run/server.json").exists());
@@ -35,7 +35,7 @@ fn run_reads_the_question_from_standard_input() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(b"What is the capital of France?").unwrap();
+    child.stdin.take().unwrap().write_all(b"Name the capital of France.").unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(stdout(&output).contains("Paris"));
     assert!(String::from_utf8_lossy(&output.stderr).contains("tokens/s"));
@@ -44,7 +44,7 @@ fn run_reads_the_question_from_standard_input() {
 #[tokio::test]
 async fn run_uses_the_server_that_is_there() {
     let stack = Stack::start().await;
-    let args = ["run", MODEL, "What is the capital of France?", "--temperature", "0", "--max-tokens", "16"];
+    let args = ["run", MODEL, "Name the capital of France.", "--temperature", "0", "--max-tokens", "16"];
     assert!(stdout(&run_in(stack.home.path(), &args)).contains("Paris"));
     assert_eq!(stack.runners().len(), 1, "the model was loaded by the running server");
 }
@@ -90,7 +90,8 @@ fn list_and_show_tell_what_the_model_is() {
     let home = home_with_model();
     let list = stdout(&run_in(home.path(), &["list"]));
     assert!(list.contains(MODEL) && list.contains("98.4 MB") && list.contains("Q4_1"), "{list}");
-    let show: Value = serde_json::from_str(&stdout(&run_in(home.path(), &["show", MODEL, "--json"]))).unwrap();
+    let show: Value =
+        serde_json::from_str(&stdout(&run_in(home.path(), &["show", MODEL, "--json"]))).unwrap();
     assert_eq!(show["model_info"]["general.architecture"], "llama");
     let text = stdout(&run_in(home.path(), &["show", MODEL]));
     assert!(text.contains("Q4_1") && text.contains("8192"), "{text}");

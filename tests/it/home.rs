@@ -40,7 +40,10 @@ fn a_home_that_cannot_be_written_is_reported_by_path() {
             .unwrap();
         let stderr = String::from_utf8_lossy(&serve.stderr);
         assert_eq!(serve.status.code(), Some(6), "{stderr}");
-        assert!(stderr.contains(home.to_str().unwrap()) || stderr.contains(file.to_str().unwrap()), "{stderr}");
+        assert!(
+            stderr.contains(home.to_str().unwrap()) || stderr.contains(file.to_str().unwrap()),
+            "{stderr}"
+        );
     }
 }
 

@@ -52,7 +52,11 @@ async fn the_first_turn_of_open_webui_is_answered() {
     }
     let answer = answer.unwrap();
     assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()["x-firepot-tools-ignored"], "true", "SmolLM2's template has no place for tools");
+    assert_eq!(
+        answer.headers()["x-firepot-tools-ignored"],
+        "true",
+        "SmolLM2's template has no place for tools"
+    );
     let text = answer.text().await.unwrap();
     let last: Value = serde_json::from_str(text.lines().last().unwrap()).unwrap();
     assert_eq!(last["done"], true);
@@ -71,7 +75,9 @@ async fn the_page_load_of_open_webui_finds_what_it_parses() {
     let expires = ps["models"][0]["expires_at"].as_str().unwrap();
     assert!(expires.len() >= 20 && expires.contains('T'), "{expires}");
     // Its eject button.
-    let (status, body) = stack.post("/api/generate", json!({"model": MODEL, "keep_alive": 0, "prompt": "", "stream": false})).await;
+    let (status, body) = stack
+        .post("/api/generate", json!({"model": MODEL, "keep_alive": 0, "prompt": "", "stream": false}))
+        .await;
     assert_eq!((status, &body["done_reason"]), (200, &json!("unload")));
     assert_eq!(stack.get("/api/ps").await.1["models"], json!([]));
 }

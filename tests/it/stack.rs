@@ -29,7 +29,8 @@ pub fn firepot() -> PathBuf {
 
 /// The real small model.
 pub fn model_file() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-model/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/test-model/SmolLM2-135M-Instruct.Q4_1.gguf");
     assert!(path.is_file(), "the test model is missing; run: make test-model");
     path.canonicalize().unwrap()
 }
@@ -225,7 +226,8 @@ pub fn alive(pid: u32) -> bool {
 
 fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
-    let of_thread = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+    let of_thread =
+        |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children")).unwrap_or_default();
     let texts: Vec<String> = threads.flatten().map(of_thread).collect();
     texts.iter().flat_map(|text| text.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
 }

@@ -5,8 +5,8 @@ use std::{fs::File, path::PathBuf};
 use firepot_engine::{KvType, LoadSpec};
 use firepot_gguf::{Gguf, ModelMeta};
 use firepot_link::LoadFailureKind;
-use firepot_machine::{Environment, Machine, Reading};
-use firepot_plan::{Plan, PlanError, Want, plan};
+use firepot_machine::{Environment, Machine};
+use firepot_plan::{GpuUse, Plan, PlanError, Taken, Want, plan};
 use firepot_server::pool::{PlanFailure, Planned, Planner, Wishes};
 use firepot_store::Model;
 use serde_json::Value;
@@ -18,8 +18,8 @@ pub struct LocalPlanner {
     pub home: PathBuf,
     /// What the environment says of the platform.
     pub environment: Environment,
-    /// A GPU may be used: this build has a backend for one, and the user does not forbid it.
-    pub gpu_usable: bool,
+    /// Whether this build can use a GPU.
+    pub gpu: GpuUse,
 }
 
 impl LocalPlanner {
@@ -33,46 +33,36 @@ impl LocalPlanner {
         wishes: &Wishes,
         others: &[Planned],
     ) -> Result<Plan, PlanFailure> {
-        let meta = read_meta(model)?;
-        let mut machine = self.probe();
-        // The system counts mapped files of other runners as free memory.
-        let mapped: u64 = others.iter().map(|other| other.mapped_bytes).sum();
-        if let Reading::Known(bytes) = &mut machine.memory.effective_available_bytes {
-            *bytes = bytes.saturating_sub(mapped);
-        }
-        plan(&meta, &machine, &self.want(wishes)).map_err(|error| refuse(&error))
+        let want = Want {
+            ctx: wishes.ctx,
+            parallel: wishes.parallel,
+            threads: wishes.threads,
+            batch_tokens: wishes.batch_tokens,
+            gpu_layers: wishes.gpu_layers,
+            mmap: wishes.mmap,
+            mlock: wishes.mlock,
+            gpu: self.gpu,
+            // The system counts mapped files of other runners as free memory.
+            taken: Taken { host_bytes: others.iter().map(|other| other.mapped_bytes).sum(), gpu_bytes: 0 },
+        };
+        plan(&read_meta(model)?, &self.probe(), &want).map_err(|error| refuse(&error))
     }
 
     /// What this machine is now.
     pub fn probe(&self) -> Machine {
         Machine::probe(&self.home, &self.environment)
     }
-
-    fn want(&self, wishes: &Wishes) -> Want {
-        Want {
-            ctx: wishes.ctx,
-            parallel: wishes.parallel,
-            threads: wishes.threads,
-            gpu_layers: wishes.gpu_layers.map(|layers| i32::try_from(layers).unwrap_or(i32::MAX)),
-            gpu_usable: self.gpu_usable,
-        }
-    }
 }
 
 impl Planner for LocalPlanner {
     fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure> {
         let plan = self.plan_model(model, wishes, others)?;
-        let spec = load_spec(model, &plan, wishes);
-        let predicted = &plan.predicted;
-        let memory_bytes =
-            predicted.weights_bytes + predicted.kv_bytes + predicted.compute_bytes.unwrap_or(0);
-        let on_gpu = spec.gpu_layers != 0;
         Ok(Planned {
-            memory_bytes,
-            gpu_bytes: if on_gpu { memory_bytes } else { 0 },
-            mapped_bytes: if spec.mmap && !on_gpu { predicted.weights_bytes } else { 0 },
+            memory_bytes: plan.predicted.total_bytes(),
+            gpu_bytes: plan.predicted.gpu_bytes,
+            mapped_bytes: plan.predicted.mapped_bytes,
             reasons: reasons(&plan),
-            spec,
+            spec: load_spec(model, &plan),
         })
     }
 
@@ -102,20 +92,17 @@ fn read_meta(model: &Model) -> Result<ModelMeta, PlanFailure> {
 }
 
 fn refuse(error: &PlanError) -> PlanFailure {
-    let kind = match error {
-        PlanError::DoesNotFit { .. } => LoadFailureKind::OutOfMemory,
-        _ => LoadFailureKind::BadParameters,
-    };
-    PlanFailure { kind, message: error.to_string(), hint: error.hint() }
+    let kind = if error.is_memory() { LoadFailureKind::OutOfMemory } else { LoadFailureKind::BadParameters };
+    PlanFailure { kind, message: error.to_string(), hint: Some(error.hint()) }
 }
 
-fn load_spec(model: &Model, plan: &Plan, wishes: &Wishes) -> LoadSpec {
+fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
     LoadSpec {
         path: model.blob_path.clone(),
         ctx_per_answer: plan.ctx_per_answer,
         kv_cells: plan.kv_cells,
         parallel: plan.parallel,
-        batch_tokens: wishes.batch_tokens.unwrap_or(plan.batch_tokens),
+        batch_tokens: plan.batch_tokens,
         ubatch_tokens: plan.ubatch_tokens,
         threads: plan.threads,
         threads_batch: plan.threads_batch,
@@ -125,8 +112,8 @@ fn load_spec(model: &Model, plan: &Plan, wishes: &Wishes) -> LoadSpec {
         gpu_layers: plan.gpu_layers,
         devices: Vec::new(),
         tensor_split: Vec::new(),
-        mmap: wishes.mmap.unwrap_or(plan.mmap),
-        mlock: wishes.mlock.unwrap_or(plan.mlock),
+        mmap: plan.mmap,
+        mlock: plan.mlock,
         repack: plan.repack,
         check_tensors: plan.check_tensors,
         warmup: plan.warmup,

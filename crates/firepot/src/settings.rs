@@ -6,6 +6,8 @@ use std::{
     path::PathBuf,
 };
 
+use firepot_plan::GpuUse;
+
 use crate::{cli::Cli, gpu, planner::LocalPlanner};
 
 /// Ollama's port, so that its clients find Firepot without being told.
@@ -73,7 +75,8 @@ impl Settings {
             kaggle_kernel_run_type: self.environment.kaggle.clone(),
             colab_release_tag: self.environment.colab.clone(),
         };
-        LocalPlanner { home: self.home.clone(), environment, gpu_usable: gpu::BUILT }
+        let gpu = if gpu::BUILT { GpuUse::Auto } else { GpuUse::NoBackend };
+        LocalPlanner { home: self.home.clone(), environment, gpu }
     }
 }
 

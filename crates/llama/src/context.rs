@@ -67,6 +67,7 @@ impl Context {
 
     /// Keeps threads between calls: llama.cpp otherwise starts and ends them for every graph.
     fn attach_threads(&mut self, decode: u32, prefill: u32) {
+        if std::env::var_os("NOPOOL").is_some() { return; }
         let Some(decode_threads) = Threads::new(decode) else { return };
         let prefill_threads = if prefill == decode { None } else { Threads::new(prefill) };
         let prefill_pool = prefill_threads.as_ref().map_or(decode_threads.0, |threads| threads.0);
@@ -191,7 +192,7 @@ impl Context {
         // SAFETY: `state` is readable for its length, which llama.cpp checks against what it wants to read.
         let read =
             unsafe { llama_state_seq_set_data_ext(context, state.as_ptr(), state.len(), id, STATE_FLAGS) };
-        let complete = read == state.len();
+        let complete = read > 0 && read == state.len();
         if !complete {
             self.remove(sequence, 0, None);
         }

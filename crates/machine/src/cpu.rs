@@ -28,21 +28,21 @@ pub struct Cpu {
 impl Cpu {
     pub(crate) fn probe(tree: &Tree, cgroup: &Cgroup) -> Self {
         let cpuinfo = tree.text("/proc/cpuinfo");
-        let affinity = affinity();
-        Self::from_parts(cpuinfo, affinity, cgroup.quota_millicores(tree))
+        Self::from_parts(cpuinfo, &affinity(), cgroup.quota_millicores(tree))
     }
 
     pub(crate) fn unread(reason: &str) -> Self {
-        Self::from_parts(Err(reason.to_owned()), Err(reason.to_owned()), Reading::absent(reason))
+        Self::from_parts(Err(reason.to_owned()), &Err(reason.to_owned()), Reading::absent(reason))
     }
 
     fn from_parts(
         cpuinfo: Result<String, String>,
-        affinity: Result<HashSet<u32>, String>,
+        affinity: &Result<HashSet<u32>, String>,
         quota_millicores: Reading<u64>,
     ) -> Self {
         let info = cpuinfo.map(|text| CpuInfo::parse(&text));
-        let by_affinity: Reading<u32> = affinity.clone().map(|cores| cores.len() as u32).into();
+        let by_affinity: Reading<u32> =
+            affinity.as_ref().map(|cores| cores.len() as u32).map_err(Clone::clone).into();
         let by_quota = quota_millicores.clone().map(|quota| (quota / 1000).clamp(1, u32::MAX.into()) as u32);
         let physical = |info: &CpuInfo| info.physical_cores(affinity.as_ref().ok());
         Self {
@@ -76,7 +76,7 @@ struct CpuInfo {
 struct Core {
     id: u32,
     socket: Option<u32>,
-    core: Option<u32>,
+    physical: Option<u32>,
 }
 
 impl CpuInfo {
@@ -92,14 +92,14 @@ impl CpuInfo {
         match key {
             "processor" => {
                 if let Ok(id) = value.parse() {
-                    self.cores.push(Core { id, socket: None, core: None });
+                    self.cores.push(Core { id, socket: None, physical: None });
                 }
             }
             "model name" | "Model" | "Hardware" if self.model.is_none() && !value.is_empty() => {
                 self.model = Some(value.to_owned());
             }
             "physical id" => self.set(|core| core.socket = value.parse().ok()),
-            "core id" => self.set(|core| core.core = value.parse().ok()),
+            "core id" => self.set(|core| core.physical = value.parse().ok()),
             "flags" | "Features" if self.features.is_empty() => self.features = features(value),
             _ => {}
         }
@@ -115,7 +115,7 @@ impl CpuInfo {
     fn physical_cores(&self, allowed: Option<&HashSet<u32>>) -> Result<u32, String> {
         let usable =
             self.cores.iter().filter(|core| allowed.is_none_or(|allowed| allowed.contains(&core.id)));
-        let places: Option<HashSet<(u32, u32)>> = usable.map(|core| core.socket.zip(core.core)).collect();
+        let places: Option<HashSet<(u32, u32)>> = usable.map(|core| core.socket.zip(core.physical)).collect();
         match places {
             Some(places) if !places.is_empty() => Ok(places.len() as u32),
             _ => Err("/proc/cpuinfo does not say which logical cores share a physical one".to_owned()),
@@ -172,7 +172,7 @@ mod tests {
         CPU implementer\t: 0x41\nCPU part\t: 0xd40\n\nprocessor\t: 1\nFeatures\t: fp asimd\n";
 
     fn cpu(text: &str, affinity: &[u32], quota: Reading<u64>) -> Cpu {
-        Cpu::from_parts(Ok(text.to_owned()), Ok(affinity.iter().copied().collect()), quota)
+        Cpu::from_parts(Ok(text.to_owned()), &Ok(affinity.iter().copied().collect()), quota)
     }
 
     fn no_quota() -> Reading<u64> {

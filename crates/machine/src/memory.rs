@@ -25,7 +25,7 @@ pub struct Memory {
 
 impl Memory {
     pub(crate) fn probe(tree: &Tree, cgroup: &Cgroup) -> Self {
-        Self::from_parts(tree.text("/proc/meminfo"), cgroup.memory_limit(tree))
+        Self::from_parts(&tree.text("/proc/meminfo"), cgroup.memory_limit(tree))
     }
 
     /// Memory of which only the effective sizes are known, as tests and remote machines describe it.
@@ -41,10 +41,10 @@ impl Memory {
     }
 
     pub(crate) fn unread(reason: &str) -> Self {
-        Self::from_parts(Err(reason.to_owned()), Reading::absent(reason))
+        Self::from_parts(&Err(reason.to_owned()), Reading::absent(reason))
     }
 
-    fn from_parts(meminfo: Result<String, String>, limit: Reading<MemoryLimit>) -> Self {
+    fn from_parts(meminfo: &Result<String, String>, limit: Reading<MemoryLimit>) -> Self {
         let field = |name: &str| -> Reading<u64> {
             let text = meminfo.as_ref().map_err(Clone::clone);
             text.and_then(|text| kib_field(text, name).ok_or_else(|| format!("/proc/meminfo has no {name}")))
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn without_a_limit_the_system_decides() {
-        let memory = Memory::from_parts(Ok(MEMINFO.to_owned()), no_limit());
+        let memory = Memory::from_parts(&Ok(MEMINFO.to_owned()), no_limit());
         insta::assert_json_snapshot!(memory, @r#"
         {
           "total_bytes": 25276510208,
@@ -102,17 +102,17 @@ mod tests {
     fn a_control_group_decides_where_it_is_tighter() {
         let limit =
             |limit_bytes, available_bytes| Reading::Known(MemoryLimit { limit_bytes, available_bytes });
-        let memory = Memory::from_parts(Ok(MEMINFO.to_owned()), limit(4096, 1024));
+        let memory = Memory::from_parts(&Ok(MEMINFO.to_owned()), limit(4096, 1024));
         assert_eq!(memory.effective_total_bytes, Reading::Known(4096));
         assert_eq!(memory.effective_available_bytes, Reading::Known(1024));
-        let memory = Memory::from_parts(Ok(MEMINFO.to_owned()), limit(1 << 50, 1 << 49));
+        let memory = Memory::from_parts(&Ok(MEMINFO.to_owned()), limit(1 << 50, 1 << 49));
         assert_eq!(memory.effective_total_bytes, memory.total_bytes);
         assert_eq!(memory.effective_available_bytes, memory.available_bytes);
     }
 
     #[test]
     fn an_old_kernel_has_no_available_field() {
-        let memory = Memory::from_parts(Ok("MemTotal: 1 kB\n".to_owned()), no_limit());
+        let memory = Memory::from_parts(&Ok("MemTotal: 1 kB\n".to_owned()), no_limit());
         assert_eq!(memory.total_bytes, Reading::Known(1024));
         assert_eq!(memory.effective_available_bytes.reason(), Some("/proc/meminfo has no MemAvailable"));
     }
@@ -129,7 +129,7 @@ mod tests {
         fn the_effective_size_is_never_above_the_system_s(total in 0..1_u64 << 40, limit: u64) {
             let meminfo = format!("MemTotal: {total} kB\nMemAvailable: {total} kB\n");
             let limit = MemoryLimit { limit_bytes: limit, available_bytes: limit / 2 };
-            let memory = Memory::from_parts(Ok(meminfo), Reading::Known(limit));
+            let memory = Memory::from_parts(&Ok(meminfo), Reading::Known(limit));
             prop_assert!(memory.effective_total_bytes.known() <= Some(&(total * 1024)));
             prop_assert!(memory.effective_available_bytes.known() <= memory.effective_total_bytes.known());
         }

@@ -1,53 +1,111 @@
 //! Why there is no plan.
 
+use crate::limits::CELLS_STEP;
+
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// More context than the model knows.
-    #[error("a context of {wanted} tokens was asked for and the model was trained with {trained}")]
-    BeyondTraining {
-        /// Asked for.
-        wanted: u32,
-        /// The model's.
-        trained: u32,
-    },
-    /// A number outside its range.
-    #[error("{parameter} is {value}; it must be from {min} to {max}")]
+    /// A wish that no machine could fulfil.
+    #[error("{parameter} is {wanted}, and must be from {min} to {max}")]
     OutOfRange {
-        /// Which.
+        /// Name of the parameter.
         parameter: &'static str,
         /// What was asked for.
-        value: u32,
-        /// Smallest.
+        wanted: u32,
+        /// Least that can be asked for.
         min: u32,
-        /// Largest.
+        /// Most that can be asked for.
         max: u32,
     },
-    /// Memory does not suffice.
+    /// A context beyond what the model was trained with.
+    #[error("a context of {wanted} tokens was asked for, and the model was trained with {trained}")]
+    CtxBeyondTraining {
+        /// What was asked for.
+        wanted: u32,
+        /// What the model was trained with.
+        trained: u32,
+    },
+    /// The model does not fit with any context.
     #[error(
-        "the model needs {needs_bytes} bytes for {ctx} tokens of context and {available_bytes} are available"
+        "the model needs {} MiB with the smallest context, {} MiB of them weights, and {} MiB are available",
+        mib_up(*needs_bytes), mib_up(*weights_bytes), mib(*available_bytes)
     )]
-    DoesNotFit {
-        /// Weights, cache and margin.
+    ModelTooLarge {
+        /// Weights, compute buffers and the smallest KV cache.
         needs_bytes: u64,
-        /// What is there.
+        /// Weights alone.
+        weights_bytes: u64,
+        /// What is available for them, the margin taken off.
         available_bytes: u64,
-        /// The context that was planned.
-        ctx: u32,
-        /// The largest context that would fit, if any does.
-        fits_ctx: Option<u32>,
+    },
+    /// The model fits, but not with this context.
+    #[error(
+        "a context of {wanted} tokens needs {} MiB with the model, and {} MiB are available",
+        mib_up(*needs_bytes), mib(*available_bytes)
+    )]
+    CtxTooLarge {
+        /// What was asked for.
+        wanted: u32,
+        /// Weights, compute buffers and the KV cache of one answer.
+        needs_bytes: u64,
+        /// What is available for them, the margin taken off.
+        available_bytes: u64,
+        /// Largest context that fits.
+        fits_ctx: u32,
     },
 }
 
 impl PlanError {
-    /// What the user can do.
+    /// What the user can do about it: the nearest thing that fits.
     #[must_use]
-    pub fn hint(&self) -> Option<String> {
+    pub fn hint(&self) -> String {
         match self {
-            Self::BeyondTraining { trained, .. } => Some(format!("use a context of at most {trained}")),
-            Self::OutOfRange { .. } => None,
-            Self::DoesNotFit { fits_ctx: Some(ctx), .. } => Some(format!("a context of {ctx} tokens fits")),
-            Self::DoesNotFit { .. } => Some("use a smaller model, or free memory".to_owned()),
+            Self::OutOfRange { parameter, min, max, .. } => {
+                format!("give {parameter} a value from {min} to {max}")
+            }
+            Self::CtxBeyondTraining { trained, .. } => {
+                format!("ask for a context of at most {trained} tokens")
+            }
+            Self::ModelTooLarge { needs_bytes, weights_bytes, available_bytes } => {
+                let beside_bytes = needs_bytes.saturating_sub(*weights_bytes);
+                match available_bytes.saturating_sub(beside_bytes) {
+                    0 => "free some memory".to_owned(),
+                    fits_bytes => {
+                        format!("a file of about {} MiB would fit; else free some memory", mib(fits_bytes))
+                    }
+                }
+            }
+            Self::CtxTooLarge { fits_ctx, .. } => format!("a context of {fits_ctx} tokens fits"),
         }
     }
+
+    /// Whether it may pass when memory becomes free.
+    #[must_use]
+    pub const fn is_memory(&self) -> bool {
+        matches!(self, Self::ModelTooLarge { .. } | Self::CtxTooLarge { .. })
+    }
+}
+
+/// Whole MiB that are there.
+pub const fn mib(bytes: u64) -> u64 {
+    bytes >> 20
+}
+
+/// Whole MiB that are needed.
+pub const fn mib_up(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+/// `value` when it is in the range.
+pub fn in_range(parameter: &'static str, wanted: u32, min: u32, max: u32) -> Result<u32, PlanError> {
+    if (min..=max).contains(&wanted) {
+        Ok(wanted)
+    } else {
+        Err(PlanError::OutOfRange { parameter, wanted, min, max })
+    }
+}
+
+/// Rounds a number of tokens up to whole steps of cells.
+pub const fn cells_for(tokens: u64) -> u64 {
+    tokens.div_ceil(CELLS_STEP as u64).saturating_mul(CELLS_STEP as u64)
 }

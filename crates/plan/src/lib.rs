@@ -1,17 +1,26 @@
-//! (`ModelMeta`, `Machine`, `Want`) → [`Plan`]: how a model is loaded, each parameter with its reason.
+//! (`ModelMeta`, `Machine`, [`Want`]) → [`Plan`]: integer arithmetic, every decision with its reason.
 //!
-//! Integer arithmetic in bytes, no I/O. What is here is predicted and is never shown as measured. Which of repacking,
-//! flash attention and thread counts is fastest on a machine is not known here yet: a calibration will tell.
+//! No I/O, no clock, nothing measured: what a plan says about memory is a prediction ([`Predicted`]), and what it
+//! says about speed are figures of another machine, named as such. Calibration, other KV types, splits over several
+//! GPUs and sliding windows are not here yet.
 
+mod budget;
+mod cost;
 mod decide;
 mod error;
 mod limits;
-mod memory;
-mod types;
-
+mod placement;
+mod plan;
+mod shape;
 #[cfg(test)]
 mod tests;
+mod want;
 
 pub use decide::plan;
 pub use error::PlanError;
-pub use types::{KvType, Plan, Predicted, Reason, Want};
+pub use limits::{
+    ANSWER_CELLS_MIN, BATCH_TOKENS_MAX, CELLS_STEP, CTX_DEFAULT_MAX, CTX_FLOOR, CTX_GPU_MIN,
+    GPU_MARGIN_BYTES, HOST_MARGIN_BYTES, KV_CELLS_MAX, PARALLEL_MAX, THREADS_MAX,
+};
+pub use plan::{KvType, Plan, Predicted, Reason};
+pub use want::{GpuUse, Taken, Want};

@@ -1,23 +1,41 @@
 //! Bounds and defaults of a plan.
 
-/// Longest context that is chosen without being asked for; reasoning models think for thousands of tokens, and a longer one costs
-/// memory that few answers use.
+/// Largest context that is chosen without being asked for. Longer ones take memory that few answers need.
 pub const CTX_DEFAULT_MAX: u32 = 32_768;
-/// Shortest context that is chosen without being asked for, unless the model's is shorter.
-pub const CTX_DEFAULT_MIN: u32 = 2_048;
-/// Answers at the same time, when nobody says otherwise.
+/// Smallest context that is chosen while memory allows it.
+pub const CTX_FLOOR: u32 = 2048;
+/// Context of one answer that a GPU must hold to be used, when none is asked for. Below it an answer of a reasoning
+/// model often does not fit, and the slower CPU serves better.
+pub const CTX_GPU_MIN: u32 = 8192;
+/// Cells that a running answer can use well; fewer than this for each answer make parallel answers pointless.
+pub const ANSWER_CELLS_MIN: u32 = 2048;
+/// llama.cpp rounds the number of cells up to a multiple of this (`GGML_PAD(n_ctx, 256)` in `llama-context.cpp`).
+pub const CELLS_STEP: u32 = 256;
+/// Most cells that a plan has.
+pub const KV_CELLS_MAX: u32 = 1 << 26;
+
+/// Answers at the same time, when nothing is asked for.
 pub const PARALLEL_DEFAULT: u32 = 4;
 /// Most answers at the same time.
 pub const PARALLEL_MAX: u32 = 64;
-/// Most threads.
-pub const THREADS_MAX: u32 = 1_024;
-/// llama.cpp allots cells in steps of this (`GGML_PAD` of `n_ctx`).
-pub const CELL_STEP: u32 = 256;
-/// llama.cpp's default `n_batch`.
-pub const BATCH_TOKENS: u32 = 2_048;
-/// llama.cpp's default `n_ubatch`.
+
+/// llama.cpp's default of `n_batch`.
+pub const BATCH_TOKENS_DEFAULT: u32 = 2048;
+/// llama.cpp's default of `n_ubatch`.
 pub const UBATCH_TOKENS: u32 = 512;
-/// Kept free for compute buffers, the runner itself and the rest of the system.
-pub const MARGIN_BYTES: u64 = 256 << 20;
-/// Share of the memory left after the weights that the KV cache may take: 1 / this.
-pub const KV_SHARE: u64 = 2;
+/// Most tokens in one decode call.
+pub const BATCH_TOKENS_MAX: u32 = 8192;
+
+/// ggml's own limit (`GGML_MAX_N_THREADS`).
+pub const THREADS_MAX: u32 = 512;
+/// Threads on a machine whose cores cannot be counted.
+pub const THREADS_UNKNOWN: u32 = 2;
+
+/// Main memory that stays free beside weights, KV cache and compute buffers: the server, the runner itself, the
+/// tokenizer's tables, the rows of logits, and other programs' next requests.
+pub const HOST_MARGIN_BYTES: u64 = 256 << 20;
+/// GPU memory that stays free beside them: 250 MiB for the CUDA context (the default of gpustack's gguf-parser;
+/// not measured here) and 192 MiB of allocator slack.
+pub const GPU_MARGIN_BYTES: u64 = (250 + 192) << 20;
+/// Reserved for compute buffers when the header does not say enough to predict them.
+pub const COMPUTE_UNKNOWN_BYTES: u64 = 512 << 20;

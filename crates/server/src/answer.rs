@@ -1,7 +1,8 @@
 //! Drives generations through a dialect's encoder into a response.
 //!
-//! The status is decided by the first event of each generation, before any header is sent. After that a failure is the
-//! stream's last line. A client that goes away drops the response, and with it the generations, which cancels them.
+//! The status is decided by the first event of each generation, before any header is sent. After that a
+//! failure is the stream's last line. A client that goes away drops the response, and with it the
+//! generations, which cancels them.
 
 use std::{
     sync::Arc,

@@ -10,6 +10,7 @@ use firepot_store::{Chats, Database, Home, Listing, Model, ModelName, StoreError
 use firepot_wire::{ApiError, ErrorCode};
 
 use crate::{
+    capabilities::Capabilities,
     guard::Guard,
     metrics::Metrics,
     pool::{Launcher, Planner, Pool, PoolParts, Wishes},
@@ -27,6 +28,8 @@ pub struct App {
     pub metrics: Metrics,
     /// Knows the machine.
     pub planner: Arc<dyn Planner>,
+    /// What models can do.
+    pub capabilities: Capabilities,
     /// Who may come in.
     pub guard: Guard,
     home: Home,
@@ -53,7 +56,16 @@ impl App {
             keep_alive: settings.keep_alive,
             max_in_flight: settings.max_in_flight,
         });
-        Self { settings, pool, metrics, planner, guard, home, database: Arc::default() }
+        Self {
+            settings,
+            pool,
+            metrics,
+            planner,
+            capabilities: Capabilities::default(),
+            guard,
+            home,
+            database: Arc::default(),
+        }
     }
 
     /// Wishes of a request that has none of its own.
@@ -114,35 +126,37 @@ impl App {
         work: impl FnOnce(&Home) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ApiError> {
         let home = self.home.clone();
-        blocking(move || work(&home)).await?.map_err(api_error)
+        blocking(move || work(&home)).await?.map_err(|error| api_error(&error))
     }
 }
 
 /// Runs what blocks on a thread made for that.
 pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| {
-        ApiError::new(ErrorCode::Internal, "something went wrong in the server").with_detail(error.to_string())
+        ApiError::new(ErrorCode::Internal, "something went wrong in the server")
+            .with_detail(error.to_string())
     })
 }
 
 fn model_name(name: &str) -> Result<ModelName, ApiError> {
-    let unusable = |error: firepot_store::NameError| {
-        ApiError { param: Some("model".to_owned()), ..ApiError::new(ErrorCode::ModelNotFound, error.to_string()) }
+    let unusable = |error: firepot_store::NameError| ApiError {
+        param: Some("model".to_owned()),
+        ..ApiError::new(ErrorCode::ModelNotFound, error.to_string())
     };
     name.parse().map_err(unusable)
 }
 
 /// The store's failures, as clients see them.
-pub fn api_error(error: StoreError) -> ApiError {
-    let code = match &error {
-        StoreError::UnknownModel { .. } => return unknown_model(&error),
+fn api_error(error: &StoreError) -> ApiError {
+    let code = match error {
+        StoreError::UnknownModel { .. } => return unknown_model(error),
         StoreError::UnknownChat { .. } | StoreError::UnknownMessage { .. } => ErrorCode::NotFound,
         StoreError::TooLarge { .. } | StoreError::Invalid { .. } => ErrorCode::InvalidRequest,
         StoreError::DiskFull { .. } => ErrorCode::StorageFull,
         StoreError::BadManifest { .. } => ErrorCode::LoadFailed,
         _ => ErrorCode::Internal,
     };
-    let detail = std::error::Error::source(&error).map(ToString::to_string);
+    let detail = std::error::Error::source(error).map(ToString::to_string);
     ApiError { hint: error.hint(), detail, ..ApiError::new(code, error.to_string()) }
 }
 

@@ -1,8 +1,8 @@
 //! Who may use the API, decided from `Host` and `Origin`.
 //!
-//! The server listens on loopback, but every web page that a user opens can send requests there. A page of a foreign
-//! origin is refused by its `Origin`; one that had its own name resolve to this machine (DNS rebinding) by its `Host`. Programs
-//! send no `Origin` and are not concerned. There is no CORS `*`.
+//! The server listens on loopback, but every web page that a user opens can send requests there. A page of a
+//! foreign origin is refused by its `Origin`; one that had its own name resolve to this machine (DNS
+//! rebinding) by its `Host`. Programs send no `Origin` and are not concerned. There is no CORS `*`.
 
 use std::net::IpAddr;
 
@@ -37,7 +37,9 @@ pub enum Blocked {
 impl From<Blocked> for ApiError {
     fn from(blocked: Blocked) -> Self {
         let hint = match blocked {
-            Blocked::Host { .. } => "use localhost or the server's IP address, or start it with this host allowed",
+            Blocked::Host { .. } => {
+                "use localhost or the server's IP address, or start it with this host allowed"
+            }
             Blocked::Origin { .. } => "start the server with this origin allowed",
         };
         Self::new(ErrorCode::Forbidden, blocked.to_string()).with_hint(hint)
@@ -121,9 +123,15 @@ mod tests {
         ] {
             assert_eq!(check("10.0.0.7", Some(host), None), Ok(()), "{host}");
         }
-        for host in
-            ["evil.example", "localhost.evil.example", "10.0.0.8", "evillocalhost", "", "a b", "user@localhost.x"]
-        {
+        for host in [
+            "evil.example",
+            "localhost.evil.example",
+            "10.0.0.8",
+            "evillocalhost",
+            "",
+            "a b",
+            "user@localhost.x",
+        ] {
             let blocked = Err(Blocked::Host { host: host.into() });
             assert_eq!(check("10.0.0.7", Some(host), None), blocked, "{host}");
         }
@@ -138,10 +146,18 @@ mod tests {
     #[test]
     fn pages_of_the_same_origin_and_named_ones_are_allowed_and_others_are_not() {
         let host = Some("127.0.0.1:11434");
-        for origin in [None, Some("http://127.0.0.1:11434"), Some("https://chat.example"), Some("app://desktop")] {
+        for origin in
+            [None, Some("http://127.0.0.1:11434"), Some("https://chat.example"), Some("app://desktop")]
+        {
             assert_eq!(check("127.0.0.1", host, origin), Ok(()), "{origin:?}");
         }
-        for origin in ["null", "http://evil.example", "http://127.0.0.1:3000", "http://localhost:11434", "127.0.0.1:11434"] {
+        for origin in [
+            "null",
+            "http://evil.example",
+            "http://127.0.0.1:3000",
+            "http://localhost:11434",
+            "127.0.0.1:11434",
+        ] {
             let blocked = Err(Blocked::Origin { origin: origin.into() });
             assert_eq!(check("127.0.0.1", host, Some(origin)), blocked, "{origin}");
         }

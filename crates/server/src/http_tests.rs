@@ -1,1 +1,7 @@
-//! Tests.
+//! The routes over scripted runners, as clients see them.
+
+mod answers;
+mod chats;
+mod life;
+mod models;
+mod refusals;

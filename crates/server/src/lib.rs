@@ -1,13 +1,14 @@
 //! The server: HTTP in the dialects of Ollama and OpenAI, the page, and the pool of runners.
 //!
-//! A request is checked by `guard`, read by `firepot-wire`, granted a loaded model by [`pool`], and driven through
-//! its dialect's encoder by `answer`. No llama.cpp here: a runner is a child process at the other end of a link. No
-//! environment either: the binary resolves [`ServerSettings`].
+//! A request is checked by `guard`, read by `firepot-wire`, granted a loaded model by [`pool`], and driven
+//! through its dialect's encoder by `answer`. No llama.cpp here: a runner is a child process at the other end
+//! of a link. No environment either: the binary resolves [`ServerSettings`].
 
 mod answer;
 mod app;
+mod capabilities;
 mod guard;
-mod limits;
+pub mod limits;
 mod metrics;
 pub mod pool;
 mod routes;

@@ -19,9 +19,9 @@ pub const ACCEPT_RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// Answers that wait or run at the same time, over all models, unless set otherwise. One more is 503.
 pub const MAX_IN_FLIGHT: usize = 256;
 
-/// Events of one generation that wait for their client. When they are not read, the answer is cancelled with an
-/// error: a client that does not read must not keep a place in the engine. About a minute of a fast small model, beside what
-/// the socket holds.
+/// Events of one generation that wait for their client. When they are not read, the answer is cancelled with
+/// an error: a client that does not read must not keep a place in the engine. About a minute of a fast small
+/// model, beside what the socket holds.
 pub const MAX_WAITING_EVENTS: usize = 4096;
 
 /// Frames that wait to be written to one runner. A runner that does not read its link counts as hung.
@@ -34,13 +34,15 @@ pub const LINK_READ_BYTES: usize = 64 * 1024;
 /// request.
 pub const MAX_STARTS: u32 = 5;
 
-/// Pause before the second restart in a row; it doubles with each further one. The first restart is immediate.
+/// Pause before the second restart in a row; it doubles with each further one. The first restart is
+/// immediate.
 pub const FIRST_RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// Longest pause before a restart.
 pub const MAX_RESTART_PAUSE: Duration = Duration::from_secs(30);
 
-/// A runner that lived this long after its load, or finished an answer, was stable: the next restart is immediate again.
+/// A runner that lived this long after its load, or finished an answer, was stable: the next restart is
+/// immediate again.
 pub const STABLE_AFTER: Duration = Duration::from_secs(30);
 
 /// A heartbeat comes about twice a second; without one for this long, the runner is hung.
@@ -50,7 +52,7 @@ pub const MAX_SILENCE: Duration = Duration::from_secs(10);
 pub const MIN_STALL: Duration = Duration::from_secs(10);
 
 /// The same while it loads: one tensor can take long from a cold disk.
-pub const MIN_LOAD_STALL: Duration = Duration::from_secs(60);
+pub const MIN_LOAD_STALL: Duration = Duration::from_mins(1);
 
 /// A call that makes no progress for this many times its expected duration is hung.
 pub const STALL_FACTOR: u32 = 10;
@@ -70,7 +72,11 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// Silence after which a comment is sent on a stream of server-sent events, so that proxies keep it open.
 pub const SSE_COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 
-/// Size at which a runner's log file is set aside (`.1`) when the runner starts; the one set aside before goes.
+/// Models whose capabilities are remembered; with one more, all are found out anew.
+pub const MAX_KNOWN_MODELS: usize = 1024;
+
+/// Size at which a runner's log file is set aside (`.1`) when the runner starts; the one set aside before
+/// goes.
 pub const MAX_LOG_BYTES: u64 = 8 * 1024 * 1024;
 
 /// How long whoever holds our port may take to say what it is.

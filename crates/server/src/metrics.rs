@@ -1,7 +1,7 @@
-//! What `/metrics` tells, in the OpenMetrics text format.
+//! What `/metrics` tells, in the text format of `OpenMetrics`.
 //!
-//! Counters and histograms are fed as things happen; what can be asked (answers in flight, runners' memory) is asked
-//! when somebody looks.
+//! Counters and histograms are fed as things happen; what can be asked (answers in flight, runners' memory)
+//! is asked when somebody looks.
 
 use std::{
     fmt::Debug,
@@ -200,10 +200,18 @@ impl Series {
         r.register("requests_in_flight", "Answers that wait or run", self.in_flight.clone());
         r.register("requests_queued", "Answers that wait for a model or a place", self.queued.clone());
         r.register("runner_rss_bytes", "Resident memory of a runner", self.rss.clone());
-        r.register("runner_kv_cells_used", "KV cells in use, cached prefixes included", self.kv_cells_used.clone());
+        r.register(
+            "runner_kv_cells_used",
+            "KV cells in use, cached prefixes included",
+            self.kv_cells_used.clone(),
+        );
         r.register("runner_kv_cells", "KV cells that there are", self.kv_cells.clone());
         r.register("runner_running", "Answers that a runner computes", self.running.clone());
-        r.register("runner_busy_seconds", "Time that a runner spent in decode calls", self.busy_seconds.clone());
+        r.register(
+            "runner_busy_seconds",
+            "Time that a runner spent in decode calls",
+            self.busy_seconds.clone(),
+        );
     }
 
     fn ask(&self, pool: &Pool) {

@@ -128,12 +128,7 @@ async fn accept(listener: &TcpListener, router: &Router, connections: &GracefulS
     }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    router: Router,
-    watcher: Watcher,
-    _place: OwnedSemaphorePermit,
-) {
+async fn serve_connection(stream: TcpStream, router: Router, watcher: Watcher, _place: OwnedSemaphorePermit) {
     // A token is one small write; it must not wait for the next one.
     let _ = stream.set_nodelay(true);
     let connection = http1::Builder::new()

@@ -9,7 +9,8 @@ use crate::limits;
 pub struct ServerSettings {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Names of this machine that `Host` may have beside `localhost` and IP addresses of its own, without a port.
+    /// Names of this machine that `Host` may have beside `localhost` and IP addresses of its own, without a
+    /// port.
     pub allowed_hosts: Vec<String>,
     /// Origins (`https://chat.example`) whose pages may use the API beside the server's own page.
     pub allowed_origins: Vec<String>,
@@ -80,7 +81,7 @@ pub enum KeepAlive {
 impl Default for KeepAlive {
     /// Ollama's: five minutes.
     fn default() -> Self {
-        Self::For(Duration::from_secs(5 * 60))
+        Self::For(Duration::from_mins(5))
     }
 }
 

@@ -1,7 +1,8 @@
-//! What the tests of several modules need: a runner that follows a script, a planner with a budget, a home with models.
+//! What the tests of several modules need: a runner that follows a script, a planner with a budget, a home
+//! with models.
 //!
-//! The scripted runner is a thread that speaks the real link. What it answers is decided by the last thing it is asked:
-//! see [`Talk`].
+//! The scripted runner is a thread that speaks the real link. What it answers is decided by the last thing it
+//! is asked: see [`Talk`].
 
 use std::{
     collections::HashMap,
@@ -26,8 +27,8 @@ use firepot_chat::{
 use firepot_engine::{DecoderInfo, DeviceMemory, KvType, LoadSpec, PrefixCut};
 use firepot_gguf::testing::Builder;
 use firepot_link::{
-    FrameReader, GenerationId, Heartbeat, LoadFailure, LoadFailureKind, Loaded, PROTOCOL, RunnerStats, ToRunner,
-    ToServer, encode,
+    FrameReader, GenerationId, Heartbeat, LoadFailure, LoadFailureKind, Loaded, PROTOCOL, RunnerStats,
+    ToRunner, ToServer, encode,
 };
 use firepot_store::{Access, Home, Model, ModelName};
 use serde_json::{Value, json};
@@ -246,6 +247,7 @@ struct ScriptedRunner {
     /// Endless answers with their next position.
     long: HashMap<GenerationId, u32>,
     stats: RunnerStats,
+    greeted: bool,
 }
 
 /// The link is closed, or the script says to die.
@@ -270,7 +272,7 @@ impl ScriptedRunner {
                 }
             }
         });
-        Self { script, link, messages, long: HashMap::new(), stats: RunnerStats::default() }
+        Self { script, link, messages, long: HashMap::new(), stats: RunnerStats::default(), greeted: false }
     }
 
     fn run(mut self) {
@@ -288,7 +290,7 @@ impl ScriptedRunner {
         for id in long {
             self.word(id, "word ")?;
         }
-        if !*self.script.mute.lock().unwrap() {
+        if self.greeted && !*self.script.mute.lock().unwrap() {
             self.stats.rss_bytes = 4096;
             self.stats.running = self.long.len() as u32;
             self.send(&ToServer::Heartbeat(Heartbeat { stats: self.stats, ..Heartbeat::default() }))?;
@@ -300,11 +302,12 @@ impl ScriptedRunner {
         match message {
             ToRunner::Hello { protocol } => {
                 assert_eq!(protocol, PROTOCOL);
+                self.greeted = true;
                 let foreign = matches!(*self.script.load.lock().unwrap(), LoadScript::Foreign);
                 let protocol = if foreign { 999 } else { PROTOCOL };
                 self.send(&ToServer::Hello { protocol, build: "scripted".into() })
             }
-            ToRunner::Load(spec) => self.load(spec),
+            ToRunner::Load(spec) => self.load(&spec),
             ToRunner::Generate { id, request, resume } => {
                 assert_eq!(resume, None);
                 let talk = Talk::of(&request);
@@ -320,17 +323,18 @@ impl ScriptedRunner {
         }
     }
 
-    fn load(&mut self, spec: LoadSpec) -> Result<(), Over> {
+    fn load(&mut self, spec: &LoadSpec) -> Result<(), Over> {
         self.script.specs.lock().unwrap().push(spec.clone());
         self.send(&ToServer::LoadProgress { permille: 500 })?;
         loop {
             let load = self.script.load.lock().unwrap().clone();
             match load {
                 LoadScript::Works | LoadScript::Foreign => {
-                    return self.send(&ToServer::Loaded(Box::new(loaded(&spec))));
+                    return self.send(&ToServer::Loaded(Box::new(loaded(spec))));
                 }
                 LoadScript::Fails(kind) => {
-                    let (message, hint) = ("tensor 'x' is cut off".to_owned(), Some("get the file again".to_owned()));
+                    let (message, hint) =
+                        ("tensor 'x' is cut off".to_owned(), Some("get the file again".to_owned()));
                     self.send(&ToServer::LoadFailed(LoadFailure { kind, message, hint }))?;
                     return Err(Over);
                 }
@@ -377,7 +381,8 @@ impl ScriptedRunner {
                 self.finish(id, FinishReason::Stop, 2)
             }
             Talk::Tool => {
-                let call = ToolCall { id: "call_1".into(), name: "look".into(), arguments: json!({"at": "sky"}) };
+                let call =
+                    ToolCall { id: "call_1".into(), name: "look".into(), arguments: json!({"at": "sky"}) };
                 self.delta(id, 0, vec![Part::ToolCall(call)], None)?;
                 self.finish(id, FinishReason::ToolCalls, 1)
             }
@@ -413,7 +418,13 @@ impl ScriptedRunner {
         self.delta(id, position, content(word), None)
     }
 
-    fn delta(&mut self, id: GenerationId, position: u32, parts: Vec<Part>, top: Option<u8>) -> Result<(), Over> {
+    fn delta(
+        &mut self,
+        id: GenerationId,
+        position: u32,
+        parts: Vec<Part>,
+        top: Option<u8>,
+    ) -> Result<(), Over> {
         let chosen = Logprob { id: 1, bytes: b"Hello".to_vec(), logprob: -0.5 };
         let rivals = vec![chosen.clone(); top.unwrap_or(0).into()];
         let logprobs = top.map(|_| TokenLogprob { chosen, top: rivals }).into_iter().collect();

@@ -136,14 +136,14 @@ fn a_schema_without_a_grammar_is_refused() {
 
 #[test]
 fn a_grammar_that_cannot_be_read_is_refused_with_the_reason() {
-    insta::assert_snapshot!(refusal(&gbnf("")), @"");
-    insta::assert_snapshot!(refusal(&gbnf("other ::= \"a\"")), @"");
-    insta::assert_snapshot!(refusal(&gbnf("root ::= (")), @"");
-    insta::assert_snapshot!(refusal(&gbnf("root : \"a\"")), @"");
-    insta::assert_snapshot!(refusal(&gbnf("root ::= missing")), @"");
-    insta::assert_snapshot!(refusal(&gbnf("root ::= root \"a\" | \"b\"")), @"");
-    insta::assert_snapshot!(refusal(&gbnf("root ::= \"a\"{9999}")), @"");
-    insta::assert_snapshot!(refusal(&gbnf("root ::= \"\0\"")), @"");
+    insta::assert_snapshot!(refusal(&gbnf("")), @"the grammar cannot be read: there is no rule 'root'");
+    insta::assert_snapshot!(refusal(&gbnf("other ::= \"a\"")), @"the grammar cannot be read: there is no rule 'root'");
+    insta::assert_snapshot!(refusal(&gbnf("root ::= (")), @"the grammar cannot be read: expecting ')' at");
+    insta::assert_snapshot!(refusal(&gbnf("root : \"a\"")), @r#"the grammar cannot be read: expecting ::= at : "a""#);
+    insta::assert_snapshot!(refusal(&gbnf("root ::= missing")), @"the grammar cannot be read: undefined rule 'missing'");
+    insta::assert_snapshot!(refusal(&gbnf("root ::= root \"a\" | \"b\"")), @"unsupported grammar, left recursion detected for nonterminal at index 0");
+    insta::assert_snapshot!(refusal(&gbnf("root ::= \"a\"{9999}")), @"the grammar cannot be read: number of repetitions exceeds sane defaults, please reduce the number of repetitions");
+    insta::assert_snapshot!(refusal(&gbnf("root ::= \"\0\"")), @"a grammar cannot contain a NUL byte");
 }
 
 #[test]

@@ -1,16 +1,9 @@
 //! Loading: what is loaded, what it takes, what is refused.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-    process::Command,
-    sync::{Arc, Mutex, PoisonError},
-    thread,
-};
+use std::{fs, io::Write, path::Path, process::Command, thread};
 
 use firepot_engine::{Decoder, DeviceMemory, KvType, LoadSpec, PrefixCut};
-use firepot_llama::{LOG_TARGET, LlamaDecoder, LoadControl, LoadError, dry_run};
+use firepot_llama::{LlamaDecoder, LoadControl, LoadError, dry_run};
 
 use crate::support::{decoder, load, model_file, refusal, spec};
 
@@ -193,31 +186,4 @@ fn two_failing_loads_do_not_mix_their_reasons() {
         assert!(matches!(&cut, LoadError::Damaged { reason, .. } if !reason.contains("alien")), "{cut}");
         assert!(matches!(alien, LoadError::UnknownArchitecture { .. }), "{alien}");
     });
-}
-
-/// What a subscriber wrote.
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-#[test]
-fn the_library_speaks_through_tracing() {
-    let written = Written::default();
-    let writer = written.clone();
-    let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).with_ansi(false).finish();
-    tracing::subscriber::with_default(subscriber, || drop(decoder()));
-    let bytes = written.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let text = String::from_utf8(bytes).unwrap();
-    let line =
-        text.lines().find(|line| line.contains("kv_unified")).expect("llama.cpp's parameters are logged");
-    assert!(line.contains(&format!("INFO {LOG_TARGET}: ")), "{line}");
 }

@@ -57,6 +57,6 @@ mod tests {
     fn no_pause_is_longer_than_the_limit() {
         let mut backoff = Backoff::default();
         backoff.after_death(Duration::ZERO);
-        assert_eq!(backoff.after_death(Duration::from_secs(3600)), Some(limits::MAX_RESTART_PAUSE));
+        assert_eq!(backoff.after_death(Duration::from_hours(1)), Some(limits::MAX_RESTART_PAUSE));
     }
 }

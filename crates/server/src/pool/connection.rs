@@ -1,4 +1,5 @@
-//! The server's end of a link: what it sends, and to whom it hands what arrives. Reading and the process are in
+//! The server's end of a link: what it sends, and to whom it hands what arrives. Reading and the process are
+//! in
 //! `runner`.
 
 use std::{
@@ -116,8 +117,8 @@ impl Connection {
         }
     }
 
-    /// The runner is gone: every answer in flight ends with an error. This is where continuing them on another
-    /// runner will begin: each flight knows its prompt ids, emitted ids and seed.
+    /// The runner is gone: every answer in flight ends with an error. This is where continuing them on
+    /// another runner will begin: each flight knows its prompt ids, emitted ids and seed.
     pub fn lose(&self, death: &Death) {
         let Flights::Alive(flights) = mem::replace(&mut *self.flights(), Flights::Lost) else { return };
         for (id, flight) in flights {
@@ -137,16 +138,12 @@ impl Connection {
     }
 
     fn loss(&self, death: &Death, emitted: usize) -> GenerateError {
-        match death {
-            Death::Stopped => {
-                let message = format!("the answer was cut off because {} was stopped", self.model);
-                GenerateError::new(ErrorKind::ShuttingDown, message)
-            }
-            _ => {
-                let message = format!("the runner of {} was lost after {emitted} tokens: {death}", self.model);
-                GenerateError::new(ErrorKind::RunnerLost, message)
-            }
+        if *death == Death::Stopped {
+            let message = format!("the answer was cut off because {} was stopped", self.model);
+            return GenerateError::new(ErrorKind::ShuttingDown, message);
         }
+        let message = format!("the runner of {} was lost after {emitted} tokens: {death}", self.model);
+        GenerateError::new(ErrorKind::RunnerLost, message)
     }
 
     fn send(&self, message: &ToRunner) -> Result<(), FrameError> {

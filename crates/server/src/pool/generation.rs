@@ -77,8 +77,8 @@ impl Drop for Generation {
 pub struct Flight {
     events: mpsc::Sender<GenerateEvent>,
     broken: Arc<OnceLock<GenerateError>>,
-    /// Prompt ids, emitted ids and seed: what another runner needs to go on from the exact token. `None` until the
-    /// prompt is tokenized.
+    /// Prompt ids, emitted ids and seed: what another runner needs to go on from the exact token. `None`
+    /// until the prompt is tokenized.
     resume: Option<Resume>,
 }
 

@@ -98,17 +98,17 @@ mod tests {
         use tokio::io::AsyncReadExt as _;
         let dir = tempfile::tempdir().unwrap();
         // `cat` copies the link back into it.
-        let args = ["-c".into(), "echo started >&2; cat <&0 >&0".into()].to_vec();
+        let args = ["-c".into(), "echo started >&2; exec cat >&0".into()].to_vec();
         let command = RunnerCommand { program: "/bin/sh".into(), args };
         let launcher = ProcessLauncher::new(command, dir.path().to_owned());
-        let mut launched = launcher.launch(&"m".parse().unwrap()).unwrap();
-        launched.link.write_all(b"hello").unwrap();
-        launched.link.set_nonblocking(true).unwrap();
-        let mut link = tokio::net::UnixStream::from_std(launched.link).unwrap();
+        let mut started = launcher.launch(&"m".parse().unwrap()).unwrap();
+        started.link.write_all(b"hello").unwrap();
+        started.link.set_nonblocking(true).unwrap();
+        let mut link = tokio::net::UnixStream::from_std(started.link).unwrap();
         let mut echoed = [0; 5];
         link.read_exact(&mut echoed).await.unwrap();
         assert_eq!(&echoed, b"hello");
-        let mut process = launched.process.unwrap();
+        let mut process = started.process.unwrap();
         process.start_kill().unwrap();
         assert_eq!(link.read(&mut echoed).await.unwrap_or(0), 0);
         process.wait().await.unwrap();

@@ -1,8 +1,8 @@
 //! All runners of the server: which models are loaded, who uses them, what happens when one dies.
 //!
-//! [`Pool`] is the shell around [`state::State`], which decides: it holds the lock, runs what the state asks for (plan,
-//! launch, stop, grant, refuse), and wakes it when time has passed. Runners are local children here; HTTP is
-//! elsewhere.
+//! [`Pool`] is the shell around `state::State`, which decides: it holds the lock, runs what the state asks
+//! for (plan, launch, stop, grant, refuse), and wakes it when time has passed. Runners are local children
+//! here; HTTP is elsewhere.
 
 mod backoff;
 mod connection;
@@ -12,6 +12,7 @@ mod launch;
 mod planning;
 mod runner;
 mod state;
+mod view;
 mod watchdog;
 
 #[cfg(test)]
@@ -40,7 +41,8 @@ pub use error::{Death, PoolError};
 pub use generation::Generation;
 pub use launch::{Launched, Launcher, ProcessLauncher};
 pub use planning::{PlanFailure, Planned, Planner, Wishes};
-pub use state::{PhaseView, RunnerId, SlotView, Waited};
+pub use state::{RunnerId, Waited};
+pub use view::{PhaseView, SlotView};
 
 use self::{
     connection::Connection,
@@ -112,7 +114,8 @@ impl Pool {
         Self { shared }
     }
 
-    /// Waits for a model to be loaded, with places for `answers`. The model stays loaded for as long as the lease lives, and for its
+    /// Waits for a model to be loaded, with places for `answers`. The model stays loaded for as long as the
+    /// lease lives, and for its
     /// `keep_alive` after that. Dropping the future takes the request back.
     ///
     /// # Errors
@@ -140,7 +143,8 @@ impl Pool {
         Ok(lease)
     }
 
-    /// Unloads a model. Waits until its runner is gone; one that is answering goes on and is unloaded afterwards.
+    /// Unloads a model. Waits until its runner is gone; one that is answering goes on and is unloaded
+    /// afterwards.
     pub async fn unload(&self, name: &ModelName) {
         let mut changes = self.changes();
         self.shared.update(|state, _| state.unload(name));
@@ -277,7 +281,11 @@ impl Shared {
         tokio::task::spawn_blocking(move || {
             let planned = shared.parts.planner.plan(&model, &wishes, &others);
             match &planned {
-                Ok(plan) => plan.reasons.iter().for_each(|line| tracing::info!(model = %model.name, "{line}")),
+                Ok(plan) => {
+                    for reason in &plan.reasons {
+                        tracing::info!(model = %model.name, "{reason}");
+                    }
+                }
                 Err(failure) => tracing::warn!(model = %model.name, %failure, "no plan"),
             }
             shared.update(|state, now| state.planned(slot, planned, now));
@@ -326,14 +334,14 @@ impl Shared {
     }
 
     /// A waiter that is gone drops its lease, which gives it back.
-    fn grant(self: &Arc<Self>, waiter: Reply, runner: RunnerId, waited: Waited) {
+    fn grant(self: &Arc<Self>, reply: Reply, runner: RunnerId, waited: Waited) {
         let Some(connection) = self.lock().connections.get(&runner).cloned() else {
-            let _ = waiter.send(Err(PoolError::Lost));
+            let _ = reply.send(Err(PoolError::Lost));
             return;
         };
         let shared = Arc::clone(self);
         let answered = AtomicBool::new(false);
-        drop(waiter.send(Ok(Lease { shared, runner, connection, waited, answered, place: None })));
+        drop(reply.send(Ok(Lease { shared, runner, connection, waited, answered, place: None })));
     }
 }
 
@@ -367,22 +375,6 @@ async fn keep_time(pool: Weak<Shared>, poke: Arc<Notify>) {
                 let Some(shared) = pool.upgrade() else { return };
                 shared.update(State::tick);
             }
-        }
-    }
-}
-
-impl SlotView {
-    /// A word for where it stands, for pages and metrics.
-    #[must_use]
-    pub const fn word(&self) -> &'static str {
-        match self.phase {
-            PhaseView::Queued => "queued",
-            PhaseView::Planning => "planning",
-            PhaseView::Loading { .. } => "loading",
-            PhaseView::Ready { .. } => "ready",
-            PhaseView::Stopping => "stopping",
-            PhaseView::Resting => "resting",
-            PhaseView::Failed(_) => "failed",
         }
     }
 }

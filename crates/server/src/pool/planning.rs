@@ -41,11 +41,13 @@ impl Wishes {
         }
     }
 
-    /// Whether a model that was loaded by the wishes `loaded` as `spec` serves these wishes too. A shorter context
-    /// is served by a longer one, so that clients with different wishes do not reload the model in turns.
+    /// Whether a model that was loaded by the wishes `loaded` as `spec` serves these wishes too. A shorter
+    /// context is served by a longer one, so that clients with different wishes do not reload the model in
+    /// turns.
     #[must_use]
     pub fn served_by(&self, loaded: &Self, spec: &LoadSpec) -> bool {
-        // The planner may have decided otherwise than was wished; wishing the same again would not change that.
+        // The planner may have decided otherwise than was wished; wishing the same again would not change
+        // that.
         fn same<T: PartialEq + Copy>(wish: Option<T>, loaded: Option<T>, decided: T) -> bool {
             wish.is_none_or(|wish| loaded == Some(wish) || decided == wish)
         }

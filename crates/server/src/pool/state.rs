@@ -1,8 +1,8 @@
-//! What the pool knows and decides, as a value: events in, actions out. No clock, no task, no process; [`super::Pool`] is the shell
-//! around it.
+//! What the pool knows and decides, as a value: events in, actions out. No clock, no task, no process;
+//! [`super::Pool`] is the shell around it.
 //!
-//! A *slot* is one model that is, was, or will be loaded. Slots load one at a time, in the order in which they were
-//! asked for. Whatever waits for a slot shares its load.
+//! A *slot* is one model that is, was, or will be loaded. Slots load one at a time, in the order in which
+//! they were asked for. Whatever waits for a slot shares its load.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -18,6 +18,7 @@ use super::{
     backoff::Backoff,
     error::{Death, PoolError},
     planning::{PlanFailure, Planned, Wishes},
+    view::{PhaseView, SlotView},
 };
 use crate::settings::{KeepAlive, Times};
 
@@ -100,54 +101,6 @@ pub enum Action<W> {
     },
 }
 
-/// Where a slot stands, for pages and metrics.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SlotView {
-    /// The model.
-    pub model: Arc<Model>,
-    /// Where it stands.
-    pub phase: PhaseView,
-    /// Requests that wait for it.
-    pub waiting: usize,
-    /// How long it stays loaded.
-    pub keep_alive: KeepAlive,
-}
-
-/// Where a slot stands.
-#[derive(Clone, Debug, PartialEq)]
-pub enum PhaseView {
-    /// Waits for its turn to load.
-    Queued,
-    /// The planner is at work.
-    Planning,
-    /// The runner loads.
-    Loading {
-        /// Which runner.
-        runner: RunnerId,
-        /// Done, in thousandths.
-        permille: u16,
-    },
-    /// Can be used.
-    Ready {
-        /// By which runner.
-        runner: RunnerId,
-        /// As planned.
-        plan: Arc<Planned>,
-        /// As loaded.
-        loaded: Arc<Loaded>,
-        /// Requests that use it.
-        leases: usize,
-        /// When it will be unloaded; `None` while it is used, or never.
-        expires_at: Option<Instant>,
-    },
-    /// The runner is ending.
-    Stopping,
-    /// Waits before the next start.
-    Resting,
-    /// Is not tried again until the next request.
-    Failed(PoolError),
-}
-
 #[derive(Debug)]
 struct Slot<W> {
     model: Arc<Model>,
@@ -177,7 +130,7 @@ struct Ready {
     plan: Arc<Planned>,
     loaded: Arc<Loaded>,
     load_since: Instant,
-    ready_at: Instant,
+    since: Instant,
     leases: usize,
     answered: bool,
     expires_at: Option<Instant>,
@@ -261,7 +214,7 @@ impl<W> State<W> {
             plan: Arc::clone(plan),
             loaded: Arc::new(loaded),
             load_since: *since,
-            ready_at: now,
+            since: now,
             leases: 0,
             answered: false,
             expires_at: None,
@@ -458,8 +411,8 @@ impl<W> State<W> {
         Some(Action::Plan { slot: *id, model: Arc::clone(&slot.model), wishes: slot.wishes, others })
     }
 
-    /// Grants a loaded model to those who wait for it and are served by this load; reloads it for the others when
-    /// nobody uses it any more.
+    /// Grants a loaded model to those who wait for it and are served by this load; reloads it for the others
+    /// when nobody uses it any more.
     fn serve(&mut self, id: SlotId, now: Instant) -> Vec<Action<W>> {
         let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
         let mut actions = Vec::new();
@@ -515,7 +468,9 @@ impl<W> State<W> {
             self.set_phase(id, Phase::Queued);
             return self.stop(victim);
         }
-        let Some(model) = self.slots.get(&id).map(|slot| slot.model.name.to_string()) else { return Vec::new() };
+        let Some(model) = self.slots.get(&id).map(|slot| slot.model.name.to_string()) else {
+            return Vec::new();
+        };
         if out_of_memory && self.in_use() {
             let refused = self.refuse_waiting(id, &PoolError::NoRoom { model });
             self.slots.remove(&id);
@@ -603,7 +558,7 @@ impl Phase {
     }
 
     fn was_stable(&self, stable_after: Duration, now: Instant) -> bool {
-        matches!(self, Self::Ready(ready) if ready.answered || now >= ready.ready_at + stable_after)
+        matches!(self, Self::Ready(ready) if ready.answered || now >= ready.since + stable_after)
     }
 
     fn view(&self) -> PhaseView {
@@ -630,7 +585,7 @@ impl Phase {
 impl Ready {
     /// Splits the time since `asked_at` into loading and the rest.
     fn waited(&self, asked_at: Instant, now: Instant) -> Waited {
-        let loading = self.ready_at.saturating_duration_since(self.load_since.max(asked_at));
+        let loading = self.since.saturating_duration_since(self.load_since.max(asked_at));
         let all = now.saturating_duration_since(asked_at);
         Waited { loading, queued: all.saturating_sub(loading) }
     }

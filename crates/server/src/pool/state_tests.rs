@@ -13,14 +13,15 @@ use proptest::prelude::*;
 use super::{
     error::{Death, PoolError},
     planning::{PlanFailure, Planned, Wishes},
-    state::{Action, PhaseView, Request, RunnerId, SlotId, State},
+    state::{Action, Request, RunnerId, SlotId, State},
+    view::PhaseView,
 };
 use crate::{
     settings::{KeepAlive, Times},
     testing::{loaded, spec},
 };
 
-const KEEP: Duration = Duration::from_secs(300);
+const KEEP: Duration = Duration::from_mins(5);
 
 /// A state, and what it has asked for that was not done yet.
 struct Story {
@@ -195,7 +196,9 @@ fn requests_for_one_model_share_its_load_and_know_how_long_it_took() {
 #[test]
 fn models_load_one_after_the_other_in_the_order_of_their_requests() {
     let mut story = Story::new();
-    ["a", "b", "c"].map(|name| story.ask(name));
+    for name in ["a", "b", "c"] {
+        story.ask(name);
+    }
     story.plan();
     assert_eq!(story.told(), "plan a:latest beside 0; launch a:latest");
     story.at(4);
@@ -424,7 +427,8 @@ fn a_runner_that_can_never_work_is_not_tried_again() {
         story.plan();
         story.told();
         story.end(story.runner(), &death);
-        let refused = format!("refuse 1: the runner of a:latest ended 1 times in a row; the last time {death}");
+        let refused =
+            format!("refuse 1: the runner of a:latest ended 1 times in a row; the last time {death}");
         assert_eq!(story.told(), refused);
     }
 }
@@ -593,7 +597,9 @@ proptest! {
     #[test]
     fn whatever_happens_everybody_who_asked_is_answered_once(events in prop::collection::vec(anything(), 0..60)) {
         let mut story = Story::new();
-        events.iter().for_each(|event| story.happen(event));
+        for event in &events {
+            story.happen(event);
+        }
         story.come_to_rest();
         let mut answered: Vec<u32> = story.told.iter().filter_map(|told| {
             let rest = told.strip_prefix("grant ").or_else(|| told.strip_prefix("refuse "))?;

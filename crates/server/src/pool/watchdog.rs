@@ -1,8 +1,8 @@
 //! Tells a runner that works from one that hangs.
 //!
-//! One batch of a large model takes many seconds on a CPU, so a missed tick means nothing. A runner hangs when it is
-//! busy and computes no graph node for ten times the expected time of the call, or when its heartbeat, which has a
-//! thread of its own, stays away. A value: it is given `now` and reads no clock.
+//! One batch of a large model takes many seconds on a CPU, so a missed tick means nothing. A runner hangs
+//! when it is busy and computes no graph node for ten times the expected time of the call, or when its
+//! heartbeat, which has a thread of its own, stays away. A value: it is given `now` and reads no clock.
 
 use std::time::{Duration, Instant};
 
@@ -100,7 +100,7 @@ mod tests {
     const TIMES: Times = Times {
         max_silence: Duration::from_secs(10),
         min_stall: Duration::from_secs(10),
-        min_load_stall: Duration::from_secs(60),
+        min_load_stall: Duration::from_mins(1),
         first_restart_pause: Duration::ZERO,
         stable_after: Duration::ZERO,
         stop_grace: Duration::ZERO,
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_load_has_a_longer_floor() {
         let beats = every_second(300, |_| beat(7, true, 0));
-        assert_eq!(hangs_at(false, &beats), Some((61, Hang::Stuck { after: Duration::from_secs(60) })));
+        assert_eq!(hangs_at(false, &beats), Some((61, Hang::Stuck { after: Duration::from_mins(1) })));
     }
 
     #[test]

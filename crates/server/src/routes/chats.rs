@@ -11,7 +11,7 @@ use axum::{
 };
 use firepot_store::{ChatId, MessageId, MessagePatch, NewChat, NewMessage, Page};
 use firepot_wire::{ApiError, ErrorCode};
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use super::{
     Body, read,
@@ -38,8 +38,16 @@ struct ListQuery {
 #[serde(deny_unknown_fields)]
 struct ChatPatch {
     title: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    model: Option<Option<String>>,
+    #[serde(default, deserialize_with = "given")]
+    model: ModelChange,
+}
+
+/// `null` takes the model away; that is not the same as saying nothing.
+#[derive(Default)]
+enum ModelChange {
+    #[default]
+    None,
+    To(Option<String>),
 }
 
 /// One message, or several that are added together.
@@ -50,10 +58,7 @@ enum Added {
     Many(Vec<NewMessage>),
 }
 
-async fn list(
-    State(app): State<Arc<App>>,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Response {
+async fn list(State(app): State<Arc<App>>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
     let page = async {
         let Query(query) = query.map_err(|r| ApiError::new(ErrorCode::InvalidRequest, r.body_text()))?;
         let after = query.after.as_deref().map(|text| id("after", text)).transpose()?;
@@ -65,7 +70,7 @@ async fn list(
 
 async fn create(State(app): State<Arc<App>>, body: Body) -> Response {
     let created = async {
-        let new: NewChat = parse(body)?;
+        let new: NewChat = parse_object(body)?;
         json_with(StatusCode::CREATED, &app.with_chats(move |chats| chats.create(&new)).await?)
     };
     Dialect::Own.respond(created.await)
@@ -81,12 +86,12 @@ async fn read_chat(State(app): State<Arc<App>>, Path(chat): Path<String>) -> Res
 
 async fn change(State(app): State<Arc<App>>, Path(chat): Path<String>, body: Body) -> Response {
     let changed = async {
-        let (chat, patch): (_, ChatPatch) = (chat_id(&chat)?, parse(body)?);
+        let (chat, patch): (_, ChatPatch) = (chat_id(&chat)?, parse_object(body)?);
         let work = move |chats: firepot_store::Chats<'_>| {
             if let Some(title) = &patch.title {
                 chats.rename(chat, title)?;
             }
-            if let Some(model) = &patch.model {
+            if let ModelChange::To(model) = &patch.model {
                 chats.set_model(chat, model.as_deref())?;
             }
             chats.get(chat).map(|found| found.chat)
@@ -111,7 +116,7 @@ async fn remove(State(app): State<Arc<App>>, Path(chat): Path<String>) -> Respon
 async fn append(State(app): State<Arc<App>>, Path(chat): Path<String>, body: Body) -> Response {
     let added = async {
         let chat = chat_id(&chat)?;
-        let (messages, single) = match parse(body)? {
+        let (messages, single) = match parse(&read(body)?)? {
             Added::One(message) => (vec![*message], true),
             Added::Many(messages) => (messages, false),
         };
@@ -132,7 +137,7 @@ async fn change_message(
     let changed = async {
         let chat = chat_id(&chat)?;
         let message: MessageId = id("message", &message).map_err(not_found)?;
-        let patch: MessagePatch = parse(body)?;
+        let patch: MessagePatch = parse_object(body)?;
         json(&app.with_chats(move |chats| chats.update_message(chat, message, patch)).await?)
     };
     Dialect::Own.respond(changed.await)
@@ -151,17 +156,20 @@ fn id<T: FromStr>(param: &str, text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|_| ApiError::invalid(param, "is not an id"))
 }
 
-fn parse<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
+/// Reads an object. `serde` would take an array for one as well.
+fn parse_object<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
     let bytes = read(body)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|error| ApiError::new(ErrorCode::InvalidRequest, format!("the body is not as expected: {error}")))
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(ApiError::new(ErrorCode::InvalidRequest, "the body is not a JSON object"));
+    }
+    parse(&bytes)
 }
 
-/// Tells `null` from a field that is not there.
-fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    T::deserialize(deserializer).map(Some)
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let unexpected = |error| format!("the body is not as expected: {error}");
+    serde_json::from_slice(bytes).map_err(|e| ApiError::new(ErrorCode::InvalidRequest, unexpected(e)))
+}
+
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ModelChange, D::Error> {
+    Option::deserialize(deserializer).map(ModelChange::To)
 }

@@ -1,5 +1,5 @@
-//! The routes. Each dialect has its module; here they are put together with what holds for all: the guard, the body
-//! limit, counting, and answers for what does not exist.
+//! The routes. Each dialect has its module; here they are put together with what holds for all: the guard,
+//! the body limit, counting, and answers for what does not exist.
 //!
 //! What a client's disconnect does:
 //!

@@ -56,12 +56,12 @@ async fn tags(State(app): State<Arc<App>>) -> Response {
     let list = async {
         let listing = app.models().await?;
         listing.unreadable.iter().for_each(|problem| tracing::warn!(%problem, "a model cannot be listed"));
-        json(&TagList { models: listing.models.iter().map(entry).collect() })
+        json(&TagList { models: listing.models.iter().map(|model| entry(&app, model)).collect() })
     };
     Dialect::Ollama.respond(list.await)
 }
 
-fn entry(model: &Model) -> ModelEntry {
+fn entry(app: &App, model: &Model) -> ModelEntry {
     let name = model.name.to_string();
     ModelEntry {
         model: name.clone(),
@@ -70,7 +70,7 @@ fn entry(model: &Model) -> ModelEntry {
         size: model.size_bytes,
         digest: model.manifest_digest.hex(),
         details: details(&model.summary),
-        capabilities: capabilities(&model.summary),
+        capabilities: app.capabilities.names(model),
     }
 }
 
@@ -85,19 +85,6 @@ fn details(summary: &ModelSummary) -> ModelDetails {
         context_length: Some(summary.ctx_train.into()),
         embedding_length: Some(summary.embedding_length.into()),
     }
-}
-
-/// What a model's template has a place for.
-fn capabilities(summary: &ModelSummary) -> Vec<String> {
-    let template = summary.template.as_deref().unwrap_or_default();
-    let mut capabilities = vec!["completion".to_owned()];
-    if template.contains("tools") {
-        capabilities.push("tools".to_owned());
-    }
-    if ["<think>", "enable_thinking", "reasoning_content"].iter().any(|mark| template.contains(mark)) {
-        capabilities.push("thinking".to_owned());
-    }
-    capabilities
 }
 
 /// Response of `/api/ps`.
@@ -154,17 +141,16 @@ async fn show(State(app): State<Arc<App>>, body: Body) -> Response {
         let header = app.header(&model).await?;
         let tensors = request.verbose.then(|| header.tensors.iter().map(tensor).collect());
         let info = header.entries.iter().map(|(key, value)| (key.clone(), value.to_json())).collect();
-        let response = show_response(&model);
+        let response = show_response(&app, &model);
         json(&ShowResponse { model_info: info, tensors, ..response })
     };
     Dialect::Ollama.respond(shown.await)
 }
 
-fn show_response(model: &Model) -> ShowResponse {
+fn show_response(app: &App, model: &Model) -> ShowResponse {
     let summary = &model.summary;
-    let capabilities = capabilities(summary);
     let mut notes = Vec::new();
-    if !capabilities.iter().any(|name| name == "tools") {
+    if !app.capabilities.abilities(model).tools {
         notes.push("tools are ignored: the model's chat template has no place for them".to_owned());
     }
     if summary.template.is_none() {
@@ -175,7 +161,7 @@ fn show_response(model: &Model) -> ShowResponse {
         modelfile: format!("FROM {}\n", model.name),
         template: summary.template.clone().unwrap_or_default(),
         details: details(summary),
-        capabilities,
+        capabilities: app.capabilities.names(model),
         notes,
         modified_at: timestamp(model.modified_at),
         ..ShowResponse::default()

@@ -121,11 +121,11 @@ async fn unload(State(app): State<Arc<App>>, body: Body) -> Response {
     Dialect::Own.respond(unloaded.await)
 }
 
-/// Loads a model and tells how far it is, a line of JSON for each change. The body is that of `/api/generate` without
-/// a prompt: `model`, `options`, `keep_alive`.
+/// Loads a model and tells how far it is, a line of JSON for each change. The body is that of `/api/generate`
+/// without a prompt: `model`, `options`, `keep_alive`.
 ///
-/// Lines: `{"state": "queued" | "planning" | "loading", "permille"?}`, and last `{"state": "ready", "context_length",
-/// "load_ms", "plan"}` or `{"error", "hint"?}`.
+/// Lines: `{"state": "queued" | "planning" | "loading", "permille"?}`, and last `{"state": "ready",
+/// "context_length", "load_ms", "plan"}` or `{"error", "hint"?}`.
 async fn load(State(app): State<Arc<App>>, body: Body) -> Response {
     let started = async {
         let parsed = ollama::generate_from_wire(&read(body)?)?;

@@ -1,0 +1,143 @@
+//! A server on a real socket: from its start to its end.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use firepot_store::{Home, StoreError};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+use crate::{
+    Server, ServerSettings, StartError,
+    testing::{BudgetPlanner, Script, ScriptLauncher, TestHome, ask, eventually, settings},
+};
+
+struct Running {
+    home: TestHome,
+    address: SocketAddr,
+    script: Arc<Script>,
+    stop: oneshot::Sender<()>,
+    ended: JoinHandle<()>,
+}
+
+async fn bind(settings: ServerSettings, home: &Home) -> Result<(Server, Arc<Script>), StartError> {
+    let launcher = ScriptLauncher::default();
+    let script = Arc::clone(&launcher.script);
+    let planner = Arc::new(BudgetPlanner::default());
+    Ok((Server::bind_with(settings, home.clone(), planner, Arc::new(launcher)).await?, script))
+}
+
+impl Running {
+    async fn start(change: impl FnOnce(&mut ServerSettings)) -> Self {
+        let home = TestHome::new();
+        home.add("tiny", "");
+        let mut settings = settings(home.dir.path());
+        change(&mut settings);
+        let (server, script) = bind(settings, &home.home).await.unwrap();
+        let address = server.address();
+        let (stop, stopped) = oneshot::channel();
+        let ended = tokio::spawn(server.serve(async { drop(stopped.await) }));
+        Self { home, address, script, stop, ended }
+    }
+
+    async fn connect(&self, request: String) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        stream
+    }
+
+    async fn chat(&self, question: &str, streamed: bool) -> TcpStream {
+        let body = ask(question, streamed).to_string();
+        let head =
+            format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
+        self.connect(head + &body).await
+    }
+
+    async fn get(&self, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        rest(self.connect(request).await).await
+    }
+}
+
+async fn rest(mut stream: TcpStream) -> String {
+    let mut bytes = Vec::new();
+    // A connection that is cut has said what it has said.
+    let _ = stream.read_to_end(&mut bytes).await;
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn the_record_tells_where_the_server_is_until_it_ends() {
+    let server = Running::start(|_| {}).await;
+    let record = server.home.home.server_record().unwrap().unwrap();
+    assert_eq!((record.address, record.pid), (server.address, std::process::id()));
+    assert!(server.get("/healthz").await.ends_with("ok"));
+    server.stop.send(()).unwrap();
+    server.ended.await.unwrap();
+    assert_eq!(server.home.home.server_record().unwrap(), None);
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_home_and_an_address_are_for_one_server() {
+    let server = Running::start(|_| {}).await;
+    let second = bind(settings(server.home.dir.path()), &server.home.home).await;
+    let Err(StartError::Home(StoreError::ServerRunning { address, .. })) = second else {
+        panic!("{second:?}")
+    };
+    assert_eq!(address, Some(server.address));
+
+    let other = TestHome::new();
+    let mut settings = settings(other.dir.path());
+    settings.address = server.address;
+    let Err(StartError::AddressInUse { occupant, .. }) = bind(settings, &other.home).await else { panic!() };
+    assert_eq!(occupant, crate::Occupant::Firepot);
+    assert_eq!(other.home.server_record().unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_connection_that_closes_cancels_its_answer_streamed_or_not() {
+    let server = Running::start(|_| {}).await;
+    for (count, streamed) in [(1, true), (2, false)] {
+        let connection = server.chat("long", streamed).await;
+        eventually("the request", || server.script.requests.lock().unwrap().len() == count).await;
+        drop(connection);
+        eventually("the cancel", || server.script.cancelled.lock().unwrap().len() == count).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_do_not_stop_the_others() {
+    let server = Running::start(|_| {}).await;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(server.connect("GET /healthz HTTP/1.1\r\n".into()).await);
+    }
+    assert!(server.get("/healthz").await.ends_with("ok"));
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_end_in_time_is_cut_with_an_error_when_the_server_ends() {
+    let server = Running::start(|settings| settings.times.shutdown_grace = Duration::from_millis(50)).await;
+    let mut connection = server.chat("long", true).await;
+    let mut first = [0; 1];
+    connection.read_exact(&mut first).await.unwrap();
+    server.stop.send(()).unwrap();
+    let rest = rest(connection).await;
+    assert!(rest.contains(r#"{"error":"the answer was cut off because tiny:latest was stopped"}"#), "{rest}");
+    server.ended.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_answer_that_ends_in_time_is_whole_when_the_server_ends() {
+    let server = Running::start(|settings| settings.times.shutdown_grace = Duration::from_secs(30)).await;
+    let connection = server.chat("hi", true).await;
+    eventually("the request", || server.script.requests.lock().unwrap().len() == 1).await;
+    server.stop.send(()).unwrap();
+    let (answer, ended) = tokio::join!(rest(connection), server.ended);
+    assert!(answer.contains(r#""done":true"#), "{answer}");
+    ended.unwrap();
+}
