@@ -17,7 +17,7 @@ use tempfile::TempDir;
 pub const MODEL: &str = "smollm2:135m";
 
 /// Bound of every wait; far beyond what a healthy stack needs on a busy machine.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The binary under test, built by the same Cargo run.
 pub fn firepot() -> PathBuf {

@@ -40,7 +40,10 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
         Command::Rm(args) => models::rm(&settings, &args),
         Command::Import(args) => models::import(&settings, &args),
         Command::Doctor(output) => doctor::doctor(&settings, &output),
-        Command::Devices => doctor::devices(),
+        Command::Devices => {
+            doctor::devices();
+            Ok(())
+        }
         Command::Runner => runner::runner(),
         command => block_on(with_server(&settings, command)),
     }

@@ -66,6 +66,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// When the stream is not one of frames of `M`.
+    #[expect(clippy::should_implement_trait, reason = "an iterator has one type of item and no errors")]
     pub fn next<M: DeserializeOwned>(&mut self) -> Result<Option<M>, FrameError> {
         let rest = &self.buffer[self.start..];
         let Some((header, body)) = rest.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };

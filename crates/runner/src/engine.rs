@@ -81,15 +81,11 @@ impl Engine<'_> {
             ));
         }
         let (key, emitted) = (request.key, request.emitted.len() as u32);
-        match self.scheduler.submit(since, request) {
-            Ok(()) => {
-                self.answers.insert(key, Answer { parser, emitted });
-            }
-            Err(_) => {
-                let error = GenerateError::new(ErrorKind::QueueFull, "too many requests wait for this model");
-                self.shared.send(&event(id, GenerateEvent::Failed(error)));
-            }
+        if self.scheduler.submit(since, request).is_err() {
+            let error = GenerateError::new(ErrorKind::QueueFull, "too many requests wait for this model");
+            return self.shared.send(&event(id, GenerateEvent::Failed(error)));
         }
+        self.answers.insert(key, Answer { parser, emitted });
     }
 
     fn tick(&mut self, decoder: &mut dyn Decoder) {
@@ -114,7 +110,7 @@ impl Engine<'_> {
         match event {
             EngineEvent::Admitted { .. } => {}
             EngineEvent::Token { key, position, token, text, logprob } => {
-                self.token(key, position, token, &text, logprob)
+                self.token(key, position, token, &text, logprob);
             }
             EngineEvent::Finished { key, reason, text, usage, timings } => {
                 let Some(mut answer) = self.answers.remove(&key) else { return };

@@ -82,7 +82,7 @@ fn hook(die_at: Option<u64>, hang_at: Option<u64>) -> DecodeHook {
             process::abort();
         }
         while hang_at == Some(call) {
-            thread::sleep(Duration::from_secs(3600));
+            thread::sleep(Duration::from_hours(1));
         }
         Ok(())
     })

@@ -214,7 +214,9 @@ impl Preparer {
         });
         let mut bytes = rendered.forced.as_ref().map_or("", |forced| forced.prefix).as_bytes().to_vec();
         let special = rendered.markers.is_some() || rendered.tool_style.is_some();
-        emitted.iter().for_each(|&token| self.tokenizer.piece(token, special, &mut bytes));
+        for &token in emitted {
+            self.tokenizer.piece(token, special, &mut bytes);
+        }
         parser.push(&String::from_utf8_lossy(&bytes));
         parser
     }
@@ -278,7 +280,7 @@ impl Chat<'_> {
             starts_thinking = text.trim_end().ends_with(markers.open);
             // A template that always opens the block has no switch; the block is closed where it begins.
             if starts_thinking && (thinking.mode == ThinkMode::Off || forced.is_some()) {
-                text.push_str(&format!("\n{}\n\n", markers.close));
+                text.extend(["\n", markers.close, "\n\n"]);
                 starts_thinking = false;
             }
         }

@@ -68,7 +68,7 @@ pub fn stdin_link() -> io::Result<UnixStream> {
 /// See [`ServeError`].
 pub fn serve(link: UnixStream, loader: &mut dyn Loader, at_end: AtEnd) -> Result<(), ServeError> {
     let shared = Arc::new(Shared::new(link.try_clone()?));
-    let mut reader = LinkReader { link, frames: FrameReader::new() };
+    let mut reader = LinkReader { link, frames: FrameReader::new(), buffer: vec![0; READ_BYTES] };
     shared.send(&ToServer::Hello { protocol: PROTOCOL, build: loader.build() });
     match reader.next()? {
         Some(ToRunner::Hello { protocol: PROTOCOL }) => {}
@@ -103,6 +103,7 @@ fn load(loader: &mut dyn Loader, spec: &LoadSpec, shared: &Shared) -> Result<Box
 struct LinkReader {
     link: UnixStream,
     frames: FrameReader,
+    buffer: Vec<u8>,
 }
 
 impl LinkReader {
@@ -112,10 +113,9 @@ impl LinkReader {
             if let Some(message) = self.frames.next()? {
                 return Ok(Some(message));
             }
-            let mut buffer = [0; READ_BYTES];
-            match self.link.read(&mut buffer) {
+            match self.link.read(&mut self.buffer) {
                 Ok(0) => return Ok(None),
-                Ok(length) => self.frames.push(&buffer[..length]),
+                Ok(length) => self.frames.push(&self.buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
                 Err(error) => return Err(error.into()),
@@ -191,9 +191,9 @@ fn spawn_prepare(
         for job in jobs {
             let id = job.id;
             match preparer.prepare(job) {
-                Ok(prepared) => {
-                    send_event(&shared, id, firepot_chat::GenerateEvent::Prompt(prepared.report.clone()));
-                    if commands.send(Command::Start(Box::new(prepared))).is_err() {
+                Ok(ready) => {
+                    send_event(&shared, id, firepot_chat::GenerateEvent::Prompt(ready.report.clone()));
+                    if commands.send(Command::Start(Box::new(ready))).is_err() {
                         return;
                     }
                 }

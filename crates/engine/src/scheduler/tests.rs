@@ -317,13 +317,7 @@ fn a_resumed_answer_goes_on_as_the_undisturbed_one() {
 
 fn thinking(starts_inside: bool, budget_tokens: Option<u32>) -> ThinkControl {
     let close_ids = vec![TokenId::from(b'.'), END_THINK];
-    Some(ThinkControl {
-        open: "<think>".into(),
-        close: "</think>".into(),
-        starts_inside,
-        budget_tokens,
-        close_ids,
-    })
+    ThinkControl { open: "<think>".into(), close: "</think>".into(), starts_inside, budget_tokens, close_ids }
 }
 
 #[test]

@@ -38,14 +38,13 @@ pub fn doctor(settings: &Settings, output: &Output) -> anyhow::Result<()> {
 }
 
 /// `firepot devices`: what llama.cpp finds; a process of its own, since a driver may end it.
-pub fn devices() -> anyhow::Result<()> {
+pub fn devices() {
     let report = json!({
         "build": firepot_llama::build_info(),
         "system": firepot_llama::system_info(),
         "devices": firepot_llama::devices(),
     });
     println!("{report}");
-    Ok(())
 }
 
 fn check_home(settings: &Settings) -> Check {
@@ -118,7 +117,8 @@ fn describe(machine: &Machine) -> String {
     rows.extend(
         machine.gpus.devices.iter().map(|gpu| ("GPU", format!("{}, {}", gpu.name, bytes(&gpu.total_bytes)))),
     );
-    rows.iter().map(|(name, value)| format!("{name:<10} {value}\n")).collect()
+    let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<10} {value}")).collect();
+    lines.join("\n") + "\n"
 }
 
 fn number(reading: &Reading<u32>) -> String {

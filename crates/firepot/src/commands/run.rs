@@ -210,9 +210,9 @@ impl Printer {
         }
         if !self.in_thinking {
             self.in_thinking = true;
-            self.write(if self.dim { "\x1b[2m" } else { "Thinking...\n" })?;
+            write_now(if self.dim { "\x1b[2m" } else { "Thinking...\n" })?;
         }
-        self.write(text)
+        write_now(text)
     }
 
     fn content(&mut self, text: &str) -> std::io::Result<()> {
@@ -221,23 +221,23 @@ impl Printer {
         }
         if self.in_thinking {
             self.in_thinking = false;
-            self.write(if self.dim { "\x1b[0m\n\n" } else { "\n...done thinking.\n\n" })?;
+            write_now(if self.dim { "\x1b[0m\n\n" } else { "\n...done thinking.\n\n" })?;
         }
         self.content.push_str(text);
-        self.write(text)
-    }
-
-    fn write(&self, text: &str) -> std::io::Result<()> {
-        let mut out = stdout().lock();
-        out.write_all(text.as_bytes())?;
-        out.flush()
+        write_now(text)
     }
 
     /// Ends the line and gives back the answer's content.
     fn end(self) -> String {
-        let _ = self.write(if self.dim && self.in_thinking { "\x1b[0m\n" } else { "\n" });
+        let _ = write_now(if self.dim && self.in_thinking { "\x1b[0m\n" } else { "\n" });
         self.content
     }
+}
+
+fn write_now(text: &str) -> std::io::Result<()> {
+    let mut out = stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
 }
 
 fn warn_if_cut(last: &Value) {
@@ -257,21 +257,21 @@ fn counts(last: &Value) -> String {
     let number = |name: &str| last[name].as_u64().unwrap_or_default();
     let duration = |name: &str| Duration::from_nanos(number(name));
     let computed = number("prompt_eval_count").saturating_sub(number("prompt_eval_cached_count"));
-    let mut text = format!(
+    let mut parts = vec![format!(
         "prompt {} tokens ({} from cache)",
         number("prompt_eval_count"),
         number("prompt_eval_cached_count")
-    );
+    )];
     if computed > 0 && number("prompt_eval_duration") > 0 {
-        text.push_str(&format!(", prefill {:.1} tokens/s", rate(computed, duration("prompt_eval_duration"))));
+        parts.push(format!("prefill {:.1} tokens/s", rate(computed, duration("prompt_eval_duration"))));
     }
-    text.push_str(&format!("; answer {} tokens", number("eval_count")));
+    parts.push(format!("answer {} tokens", number("eval_count")));
     if number("eval_count") > 1 && number("eval_duration") > 0 {
-        text.push_str(&format!(
-            ", decode {:.1} tokens/s",
+        parts.push(format!(
+            "decode {:.1} tokens/s",
             rate(number("eval_count") - 1, duration("eval_duration"))
         ));
     }
-    text.push_str(&format!("; ended by {}", last["done_reason"].as_str().unwrap_or("?")));
-    text
+    parts.push(format!("ended by {}", last["done_reason"].as_str().unwrap_or("?")));
+    parts.join(", ")
 }

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long `up --detach` waits for its model: a large file on a slow disk takes minutes.
-const DETACH_LIMIT: Duration = Duration::from_secs(600);
+const DETACH_LIMIT: Duration = Duration::from_mins(10);
 
 /// Of the test model, which says little.
 const TRIAL_MODEL: &str = "smollm2:135m";

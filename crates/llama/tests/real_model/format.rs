@@ -152,7 +152,8 @@ fn a_grammar_made_to_exhaust_the_stack_is_refused_or_built() {
     assert!(refusal(&gbnf(&deep)).starts_with("the grammar cannot be read"));
     let long = format!("root ::= \"{}\"", "a".repeat(GRAMMAR_BYTES_MAX));
     insta::assert_snapshot!(refusal(&gbnf(&long)), @"a grammar of 262155 bytes is longer than 262144");
-    let mut chain: String = (0..10_000).map(|rule| format!("r{rule} ::= r{} \"x\"\n", rule + 1)).collect();
+    let rules: Vec<String> = (0..10_000).map(|rule| format!("r{rule} ::= r{} \"x\"\n", rule + 1)).collect();
+    let mut chain = rules.concat();
     chain.push_str("r10000 ::= \"x\"\nroot ::= r0\n");
     assert_eq!(refusal(&gbnf(&chain)), "accepted");
 }

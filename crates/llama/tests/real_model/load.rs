@@ -138,20 +138,20 @@ fn a_file_cut_anywhere_is_damaged() {
 }
 
 /// The file with another name of the same length in the place of `llama`.
-fn with_architecture(file: &[u8], name: &[u8; 5]) -> Vec<u8> {
+fn with_architecture(file: &[u8], name: [u8; 5]) -> Vec<u8> {
     let mut bytes = file.to_vec();
     let key = b"general.architecture";
     let at = bytes.windows(key.len()).position(|window| window == key).unwrap();
     // The value follows its type (4 bytes) and its length (8 bytes).
     let value = at + key.len() + 12;
-    bytes[value..value + 5].copy_from_slice(name);
+    bytes[value..value + 5].copy_from_slice(&name);
     bytes
 }
 
 #[test]
 fn an_unknown_architecture_is_named() {
     let directory = tempfile::tempdir().unwrap();
-    let bytes = with_architecture(&fs::read(model_file()).unwrap(), b"alien");
+    let bytes = with_architecture(&fs::read(model_file()).unwrap(), *b"alien");
     let error = refusal_of_file(directory.path(), &bytes);
     assert!(
         matches!(&error, LoadError::UnknownArchitecture { architecture, .. } if architecture == "alien"),
@@ -181,7 +181,7 @@ fn two_failing_loads_do_not_mix_their_reasons() {
     };
     thread::scope(|scope| {
         let cut = scope.spawn(|| load(&good[..60 << 20]));
-        let alien = scope.spawn(|| load(&with_architecture(&good, b"alien")));
+        let alien = scope.spawn(|| load(&with_architecture(&good, *b"alien")));
         let (cut, alien) = (cut.join().unwrap(), alien.join().unwrap());
         assert!(matches!(&cut, LoadError::Damaged { reason, .. } if !reason.contains("alien")), "{cut}");
         assert!(matches!(alien, LoadError::UnknownArchitecture { .. }), "{alien}");

@@ -2,6 +2,7 @@
 //!
 //! Nothing here measures time, and texts are compared only where llama.cpp promises equal bits: its logits depend on
 //! the shape of a batch and on what else is in the cache.
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod decode;
 mod format;
