@@ -9,6 +9,7 @@ VENV := $(TARGET)/venv
 FIREPOT := $(TARGET)/release/firepot
 TEST_MODEL := target/test-model/SmolLM2-135M-Instruct.Q4_1.gguf
 ARGS ?=
+FEATURES = $(shell scripts/backend.sh --flags)
 
 .PHONY: help
 help: ## Show this list
@@ -25,7 +26,9 @@ build: ## Build the program for this machine
 
 .PHONY: test
 test: build test-tools $(TEST_MODEL) ## Run all tests
-	cargo test --release --workspace $(shell scripts/backend.sh --flags)
+	cargo test --release --workspace --exclude firepot-tests $(FEATURES)
+	# One at a time: llama.cpp's threads wait by spinning, and two runners on the same cores slow each other down many times over.
+	cargo test --release --workspace --test it $(FEATURES) -- --test-threads=1
 	$(VENV)/bin/python -m pytest -q tests/clients
 	scripts/node.sh --test tests/page/*.test.mjs
 

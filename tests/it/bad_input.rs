@@ -42,7 +42,7 @@ async fn bad_bodies_are_refused_with_a_reason_and_the_server_goes_on() {
             "/api/generate",
             json!({"model": MODEL, "prompt": "a", "options": {"num_ctx": 100_000_000}}),
             400,
-            "context",
+            "num_ctx",
         ),
         (
             "/api/generate",

@@ -70,7 +70,8 @@ impl Gpus {
     }
 
     /// Cards on the bus that no backend could use: NVIDIA cards that NVML does not list, AMD cards without a kernel
-    /// driver. Whether this program was built with the right backend is not known here.
+    /// driver. Intel's are not among them: most are integrated, and a CPU without them lacks nothing. Whether this
+    /// program was built with the right backend is not known here.
     #[must_use]
     pub fn unusable(&self) -> Vec<UnusableGpu> {
         let listed = self.devices.len();
@@ -171,6 +172,7 @@ mod tests {
             card(GpuVendor::Nvidia, "0000:00:05.0", Some("nvidia")),
             card(GpuVendor::Amd, "0000:03:00.0", None),
             card(GpuVendor::Amd, "0000:04:00.0", Some("amdgpu")),
+            card(GpuVendor::Intel, "0000:00:02.0", None),
         ];
         let gpus = Gpus { pci, ..Gpus::none("libnvidia-ml.so.1 is not installed") };
         check(

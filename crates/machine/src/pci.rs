@@ -16,6 +16,8 @@ pub enum GpuVendor {
     Nvidia,
     /// PCI vendor 0x1002.
     Amd,
+    /// PCI vendor 0x8086. Mostly integrated graphics, which share main memory.
+    Intel,
 }
 
 impl GpuVendor {
@@ -23,6 +25,7 @@ impl GpuVendor {
         match vendor {
             0x10de => Some(Self::Nvidia),
             0x1002 => Some(Self::Amd),
+            0x8086 => Some(Self::Intel),
             _ => None,
         }
     }
@@ -33,6 +36,7 @@ impl GpuVendor {
         match self {
             Self::Nvidia => "NVIDIA",
             Self::Amd => "AMD",
+            Self::Intel => "Intel",
         }
     }
 }
@@ -89,6 +93,10 @@ mod tests {
             ("sys/bus/pci/devices/0000:03:00.0/vendor", "0x1002\n"),
             ("sys/bus/pci/devices/0000:03:00.0/class", "0x030000\n"),
             ("sys/bus/pci/devices/0000:04:00.0/vendor", "garbage\n"),
+            ("sys/bus/pci/devices/0000:05:00.0/vendor", "0x8086\n"),
+            ("sys/bus/pci/devices/0000:05:00.0/class", "0x038000\n"),
+            ("sys/bus/pci/devices/0000:05:01.0/vendor", "0x8086\n"),
+            ("sys/bus/pci/devices/0000:05:01.0/class", "0x020000\n"),
         ]);
         fake.link("sys/bus/pci/devices/0000:03:00.0/driver", "../../../bus/pci/drivers/amdgpu");
         insta::assert_json_snapshot!(PciGpu::probe(&fake.tree()), @r#"
@@ -104,6 +112,12 @@ mod tests {
             "vendor": "amd",
             "device_id": 0,
             "driver": "amdgpu"
+          },
+          {
+            "address": "0000:05:00.0",
+            "vendor": "intel",
+            "device_id": 0,
+            "driver": null
           }
         ]
         "#);

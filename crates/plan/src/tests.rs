@@ -398,6 +398,48 @@ fn any_want() -> impl Strategy<Value = Want> {
     )
 }
 
+/// Models of any proportions that could be met, so that many have a plan, which [`any_meta`] hardly ever has.
+fn likely_meta() -> impl Strategy<Value = ModelMeta> {
+    let heads = proptest::collection::vec(0_u32..16, 1..80);
+    let width = proptest::option::of(1_u32..40_000);
+    (0..30 * GIB, 1_u32..300_000, 1_u32..300, 1_u32..9000, heads, width, 1_u64..300_000).prop_map(
+        |(weights_bytes, ctx_train, length, embedding_length, kv_heads, feed_forward_length, vocab_size)| {
+            ModelMeta {
+                weights_bytes,
+                ctx_train,
+                key_length: length,
+                value_length: length,
+                embedding_length,
+                n_layers: kv_heads.len() as u32,
+                kv_heads,
+                feed_forward_length,
+                vocab_size: Some(vocab_size),
+                ..tiny()
+            }
+        },
+    )
+}
+
+fn likely_want() -> impl Strategy<Value = Want> {
+    let ctx = proptest::option::weighted(0.3, 1_u32..20_000);
+    let parallel = proptest::option::of(1_u32..=64);
+    let gpu_layers = proptest::option::of(0_u32..100);
+    let batch_tokens = proptest::option::of(1_u32..=8192);
+    (ctx, parallel, gpu_layers, batch_tokens).prop_map(|(ctx, parallel, gpu_layers, batch_tokens)| Want {
+        ctx,
+        parallel,
+        gpu_layers,
+        batch_tokens,
+        ..Want::default()
+    })
+}
+
+/// Two cases in three could be met; the third may be anything.
+fn some_case() -> impl Strategy<Value = (ModelMeta, Want, u64, Option<u64>)> {
+    let likely = (likely_meta(), likely_want(), 0..80 * GIB, proptest::option::of(0..80 * GIB));
+    prop_oneof![2 => likely, 1 => (any_meta(), any_want(), any::<u64>(), any::<Option<u64>>())]
+}
+
 /// Models and wishes as they are met, so that most have a plan.
 fn usual() -> impl Strategy<Value = (ModelMeta, Want)> {
     let meta = prop_oneof![Just(smol()), Just(qwen_7b())];
@@ -426,12 +468,9 @@ fn sum(predicted: &Predicted) -> u128 {
 
 proptest! {
     #[test]
-    fn nothing_panics_and_a_plan_is_always_sound(
-        meta in any_meta(), want in any_want(), memory: u64, gpu_memory: Option<u64>, small: bool,
-    ) {
+    fn nothing_panics_and_a_plan_is_always_sound((meta, want, memory, gpu_memory) in some_case()) {
         let gpus: Vec<u64> = gpu_memory.into_iter().collect();
         let machine = gpu_machine(memory, &gpus);
-        let meta = if small { ModelMeta { weights_bytes: meta.weights_bytes >> 30, ..meta } } else { meta };
         let Ok(plan) = plan(&meta, &machine, &want) else { return Ok(()) };
         prop_assert!(plan.ctx_per_answer >= 1 && plan.ctx_per_answer <= meta.ctx_train.max(1));
         prop_assert!(plan.kv_cells >= plan.ctx_per_answer && plan.kv_cells.is_multiple_of(CELLS_STEP));
@@ -451,6 +490,14 @@ proptest! {
 
     #[test]
     fn more_memory_never_gives_a_worse_plan((meta, want) in usual(), less in 0..40 * GIB, more in 0..40 * GIB) {
+        let on = |bytes| plan(&meta, &cpu_machine(bytes), &want);
+        prop_assert!(no_worse(&on(less.min(more)), &on(less.max(more))));
+    }
+
+    #[test]
+    fn more_memory_never_gives_any_model_a_worse_plan(
+        meta in likely_meta(), want in likely_want(), less in 0..80 * GIB, more in 0..80 * GIB,
+    ) {
         let on = |bytes| plan(&meta, &cpu_machine(bytes), &want);
         prop_assert!(no_worse(&on(less.min(more)), &on(less.max(more))));
     }

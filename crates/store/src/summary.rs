@@ -121,13 +121,13 @@ mod tests {
           "model_families": [
             "llama"
           ],
-          "model_type": "1.12K",
+          "model_type": "1K",
           "file_type": "Q4_0",
           "firepot": {
             "architecture": "llama",
             "title": null,
             "parameters": 1120,
-            "parameter_size": "1.12K",
+            "parameter_size": "1K",
             "quantization": "Q4_0",
             "ctx_train": 4096,
             "embedding_length": 32,
