@@ -73,7 +73,15 @@ pub fn terminate(pid: u32) {
 /// A client of the server that is running, if there is one: at the address that the user named, else at the one
 /// that the home's record holds.
 pub async fn running(settings: &Settings) -> anyhow::Result<Option<Client>> {
-    let address = if settings.address_named { Some(settings.address) } else { recorded(settings) };
+    if settings.address_named { answering(Some(settings.address)).await } else { own(settings).await }
+}
+
+/// A client of the server that is running on this home, wherever it listens.
+pub async fn own(settings: &Settings) -> anyhow::Result<Option<Client>> {
+    answering(recorded(settings)).await
+}
+
+async fn answering(address: Option<SocketAddr>) -> anyhow::Result<Option<Client>> {
     let Some(address) = address.filter(|address| address.port() != 0) else { return Ok(None) };
     let client = Client::new(address)?;
     let answers = client.get::<Value>("/api/version").await.is_ok();

@@ -33,6 +33,23 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// The exit of a Firepot process that ended with this code.
+    pub fn from_code(code: i32) -> Option<Self> {
+        const ALL: [Exit; 8] = [
+            Exit::Failed,
+            Exit::NoModel,
+            Exit::NoServer,
+            Exit::PortTaken,
+            Exit::Home,
+            Exit::Load,
+            Exit::GpuUnused,
+            Exit::Interrupted,
+        ];
+        ALL.into_iter().find(|exit| *exit as i32 == code)
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)

@@ -1,6 +1,12 @@
 //! Where log lines go: warnings to the terminal, everything from `info` on to the home's log.
 
-use std::{fs::OpenOptions, io, path::Path, sync::Mutex};
+use std::{
+    env,
+    fs::OpenOptions,
+    io::{self, IsTerminal as _},
+    path::Path,
+    sync::Mutex,
+};
 
 use tracing_subscriber::{
     EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
@@ -13,8 +19,9 @@ const FILE: &str = "info";
 
 /// Starts logging; `file` is appended to, when it can be opened.
 pub fn start(filter: Option<&str>, file: Option<&Path>) -> anyhow::Result<()> {
-    let terminal =
-        fmt::layer().with_writer(io::stderr).without_time().with_filter(parse(filter.unwrap_or(TERMINAL))?);
+    let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
+    let terminal = fmt::layer().with_ansi(colour).with_writer(io::stderr).without_time();
+    let terminal = terminal.with_filter(parse(filter.unwrap_or(TERMINAL))?);
     let file = file.and_then(|path| OpenOptions::new().create(true).append(true).open(path).ok());
     let kept = match file {
         Some(file) => {

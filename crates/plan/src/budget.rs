@@ -7,7 +7,10 @@ use crate::{
     Want,
     cost::Cost,
     error::cells_for,
-    limits::{CELLS_STEP, CTX_FLOOR, CTX_GPU_MIN, GPU_MARGIN_BYTES, HOST_MARGIN_BYTES, KV_CELLS_MAX},
+    limits::{
+        CELLS_SHARED_MAX, CELLS_STEP, CTX_FLOOR, CTX_GPU_MIN, GPU_MARGIN_BYTES, HOST_MARGIN_BYTES,
+        KV_CELLS_MAX,
+    },
 };
 
 /// Room for KV cells beside a model's weights and compute buffers.
@@ -19,6 +22,8 @@ pub struct Room {
     pub cells_max: u64,
     /// Cells that are taken when nobody asks for more.
     pub cells_default: u64,
+    /// Cells that are enough for answers that share them; `None` on a GPU and where the memory is not known, where unused memory serves nobody.
+    pub cells_shared: Option<u64>,
     /// Which part of the memory these are, for reasons.
     pub part: &'static str,
     /// The smallest context that is chosen while there is room for it.
@@ -34,13 +39,21 @@ impl Room {
         let Some(available_bytes) = host_bytes(machine, want) else {
             let cells_default = cells_for(u64::from(ctx_floor) * u64::from(parallel));
             let cells_max = KV_CELLS_MAX.into();
-            return Self { available_bytes: None, cells_max, cells_default, part, ctx_floor };
+            return Self {
+                available_bytes: None,
+                cells_max,
+                cells_default,
+                cells_shared: None,
+                part,
+                ctx_floor,
+            };
         };
         let left_bytes = available_bytes.saturating_sub(cost.fixed_bytes());
         Self {
             available_bytes: Some(available_bytes),
             cells_max: cells_in(left_bytes, cost),
             cells_default: cells_in(left_bytes / 2, cost),
+            cells_shared: Some(CELLS_SHARED_MAX.into()),
             part,
             ctx_floor,
         }
@@ -53,6 +66,7 @@ impl Room {
             available_bytes: Some(available_bytes),
             cells_max: cells,
             cells_default: cells,
+            cells_shared: None,
             part: "the GPU memory that the weights leave",
             ctx_floor: CTX_GPU_MIN.min(trained(meta)),
         }

@@ -9,6 +9,10 @@ pub const CTX_FLOOR: u32 = 2048;
 pub const CTX_GPU_MIN: u32 = 8192;
 /// Cells that a running answer can use well; fewer than this for each answer make parallel answers pointless.
 pub const ANSWER_CELLS_MIN: u32 = 2048;
+/// Most cells in main memory that answers share when neither more answers nor a longer context are asked for. The
+/// whole cache is written when it is made, and each GiB of it takes a second or more of a start (seen on a shared
+/// 2-core machine: 7 GiB took the load of a 7B model from 1 s to between 4 and 18 s).
+pub const CELLS_SHARED_MAX: u32 = 16_384;
 /// llama.cpp rounds the number of cells up to a multiple of this (`GGML_PAD(n_ctx, 256)` in `llama-context.cpp`).
 pub const CELLS_STEP: u32 = 256;
 /// Most cells that a plan has.

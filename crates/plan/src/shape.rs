@@ -39,9 +39,9 @@ impl Shape {
         }
         let (ctx, ctx_why) = match want.ctx {
             Some(ctx) => (wished_ctx(meta, ctx, cost, room)?, "asked for".to_owned()),
-            None => default_ctx(meta, parallel, room),
+            None => default_ctx(meta, want, parallel, room),
         };
-        let (cells, cells_why) = cells(ctx, parallel, room);
+        let (cells, cells_why) = cells(ctx, want, parallel, room);
         let (parallel, parallel_why) = answers(want, parallel, ctx, cells);
         Ok(Self { ctx, ctx_why, cells, cells_why, parallel, parallel_why })
     }
@@ -60,12 +60,13 @@ fn wished_ctx(meta: &ModelMeta, ctx: u32, cost: &Cost, room: &Room) -> Result<u3
     })
 }
 
-/// The largest candidate of which `parallel` answers fit in the default room.
-fn default_ctx(meta: &ModelMeta, parallel: u32, room: &Room) -> (u32, String) {
+/// The largest candidate of which the default room has `parallel` answers, or one where answers share the cells.
+fn default_ctx(meta: &ModelMeta, want: &Want, parallel: u32, room: &Room) -> (u32, String) {
     let floor = room.ctx_floor;
-    let fits = |ctx: u32| cells_for(u64::from(ctx) * u64::from(parallel)) <= room.cells_default;
+    let full = if shared_cells(want, room).is_some() { 1 } else { parallel };
+    let fits = |ctx: u32| cells_for(u64::from(ctx) * u64::from(full)) <= room.cells_default;
     if let Some(ctx) = candidates(meta, floor).find(|&ctx| fits(ctx)) {
-        return (ctx, fitting_why(meta, ctx, parallel, room));
+        return (ctx, fitting_why(meta, ctx, room));
     }
     if cells_for(floor.into()) <= room.cells_max {
         return (floor, format!("memory is short; a context below {floor} tokens is of little use"));
@@ -81,28 +82,37 @@ fn candidates(meta: &ModelMeta, floor: u32) -> impl Iterator<Item = u32> {
     [cap].into_iter().chain(powers).chain([floor])
 }
 
-fn fitting_why(meta: &ModelMeta, ctx: u32, parallel: u32, room: &Room) -> String {
+fn fitting_why(meta: &ModelMeta, ctx: u32, room: &Room) -> String {
     if room.available_bytes.is_none() {
         return "the machine's memory is not known; a careful default".to_owned();
     }
     match ctx {
         _ if ctx == trained(meta) => "all that the model was trained with".to_owned(),
         CTX_DEFAULT_MAX => format!("a default; the model was trained with {}", trained(meta)),
-        _ => format!("{parallel} such answers fit in {}", room.part),
+        _ => format!("the cells for it fit in {}", room.part),
     }
 }
 
-/// Cells for all answers at once when the default room has them, else fewer, but always one answer's context.
-fn cells(ctx: u32, parallel: u32, room: &Room) -> (u32, String) {
+/// Cells that are enough when answers share them: they do in main memory, unless their number was asked for.
+fn shared_cells(want: &Want, room: &Room) -> Option<u64> {
+    room.cells_shared.filter(|_| want.parallel.is_none())
+}
+
+/// Always one answer's context; beyond it, cells for all answers at once or enough to share, as far as the default
+/// room has them.
+fn cells(ctx: u32, want: &Want, parallel: u32, room: &Room) -> (u32, String) {
     let (one, all) = (cells_for(ctx.into()), cells_for(u64::from(ctx) * u64::from(parallel)));
-    let cells = one.max(all.min(room.cells_default)) as u32;
-    let why = if u64::from(cells) == all {
+    let shared = shared_cells(want, room);
+    let cells = one.max(all.min(shared.unwrap_or(all)).min(room.cells_default));
+    let why = if cells == all {
         format!("{parallel} answers of {ctx} tokens")
+    } else if shared.is_some() {
+        format!("shared by {parallel} answers, of which few need {ctx} tokens; --parallel N makes room for N")
     } else {
         let (part, default) = (room.part, room.cells_default);
         format!("{parallel} full answers need {all}, and {part} holds {default}; answers wait for free cells")
     };
-    (cells, why)
+    (cells as u32, why)
 }
 
 fn answers(want: &Want, parallel: u32, ctx: u32, cells: u32) -> (u32, String) {

@@ -1,17 +1,9 @@
 //! `firepot up` and `firepot serve`: the server in this process, and a model in it.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::Write as _,
-    net::SocketAddr,
-    os::unix::process::CommandExt as _,
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{io::Write as _, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
-use firepot_server::{LoadDefaults, RunnerCommand, Server, ServerSettings, pool::Wishes};
+use firepot_server::{LoadDefaults, RunnerCommand, Server, ServerSettings};
 use firepot_store::{Access, Home, Model, ModelName};
 use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -22,14 +14,11 @@ use crate::{
     attach,
     cli::{Load, Serve, Up},
     client::Client,
+    commands::{detach::detach, explain::explain},
     exit::{Exit, Failure},
     gpu::{self, Verdict},
-    planner::reasons,
     settings::Settings,
 };
-
-/// How long `up --detach` waits for its model: a large file on a slow disk takes minutes.
-const DETACH_LIMIT: Duration = Duration::from_mins(10);
 
 /// Of the test model, which says little.
 const TRIAL_MODEL: &str = "smollm2:135m";
@@ -51,7 +40,7 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     if args.explain {
         print!("{}", explain(settings, &home, &model, &args.load)?);
     }
-    if let Some(client) = attach::running(settings).await? {
+    if let Some(client) = attach::own(settings).await? {
         load(&client, &model, &args.load).await?;
         println!("{} is loaded in the server at http://{}", model.name, client.address());
         return Ok(());
@@ -181,81 +170,4 @@ async fn welcome(address: SocketAddr, model: &Model, client: &Client) -> anyhow:
 /// The home, as the model's file shows it.
 fn client_home(model: &Model) -> String {
     model.blob_path.ancestors().nth(2).map(|home| home.display().to_string()).unwrap_or_default()
-}
-
-/// Starts the same command in the background and waits until its model is loaded.
-async fn detach(settings: &Settings, home: &Home, model: &Model, args: &Up) -> anyhow::Result<()> {
-    let log_path = home.logs_dir().join("up.log");
-    let log = OpenOptions::new().create(true).append(true).open(&log_path)?;
-    let mut child = spawn_up(settings, model, args, log)?;
-    let end = Instant::now() + DETACH_LIMIT;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            let exit =
-                if status.code() == Some(Exit::PortTaken as i32) { Exit::PortTaken } else { Exit::Load };
-            return Err(Failure::new(exit, "the server ended before its model was loaded")
-                .hint(format!("its reason is at the end of {}", log_path.display()))
-                .into());
-        }
-        if let Some(address) = loaded_at(home, &child, model).await? {
-            println!("Firepot is up in the background: http://{address} serves {}.", model.name);
-            println!("`firepot down` stops it.");
-            return Ok(());
-        }
-        anyhow::ensure!(Instant::now() < end, "the model was not loaded within {} s", DETACH_LIMIT.as_secs());
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-fn spawn_up(settings: &Settings, model: &Model, args: &Up, log: File) -> anyhow::Result<Child> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--home").arg(&settings.home).arg("--host").arg(settings.address.ip().to_string());
-    command.arg("--port").arg(settings.address.port().to_string()).arg("up").arg(model.name.to_string());
-    command.args(attach::load_args(&args.load)).args(args.allow_cpu.then_some("--allow-cpu"));
-    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).process_group(0);
-    Ok(command.spawn()?)
-}
-
-async fn loaded_at(home: &Home, child: &Child, model: &Model) -> anyhow::Result<Option<SocketAddr>> {
-    let Some(record) = home.server_record()?.filter(|record| record.pid == child.id()) else {
-        return Ok(None);
-    };
-    let ps: Value = Client::new(record.address)?.get("/api/ps").await?;
-    let name = model.name.to_string();
-    let loaded =
-        ps["models"].as_array().is_some_and(|models| models.iter().any(|entry| entry["name"] == name));
-    Ok(loaded.then_some(record.address))
-}
-
-/// Every file, process, port and parameter, with its reason.
-fn explain(settings: &Settings, home: &Home, model: &Model, load: &Load) -> anyhow::Result<String> {
-    let wishes =
-        Wishes { ctx: load.ctx, parallel: load.parallel, threads: load.threads, ..Wishes::default() };
-    let plan = settings.planner().plan_model(model, &wishes, &[]).map_err(|failure| Failure {
-        exit: Exit::Load,
-        message: failure.message,
-        hint: failure.hint,
-    })?;
-    let mut lines = vec![
-        "downloads: none: the model is in the store, and nothing is fetched unless you ask".to_owned(),
-        format!("file read: {}: the model", model.blob_path.display()),
-        format!(
-            "files written: {}: logs; database; the server's record while it runs",
-            home.path().display()
-        ),
-        "process: this one: the server; it contains no llama.cpp".to_owned(),
-        format!(
-            "process: one runner: holds {} in llama.cpp, so that its death is not the server's",
-            model.name
-        ),
-        format!(
-            "port: {}: page and API; reachable from this machine unless --host says otherwise",
-            settings.address
-        ),
-    ];
-    lines.extend(reasons(&plan));
-    for line in &lines {
-        tracing::info!("{line}");
-    }
-    Ok(lines.join("\n") + "\n")
 }

@@ -1,0 +1,89 @@
+//! `firepot up --detach`: the server in a process of its own, which goes on when this one ends.
+
+use std::{
+    fs::OpenOptions,
+    io::{Read as _, Seek as _, SeekFrom},
+    net::SocketAddr,
+    os::unix::process::CommandExt as _,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use firepot_store::{Home, Model};
+use serde_json::Value;
+
+use crate::{
+    attach,
+    cli::Up,
+    client::Client,
+    exit::{Exit, Failure},
+    settings::Settings,
+};
+
+/// How long the model may take: a large file on a slow disk takes minutes.
+const LIMIT: Duration = Duration::from_mins(10);
+
+const POLL: Duration = Duration::from_millis(50);
+
+/// Starts the same command in the background and waits until its model is loaded.
+pub async fn detach(settings: &Settings, home: &Home, model: &Model, args: &Up) -> anyhow::Result<()> {
+    let log_path = home.logs_dir().join("up.log");
+    let log = OpenOptions::new().create(true).append(true).open(&log_path)?;
+    let log_start = log.metadata()?.len();
+    let mut child = command(settings, model, args)?.stdout(log.try_clone()?).stderr(log).spawn()?;
+    let end = Instant::now() + LIMIT;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Err(ended(status, &log_path, log_start).into());
+        }
+        if let Some(address) = loaded_at(home, &child, model).await? {
+            println!("Firepot is up in the background: http://{address} serves {}.", model.name);
+            println!("`firepot down` stops it.");
+            return Ok(());
+        }
+        if Instant::now() > end {
+            attach::terminate(child.id());
+            anyhow::bail!("the model was not loaded within {} s", LIMIT.as_secs());
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+fn command(settings: &Settings, model: &Model, args: &Up) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--home").arg(&settings.home).arg("--host").arg(settings.address.ip().to_string());
+    command.arg("--port").arg(settings.address.port().to_string()).arg("up").arg(model.name.to_string());
+    command.args(attach::load_args(&args.load)).args(args.allow_cpu.then_some("--allow-cpu"));
+    command.stdin(Stdio::null()).process_group(0);
+    Ok(command)
+}
+
+/// What the background process said before it ended becomes this command's own error.
+fn ended(status: ExitStatus, log_path: &Path, log_start: u64) -> Failure {
+    let said = said_since(log_path, log_start).unwrap_or_default();
+    let line = |prefix: &str| said.lines().rev().find_map(|line| line.strip_prefix(prefix));
+    let exit = status.code().and_then(Exit::from_code).unwrap_or(Exit::Failed);
+    let message = line("error: ").map_or_else(|| format!("the server ended: {status}"), str::to_owned);
+    let log_hint = || format!("what it printed is in {}", log_path.display());
+    Failure::new(exit, message).hint(line("hint: ").map_or_else(log_hint, str::to_owned))
+}
+
+fn said_since(log_path: &Path, start: u64) -> std::io::Result<String> {
+    let mut log = std::fs::File::open(log_path)?;
+    log.seek(SeekFrom::Start(start))?;
+    let mut said = Vec::new();
+    log.take(64 << 10).read_to_end(&mut said)?;
+    Ok(String::from_utf8_lossy(&said).into_owned())
+}
+
+async fn loaded_at(home: &Home, child: &Child, model: &Model) -> anyhow::Result<Option<SocketAddr>> {
+    let Some(record) = home.server_record()?.filter(|record| record.pid == child.id()) else {
+        return Ok(None);
+    };
+    let ps: Value = Client::new(record.address)?.get("/api/ps").await?;
+    let name = model.name.to_string();
+    let loaded =
+        ps["models"].as_array().is_some_and(|models| models.iter().any(|entry| entry["name"] == name));
+    Ok(loaded.then_some(record.address))
+}
