@@ -47,7 +47,7 @@ need_test() {
     scripts/node.sh --version >/dev/null
     if [ ! -d tests/page/node_modules/playwright-core ]; then
         say "installing the page test's tools (npm, into tests/page/node_modules)"
-        scripts/node.sh npm ci --prefix tests/page --no-audit --no-fund --loglevel=error
+        scripts/node.sh npm ci --prefix tests/page --no-audit --no-fund --no-update-notifier --loglevel=error
     fi
 }
 

@@ -60,7 +60,20 @@ async fn a_runner_killed_while_loading_is_restarted_or_reported() {
 }
 
 #[tokio::test]
-async fn a_runner_that_stops_answering_does_not_outlive_its_server() {
+async fn a_runner_that_hangs_is_killed_and_the_next_request_works() {
+    let stack = Stack::start().await;
+    let mut lines = stack.stream("Write a very long story about a river.", 1000).await;
+    lines.next().await.unwrap();
+    let runner = stack.runner().await;
+    send(runner, Signal::STOP);
+    let rest = lines.collect().await;
+    assert!(rest.last().unwrap()["error"].as_str().unwrap().contains("hung"), "{rest:?}");
+    still_answers(&stack).await;
+    assert!(!alive(runner));
+}
+
+#[tokio::test]
+async fn a_runner_does_not_outlive_its_killed_server() {
     let mut stack = Stack::start().await;
     let mut lines = stack.stream("Write a very long story about a river.", 1000).await;
     lines.next().await.unwrap();

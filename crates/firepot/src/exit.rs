@@ -99,11 +99,23 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
         return failure.exit.into();
     }
     let (exit, hint) = classify(error);
-    eprintln!("error: {error:#}");
+    eprintln!("error: {}", told_once(error));
     if let Some(hint) = hint {
         eprintln!("hint: {hint}");
     }
     exit.into()
+}
+
+/// An error and its causes; a cause that the error before it has in its own text is not repeated.
+fn told_once(error: &anyhow::Error) -> String {
+    let mut told = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !told.contains(&cause) {
+            told.push_str(": ");
+            told.push_str(&cause);
+        }
+    }
+    told
 }
 
 /// Exit code and hint of the errors that the crates beside this one give.

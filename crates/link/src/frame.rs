@@ -105,7 +105,7 @@ mod tests {
         request.sampling.seed = Some(u64::MAX);
         vec![
             ToRunner::Hello { protocol: crate::PROTOCOL },
-            ToRunner::Generate { id: GenerationId(7), request: Box::new(request), resume: None },
+            ToRunner::Generate { id: GenerationId(7), request: Box::new(request), client: 3, resume: None },
             ToRunner::Cancel { id: GenerationId(7) },
         ]
     }

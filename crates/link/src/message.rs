@@ -6,7 +6,7 @@ use firepot_engine::{DecoderInfo, LoadSpec};
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages; changes whenever one of them does.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// A generation, unique within one server process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub enum ToRunner {
         id: GenerationId,
         /// What is asked.
         request: Box<GenerateRequest>,
+        /// Whose it is: answers are admitted fairly between clients.
+        client: u64,
         /// What was already emitted, when another runner had begun.
         resume: Option<Resume>,
     },

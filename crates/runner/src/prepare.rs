@@ -20,6 +20,7 @@ use crate::limits::{ANSWER_SHARE, LOGPROBS_MAX};
 pub struct Job {
     pub id: GenerationId,
     pub request: GenerateRequest,
+    pub client: u64,
     pub resume: Option<Resume>,
     pub since: Instant,
 }
@@ -78,7 +79,7 @@ impl Preparer {
 
     /// Prepares a request.
     pub fn prepare(&self, job: Job) -> Result<Prepared, GenerateError> {
-        let Job { id, mut request, resume, since } = job;
+        let Job { id, mut request, client, resume, since } = job;
         self.check(&request)?;
         let mut rendered = self.render(&request)?;
         let mut emitted = Vec::new();
@@ -120,7 +121,7 @@ impl Preparer {
             logprobs: request.logprobs,
             print_special: rendered.markers.is_some() || rendered.tool_style.is_some(),
             strict: request.strict,
-            client: 0,
+            client,
         };
         Ok(Prepared { id, request, report, parser, since })
     }

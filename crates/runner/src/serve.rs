@@ -151,9 +151,9 @@ fn read_all(
 ) -> Result<(), ServeError> {
     while let Some(message) = reader.next()? {
         let delivered = match message {
-            ToRunner::Generate { id, request, resume } => {
+            ToRunner::Generate { id, request, client, resume } => {
                 shared.open(id);
-                jobs.send(Job { id, request: *request, resume, since: Instant::now() }).is_ok()
+                jobs.send(Job { id, request: *request, client, resume, since: Instant::now() }).is_ok()
             }
             ToRunner::Cancel { id } => shared.cancel_open(id) || commands.send(Command::Cancel(id)).is_ok(),
             ToRunner::Shutdown => {

@@ -94,7 +94,12 @@ impl Client {
     }
 
     fn generate(&mut self, id: u64, request: GenerateRequest, resume: Option<Resume>) {
-        self.send(&ToRunner::Generate { id: GenerationId(id), request: Box::new(request), resume });
+        self.send(&ToRunner::Generate {
+            id: GenerationId(id),
+            request: Box::new(request),
+            client: 0,
+            resume,
+        });
     }
 
     /// Everything that comes until these many generations have ended.

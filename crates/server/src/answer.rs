@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use tokio::time::timeout;
 
 use crate::{
+    arrived::Arrived,
     limits,
     metrics::{AnswerCounts, Metrics},
     pool::{Generation, Lease},
@@ -55,8 +56,8 @@ pub struct Asked {
     pub requests: Vec<GenerateRequest>,
     /// The dialect.
     pub encoder: Box<dyn Encoder>,
-    /// When the request arrived.
-    pub arrived: Instant,
+    /// When the request arrived, and from whom.
+    pub arrived: Arrived,
     /// What it says to no effect.
     pub warnings: Vec<String>,
     /// Told how it ended.
@@ -116,7 +117,7 @@ impl Answer {
     fn begin(asked: Asked) -> Result<Self, (Box<dyn Encoder>, ApiError)> {
         let lease = Arc::new(asked.lease);
         let started: Result<Vec<_>, _> =
-            asked.requests.into_iter().map(|request| lease.generate(request)).collect();
+            asked.requests.into_iter().map(|request| lease.generate(request, asked.arrived.client)).collect();
         match started {
             Err(error) => Err((asked.encoder, error.into())),
             Ok(generations) => Ok(Self {
@@ -126,7 +127,7 @@ impl Answer {
                 encoder: asked.encoder,
                 lease,
                 model: asked.model,
-                arrived: asked.arrived,
+                arrived: asked.arrived.at,
                 metrics: asked.metrics,
             }),
         }

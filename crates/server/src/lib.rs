@@ -6,6 +6,7 @@
 
 mod answer;
 mod app;
+mod arrived;
 mod capabilities;
 mod guard;
 pub mod limits;

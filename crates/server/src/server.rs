@@ -2,9 +2,9 @@
 
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
-use axum::Router;
+use axum::{Router, http::Request};
 use firepot_store::{Home, ServerLock};
-use hyper::server::conn::http1;
+use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
@@ -15,9 +15,11 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
+use tower::ServiceExt as _;
 
 use crate::{
     app::App,
+    arrived::Peer,
     limits,
     pool::{Launcher, Planner, ProcessLauncher},
     routes::router,
@@ -117,8 +119,9 @@ async fn accept(listener: &TcpListener, router: &Router, connections: &GracefulS
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { continue };
         match listener.accept().await {
-            Ok((stream, _)) => {
-                tokio::spawn(serve_connection(stream, router.clone(), connections.watcher(), place));
+            Ok((stream, address)) => {
+                let peer = Peer(address.ip());
+                tokio::spawn(serve_connection(stream, router.clone(), peer, connections.watcher(), place));
             }
             Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -128,13 +131,23 @@ async fn accept(listener: &TcpListener, router: &Router, connections: &GracefulS
     }
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, watcher: Watcher, _place: OwnedSemaphorePermit) {
+async fn serve_connection(
+    stream: TcpStream,
+    router: Router,
+    peer: Peer,
+    watcher: Watcher,
+    _place: OwnedSemaphorePermit,
+) {
     // A token is one small write; it must not wait for the next one.
     let _ = stream.set_nodelay(true);
+    let service = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits::HEADER_READ_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection broke");
     }

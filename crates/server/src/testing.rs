@@ -308,7 +308,7 @@ impl ScriptedRunner {
                 self.send(&ToServer::Hello { protocol, build: "scripted".into() })
             }
             ToRunner::Load(spec) => self.load(&spec),
-            ToRunner::Generate { id, request, resume } => {
+            ToRunner::Generate { id, request, client: _, resume } => {
                 assert_eq!(resume, None);
                 let talk = Talk::of(&request);
                 self.script.requests.lock().unwrap().push(*request.clone());

@@ -68,6 +68,7 @@ impl Connection {
         self: &Arc<Self>,
         id: GenerationId,
         request: GenerateRequest,
+        client: u64,
         lease: &Arc<Lease>,
     ) -> Result<Generation, PoolError> {
         let (generation, flight) = Generation::new(id, Arc::clone(self), Arc::clone(lease));
@@ -76,7 +77,7 @@ impl Connection {
             Flights::Lost => return Err(PoolError::Lost),
         }
         let request = Box::new(request);
-        match self.send(&ToRunner::Generate { id, request, resume: None }) {
+        match self.send(&ToRunner::Generate { id, request, client, resume: None }) {
             Ok(()) => Ok(generation),
             Err(FrameError::TooLarge { .. }) => Err(PoolError::TooLarge),
             Err(_) => Err(PoolError::Lost),

@@ -223,13 +223,17 @@ impl Lease {
         self.waited
     }
 
-    /// Starts an answer. Its [`Generation`] keeps the lease.
+    /// Starts an answer for a client. Its [`Generation`] keeps the lease.
     ///
     /// # Errors
     /// [`PoolError::Lost`] when the runner ended meanwhile, [`PoolError::TooLarge`].
-    pub fn generate(self: &Arc<Self>, request: GenerateRequest) -> Result<Generation, PoolError> {
+    pub fn generate(
+        self: &Arc<Self>,
+        request: GenerateRequest,
+        client: u64,
+    ) -> Result<Generation, PoolError> {
         let id = GenerationId(self.shared.generations.fetch_add(1, Ordering::Relaxed));
-        self.connection.generate(id, request, self)
+        self.connection.generate(id, request, client, self)
     }
 
     /// The runner proved itself.
@@ -321,9 +325,13 @@ impl Shared {
                 self.update(|state, now| state.loaded(id, *loaded, now));
             }
             RunnerEvent::LoadFailed(failure) => {
-                tracing::warn!(%model, message = failure.message, "model not loaded");
+                tracing::info!(%model, message = failure.message, "model not loaded");
                 self.update(|state, _| state.load_failed(id, failure));
             }
+            RunnerEvent::Lost => self.update(|state, _| {
+                state.lost(id);
+                Vec::new()
+            }),
             RunnerEvent::Ended(death) => {
                 tracing::info!(%model, %death, "runner gone");
                 metrics.runner_ended(&model.to_string(), &death);

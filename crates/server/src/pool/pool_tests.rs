@@ -49,7 +49,7 @@ impl TestPool {
 
     async fn generate(&self, text: &str) -> Generation {
         let lease = Arc::new(self.acquire().await.unwrap());
-        lease.generate(GenerateRequest::new(Prompt::Text(text.into()))).unwrap()
+        lease.generate(GenerateRequest::new(Prompt::Text(text.into())), 0).unwrap()
     }
 
     async fn answers(&self) {

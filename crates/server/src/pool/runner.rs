@@ -34,6 +34,8 @@ pub enum RunnerEvent {
     Loaded(Box<Loaded>),
     /// The model cannot be loaded.
     LoadFailed(LoadFailure),
+    /// It does not answer any more; its process may take a while to go.
+    Lost,
     /// The process is gone, and what it used is free.
     Ended(Death),
 }
@@ -77,6 +79,7 @@ impl<R: Fn(RunnerEvent) + Send> Runner<R> {
         if let (Death::Ended { status }, Some(process)) = (&mut death, &mut process) {
             *status = timeout(limits::EXIT_STATUS_WAIT, process.wait()).await.ok().and_then(Result::ok);
         }
+        (self.report)(RunnerEvent::Lost);
         self.connection.lose(&death);
         if let Some(process) = &mut process
             && let Err(error) = process.kill().await

@@ -136,6 +136,8 @@ struct Ready {
     expires_at: Option<Instant>,
     /// Somebody waits whom this load does not serve; nobody else is let in before.
     reload: bool,
+    /// The runner does not answer any more and is about to end; nobody is let in.
+    lost: bool,
 }
 
 /// All slots.
@@ -219,6 +221,7 @@ impl<W> State<W> {
             answered: false,
             expires_at: None,
             reload: false,
+            lost: false,
         });
         slot.used_at = now;
         let mut actions = self.serve(id, now);
@@ -244,6 +247,13 @@ impl<W> State<W> {
             self.set_phase(id, Phase::Stopping { runner, failure: Some(error) });
         }
         actions
+    }
+
+    /// A runner does not answer any more; [`ended`](Self::ended) follows. Requests wait for the next one.
+    pub fn lost(&mut self, runner: RunnerId) {
+        if let Some((_, Slot { phase: Phase::Ready(ready), .. })) = self.of_runner(runner) {
+            ready.lost = true;
+        }
     }
 
     /// A runner is gone.
@@ -417,6 +427,9 @@ impl<W> State<W> {
         let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
         let mut actions = Vec::new();
         let Phase::Ready(ready) = &mut slot.phase else { return actions };
+        if ready.lost {
+            return actions;
+        }
         while let Some(first) = slot.waiting.front() {
             let same_file = first.model.digest == slot.model.digest;
             ready.reload |= !(same_file && first.wishes.served_by(&slot.wishes, &ready.plan.spec));

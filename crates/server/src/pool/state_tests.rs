@@ -420,6 +420,20 @@ fn a_runner_that_answered_or_lived_is_restarted_at_once_every_time() {
 }
 
 #[test]
+fn a_request_that_meets_a_dying_runner_waits_for_the_next_one() {
+    let mut story = Story::new();
+    let runner = story.ready("a");
+    story.state.lost(runner);
+    story.ask("a");
+    story.release(runner);
+    assert_eq!(story.told(), "");
+    story.end(runner, &DEATH);
+    story.plan();
+    story.load();
+    assert_eq!(story.told(), "plan a:latest beside 0; launch a:latest; grant 2 after (0, 0)");
+}
+
+#[test]
 fn a_runner_that_can_never_work_is_not_tried_again() {
     for death in [Death::OtherProtocol { theirs: 2 }, Death::NotStarted { reason: "no such file".into() }] {
         let mut story = Story::new();
@@ -549,6 +563,7 @@ impl Story {
             }
             Happens::Die(back) if self.launched.len() > usize::from(back) => {
                 let runner = self.launched[self.launched.len() - 1 - usize::from(back)].0;
+                self.state.lost(runner);
                 self.end(runner, &DEATH);
             }
             Happens::Unload(index) => {

@@ -52,7 +52,7 @@ enum ModelChange {
 
 /// One message, or several that are added together.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a message is an object with `role` and `content`; several are a list of them")]
 enum Added {
     One(Box<NewMessage>),
     Many(Vec<NewMessage>),

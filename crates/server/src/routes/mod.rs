@@ -16,7 +16,7 @@ mod own;
 mod page;
 pub mod reply;
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use axum::{
     Router,
@@ -29,17 +29,13 @@ use axum::{
 use firepot_wire::{ApiError, ErrorCode, limits::MAX_BODY_BYTES};
 
 use self::reply::Dialect;
-use crate::app::App;
+use crate::{app::App, arrived::Arrived};
 
 /// Value of the `Server` header.
 const SERVER: HeaderValue = HeaderValue::from_static(concat!("firepot/", env!("CARGO_PKG_VERSION")));
 
 /// A request's body, or why it could not be read.
 type Body = Result<Bytes, BytesRejection>;
-
-/// When a request's head had been read.
-#[derive(Clone, Copy, Debug)]
-struct Arrived(Instant);
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -62,7 +58,8 @@ async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     // Only routes that exist are told apart, so that nobody can fill the metrics with paths.
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = matched.unwrap_or_else(|| "unknown".to_owned());
-    request.extensions_mut().insert(Arrived(Instant::now()));
+    let arrived = Arrived::of(&request);
+    request.extensions_mut().insert(arrived);
     let mut response = match app.guard.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(blocked) => dialect.error(&blocked.into()),

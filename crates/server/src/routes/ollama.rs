@@ -22,12 +22,13 @@ use jiff::{Timestamp, ToSpan as _};
 use serde::Serialize;
 
 use super::{
-    Arrived, Body, read,
+    Body, read,
     reply::{self, Dialect, json},
 };
 use crate::{
     answer::{Asked, answer, server_times},
     app::App,
+    arrived::Arrived,
     pool::{PhaseView, SlotView, Wishes},
     settings::KeepAlive,
 };
@@ -218,7 +219,7 @@ async fn carry_out(
     Dialect::Ollama.respond(done.await)
 }
 
-async fn act(app: &App, Arrived(arrived): Arrived, parsed: Parsed) -> Result<Response, ApiError> {
+async fn act(app: &App, arrived: Arrived, parsed: Parsed) -> Result<Response, ApiError> {
     let model = app.model(&parsed.model).await?;
     let encoder = OllamaEncoder::new(parsed.model, parsed.shape, parsed.mode);
     if parsed.action == Action::Unload {
@@ -242,7 +243,7 @@ async fn act(app: &App, Arrived(arrived): Arrived, parsed: Parsed) -> Result<Res
         })
         .await),
         Action::Load | Action::Unload => {
-            let times = server_times(&lease, arrived, None);
+            let times = server_times(&lease, arrived.at, None);
             Ok(line(parsed.mode, encoder.loaded(LoadReason::Load, times, Timestamp::now())))
         }
     }

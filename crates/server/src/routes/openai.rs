@@ -17,12 +17,13 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Arrived, Body, read,
+    Body, read,
     reply::{Dialect, json},
 };
 use crate::{
     answer::{Asked, answer},
     app::App,
+    arrived::Arrived,
 };
 
 pub fn routes() -> Router<Arc<App>> {
@@ -76,7 +77,7 @@ async fn carry_out(
     Dialect::OpenAi.respond(done.await)
 }
 
-async fn complete(app: &App, Arrived(arrived): Arrived, parsed: Parsed) -> Result<Response, ApiError> {
+async fn complete(app: &App, arrived: Arrived, parsed: Parsed) -> Result<Response, ApiError> {
     let model = app.model(&parsed.model).await?;
     let name = model.name.to_string();
     let created = Timestamp::now().as_second();
