@@ -3,7 +3,10 @@
 use std::{
     fmt,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -199,6 +202,30 @@ pub struct BatchItem {
     pub logits: bool,
 }
 
+/// Stops a decode call of one decoder; can be cloned and sent to other threads.
+#[derive(Clone, Debug, Default)]
+pub struct AbortHandle(Arc<AtomicBool>);
+
+impl AbortHandle {
+    /// Ends the decode call that runs now, or else the next one, with [`DecodeError::Aborted`]. One call ends for any
+    /// number of requests made before it does.
+    pub fn abort(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an abort was asked for and has not happened yet.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The same; forgets it. For decoders.
+    #[must_use]
+    pub fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
 /// What the engine drives: one loaded model with one context. One thread owns it.
 pub trait Decoder {
     /// What was loaded.
@@ -210,6 +237,9 @@ pub trait Decoder {
     /// A counter that rises with every graph node computed; read by the runner's heartbeat to tell a long batch
     /// from a hang.
     fn progress(&self) -> Arc<AtomicU64>;
+
+    /// For stopping a decode call from another thread.
+    fn abort_handle(&self) -> AbortHandle;
 
     /// Computes the batch and returns how long it took. After an error or an abort the sequences keep some valid
     /// prefix: [`Decoder::pos_max`] says which.

@@ -10,14 +10,14 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use firepot_chat::{Format, TokenId};
 
 use crate::{
-    Batch, Constraint, ConstraintError, DecodeError, Decoder, DecoderInfo, DeviceMemory, PrefixCut, SeqId,
-    StateError, TokenizeError, Tokenizer,
+    AbortHandle, Batch, Constraint, ConstraintError, DecodeError, Decoder, DecoderInfo, DeviceMemory,
+    PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
 };
 
 /// Ends an answer.
@@ -207,6 +207,7 @@ pub struct FakeDecoder {
     rows: HashMap<usize, Vec<f32>>,
     calls: u64,
     progress: Arc<AtomicU64>,
+    abort: AbortHandle,
     /// Largest number of cells that were ever in use.
     pub cells_peak: u32,
 }
@@ -244,6 +245,7 @@ impl FakeDecoder {
             rows: HashMap::new(),
             calls: 0,
             progress: Arc::default(),
+            abort: AbortHandle::default(),
             cells_peak: 0,
         }
     }
@@ -292,6 +294,19 @@ impl FakeDecoder {
         logits
     }
 
+    /// Passes this time, unless it is aborted.
+    fn spend(&self, time: Duration) -> Result<(), DecodeError> {
+        const STEP: Duration = Duration::from_millis(1);
+        let end = Instant::now() + time;
+        while let Some(left) = end.checked_duration_since(Instant::now()) {
+            if self.abort.take() {
+                return Err(DecodeError::Aborted);
+            }
+            std::thread::sleep(left.min(STEP));
+        }
+        Ok(())
+    }
+
     /// The token that greedy decoding takes.
     fn next(&self, content: &[TokenId], hash: u64) -> TokenId {
         let start = content.iter().rposition(|&token| token == ANSWER).map(|at| at + 1);
@@ -323,12 +338,20 @@ impl Decoder for FakeDecoder {
         Arc::clone(&self.progress)
     }
 
+    fn abort_handle(&self) -> AbortHandle {
+        self.abort.clone()
+    }
+
     fn decode(&mut self, batch: &Batch) -> Result<Duration, DecodeError> {
         self.calls += 1;
         if let Some(hook) = &mut self.config.hook {
             hook(self.calls)?;
         }
         self.check(batch)?;
+        let elapsed = self.config.call_time + self.config.token_time * batch.items.len() as u32;
+        if self.config.sleep {
+            self.spend(elapsed)?;
+        }
         self.rows.clear();
         for (index, item) in batch.items.iter().enumerate() {
             let cells = self.sequences.entry(item.sequence).or_default();
@@ -344,10 +367,6 @@ impl Decoder for FakeDecoder {
         }
         self.cells_peak = self.cells_peak.max(self.cells_used());
         self.progress.fetch_add(1, Ordering::Relaxed);
-        let elapsed = self.config.call_time + self.config.token_time * batch.items.len() as u32;
-        if self.config.sleep {
-            std::thread::sleep(elapsed);
-        }
         Ok(elapsed)
     }
 

@@ -12,10 +12,10 @@ mod text;
 mod thinking;
 
 pub use decoder::{
-    Batch, BatchItem, Constraint, ConstraintError, DecodeError, Decoder, DecoderInfo, DeviceMemory, KvType,
-    LoadSpec, PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
+    AbortHandle, Batch, BatchItem, Constraint, ConstraintError, DecodeError, Decoder, DecoderInfo,
+    DeviceMemory, KvType, LoadSpec, PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
 };
 pub use scheduler::{
-    EngineEvent, EngineRequest, EngineStats, Key, QueueFull, Scheduler, SchedulerConfig, Tick,
+    EngineEvent, EngineRequest, EngineStats, Key, NextCall, QueueFull, Scheduler, SchedulerConfig, Tick,
 };
 pub use thinking::ThinkControl;

@@ -7,26 +7,11 @@ use std::{
     ffi::c_void,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
-/// Stops a decode call of one decoder; can be cloned and sent to other threads.
-#[derive(Clone, Debug, Default)]
-pub struct AbortHandle(Arc<AtomicBool>);
-
-impl AbortHandle {
-    /// Ends the decode call that runs now, or else the next one, with `DecodeError::Aborted`. One call ends for any
-    /// number of requests made before it does.
-    pub fn abort(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether an abort was asked for and has not happened yet; forgets it.
-    pub(crate) fn take(&self) -> bool {
-        self.0.swap(false, Ordering::Relaxed)
-    }
-}
+use firepot_engine::AbortHandle;
 
 /// What llama.cpp's abort callback reads and writes.
 #[derive(Default)]
@@ -55,21 +40,12 @@ pub unsafe extern "C" fn on_node(user_data: *mut c_void) -> bool {
     // SAFETY: the caller vouches for it; both fields are atomics, so shared access from any thread is sound.
     let signals = unsafe { &*user_data.cast::<Signals>() };
     signals.step();
-    signals.abort.0.load(Ordering::Relaxed)
+    signals.abort.is_asked()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_abort_is_taken_once() {
-        let handle = AbortHandle::default();
-        handle.abort();
-        handle.clone().abort();
-        assert!(handle.take());
-        assert!(!handle.take());
-    }
 
     #[test]
     fn every_node_is_counted_and_sees_the_abort() {

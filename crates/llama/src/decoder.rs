@@ -7,14 +7,12 @@ use std::{
 
 use firepot_chat::TokenId;
 use firepot_engine::{
-    Batch, BatchItem, DecodeError, Decoder, DecoderInfo, LoadSpec, SeqId, StateError, Tokenizer,
+    AbortHandle, Batch, BatchItem, DecodeError, Decoder, DecoderInfo, LoadSpec, SeqId, StateError, Tokenizer,
 };
 use llama_cpp_sys_2::{llama_batch, llama_pos, llama_seq_id};
 
 use crate::{
-    LoadError,
-    abort::AbortHandle,
-    backend,
+    LoadError, backend,
     context::Context,
     memory,
     model::Model,
@@ -64,12 +62,6 @@ impl LlamaDecoder {
         Ok(decoder)
     }
 
-    /// For stopping a decode call from another thread.
-    #[must_use]
-    pub fn abort_handle(&self) -> AbortHandle {
-        self.context.signals().abort.clone()
-    }
-
     /// Computes one token, so that weights are read and kernels compiled before the first request.
     fn warm_up(&mut self) {
         let (token, sequence) = (self.vocab.any_token(), SeqId(0));
@@ -109,6 +101,10 @@ impl Decoder for LlamaDecoder {
         Arc::clone(&self.context.signals().progress)
     }
 
+    fn abort_handle(&self) -> AbortHandle {
+        self.context.signals().abort.clone()
+    }
+
     fn decode(&mut self, batch: &Batch) -> Result<Duration, DecodeError> {
         self.staged.has_logits.clear();
         self.check(batch)?;
@@ -128,7 +124,7 @@ impl Decoder for LlamaDecoder {
             }
             1 => Err(DecodeError::NoCells { tokens: batch.items.len() }),
             2 => {
-                self.context.signals().abort.take();
+                let _ = self.context.signals().abort.take();
                 Err(DecodeError::Aborted)
             }
             code => Err(DecodeError::Failed { code }),

@@ -23,7 +23,6 @@ mod schema;
 mod shim;
 mod vocab;
 
-pub use abort::AbortHandle;
 pub use backend::{build_info, system_info};
 pub use constraint::GRAMMAR_BYTES_MAX;
 pub use decoder::{LlamaDecoder, LoadControl};

@@ -89,9 +89,10 @@ impl Engine<'_> {
     }
 
     fn tick(&mut self, decoder: &mut dyn Decoder) {
-        self.shared.set_busy(Some(self.scheduler.expected_next()));
-        let tick = self.scheduler.tick(Instant::now(), decoder);
-        self.shared.set_busy(None);
+        let now = Instant::now();
+        self.shared.set_call(Some(self.scheduler.prepare(now, decoder)));
+        let tick = self.scheduler.tick(now, decoder);
+        self.shared.set_call(None);
         self.deliver(tick.events);
         self.publish();
     }

@@ -8,6 +8,10 @@ pub const STAGE_QUEUE: usize = 512;
 /// Between two signs of life.
 pub const HEARTBEAT: Duration = Duration::from_millis(500);
 
+/// A prompt's decode call that is expected to take longer is aborted when its client is gone. Shorter ones end soon, and
+/// an abort costs the other answers in the call a repetition.
+pub const ABORT_FROM: Duration = Duration::from_millis(250);
+
 /// Bytes read from the link at once.
 pub const READ_BYTES: usize = 64 << 10;
 

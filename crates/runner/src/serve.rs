@@ -9,10 +9,10 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use firepot_engine::{Decoder, LoadSpec};
+use firepot_engine::{Decoder, LoadSpec, NextCall};
 use firepot_link::{FrameError, FrameReader, GenerationId, Loaded, PROTOCOL, ToRunner, ToServer};
 
 use crate::{
@@ -88,13 +88,13 @@ pub fn serve(link: UnixStream, loader: &mut dyn Loader, at_end: AtEnd) -> Result
 
 fn load(loader: &mut dyn Loader, spec: &LoadSpec, shared: &Shared) -> Result<Box<dyn Decoder>, ServeError> {
     let start = Instant::now();
-    shared.set_busy(Some(Duration::ZERO));
+    shared.set_call(Some(NextCall::default()));
     let decoder = loader.load(spec, &LoadProgress::new(shared)).map_err(|failure| {
         shared.send(&ToServer::LoadFailed(failure.clone()));
         ServeError::Load(failure.message)
     })?;
-    shared.watch(decoder.progress());
-    shared.set_busy(None);
+    shared.watch(&*decoder);
+    shared.set_call(None);
     let load_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     shared.send(&ToServer::Loaded(Box::new(Loaded { info: decoder.info().clone(), load_us })));
     Ok(decoder)
@@ -155,7 +155,11 @@ fn read_all(
                 shared.open(id);
                 jobs.send(Job { id, request: *request, client, resume, since: Instant::now() }).is_ok()
             }
-            ToRunner::Cancel { id } => shared.cancel_open(id) || commands.send(Command::Cancel(id)).is_ok(),
+            ToRunner::Cancel { id } => {
+                let delivered = shared.cancel_open(id) || commands.send(Command::Cancel(id)).is_ok();
+                shared.abort_for(id);
+                delivered
+            }
             ToRunner::Shutdown => {
                 let _ = commands.send(Command::Shutdown);
                 true

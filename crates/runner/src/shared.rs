@@ -5,22 +5,24 @@ use std::{
     io::Write as _,
     os::unix::net::UnixStream,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
+use firepot_engine::{AbortHandle, Decoder, Key, NextCall};
 use firepot_link::{GenerationId, Heartbeat, RunnerStats, ToServer, encode};
+
+use crate::limits::ABORT_FROM;
 
 /// State that more than one thread sees.
 pub struct Shared {
     writer: Mutex<UnixStream>,
     /// Progress of loading; the decoder's own counter takes over after it.
     load_progress: AtomicU64,
-    decode_progress: Mutex<Option<Arc<AtomicU64>>>,
-    busy: AtomicBool,
-    expected_us: AtomicU64,
+    decoder: OnceLock<(Arc<AtomicU64>, AbortHandle)>,
+    /// The load or decode call that is under way.
+    call: Mutex<Option<NextCall>>,
     stats: Mutex<RunnerStats>,
     preparing: Mutex<Preparing>,
     pub stop: AtomicBool,
@@ -38,9 +40,8 @@ impl Shared {
         Self {
             writer: Mutex::new(writer),
             load_progress: AtomicU64::new(0),
-            decode_progress: Mutex::default(),
-            busy: AtomicBool::new(false),
-            expected_us: AtomicU64::new(0),
+            decoder: OnceLock::new(),
+            call: Mutex::default(),
             stats: Mutex::default(),
             preparing: Mutex::default(),
             stop: AtomicBool::new(false),
@@ -71,16 +72,25 @@ impl Shared {
         self.load_progress.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// From now on this counter tells whether a call goes on.
-    pub fn watch(&self, counter: Arc<AtomicU64>) {
-        *lock(&self.decode_progress) = Some(counter);
+    /// From now on the decoder's own counter tells whether a call goes on, and its calls can be aborted.
+    pub fn watch(&self, decoder: &dyn Decoder) {
+        let _ = self.decoder.set((decoder.progress(), decoder.abort_handle()));
     }
 
-    /// A call begins that is expected to take this long, or (`None`) nothing is being computed.
-    pub fn set_busy(&self, expected: Option<Duration>) {
-        let expected_us = expected.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
-        self.expected_us.store(expected_us, Ordering::Relaxed);
-        self.busy.store(expected.is_some(), Ordering::Relaxed);
+    /// This call begins, or (`None`) nothing is being computed.
+    pub fn set_call(&self, call: Option<NextCall>) {
+        *lock(&self.call) = call;
+    }
+
+    /// Aborts the call under way if it computes the prompt of this generation, which nobody waits for any more, and would
+    /// take long.
+    pub fn abort_for(&self, id: GenerationId) {
+        let worth = |call: &NextCall| call.expected >= ABORT_FROM && call.prefilled.contains(&Key(id.0));
+        if lock(&self.call).as_ref().is_some_and(worth)
+            && let Some((_, abort)) = self.decoder.get()
+        {
+            abort.abort();
+        }
     }
 
     pub fn set_stats(&self, stats: RunnerStats) {
@@ -88,12 +98,12 @@ impl Shared {
     }
 
     pub fn heartbeat(&self) -> Heartbeat {
-        let decoded =
-            lock(&self.decode_progress).as_ref().map_or(0, |counter| counter.load(Ordering::Relaxed));
+        let decoded = self.decoder.get().map_or(0, |(progress, _)| progress.load(Ordering::Relaxed));
+        let expected = lock(&self.call).as_ref().map(|call| call.expected);
         Heartbeat {
             progress: self.load_progress.load(Ordering::Relaxed) + decoded,
-            busy: self.busy.load(Ordering::Relaxed),
-            expected_us: self.expected_us.load(Ordering::Relaxed),
+            busy: expected.is_some(),
+            expected_us: expected.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             stats: RunnerStats { rss_bytes: resident_bytes(), ..*lock(&self.stats) },
         }
     }

@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
     path::PathBuf,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use firepot_chat::{
@@ -79,7 +79,9 @@ impl Client {
 
     /// The next message that is no heartbeat.
     fn next(&mut self) -> ToServer {
+        let end = Instant::now() + Duration::from_secs(30);
         loop {
+            assert!(Instant::now() < end, "nothing but heartbeats comes");
             match self.frames.next().unwrap() {
                 Some(ToServer::Heartbeat(_)) => {}
                 Some(message) => return message,
@@ -318,6 +320,23 @@ fn a_cancelled_answer_ends_wherever_it_is() {
     client.send(&ToRunner::Cancel { id: GenerationId(99) });
     let answers = client.collect(8);
     assert!(answers.values().all(|answer| answer.end == Some(Ok(FinishReason::Cancelled))), "{answers:?}");
+}
+
+#[test]
+fn a_cancelled_prompt_does_not_compute_its_chunk_to_the_end() {
+    let mut client = Client::loaded("token_us=50000");
+    client.generate(1, question(&"long ".repeat(40)), None);
+    while !matches!(client.next(), ToServer::Event { event: GenerateEvent::Prompt(_), .. }) {}
+    thread::sleep(Duration::from_millis(500));
+    let cancelled = Instant::now();
+    client.send(&ToRunner::Cancel { id: GenerationId(1) });
+    let end = loop {
+        if let ToServer::Event { event: GenerateEvent::Finished { reason, .. }, .. } = client.next() {
+            break reason;
+        }
+    };
+    assert_eq!(end, FinishReason::Cancelled);
+    assert!(cancelled.elapsed() < Duration::from_secs(5), "the chunk takes 10 s, and was not cut short");
 }
 
 #[test]

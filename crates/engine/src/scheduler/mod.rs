@@ -19,7 +19,9 @@ use std::{
 
 use firepot_chat::{ErrorKind, FinishReason, GenerateError, Timings, Usage};
 
-pub use self::request::{EngineEvent, EngineRequest, EngineStats, Key, QueueFull, SchedulerConfig, Tick};
+pub use self::request::{
+    EngineEvent, EngineRequest, EngineStats, Key, NextCall, QueueFull, SchedulerConfig, Tick,
+};
 use self::{
     batch::Chunk,
     generation::{Outcome, Running, Waiting},
@@ -122,12 +124,16 @@ impl Scheduler {
         }
     }
 
-    /// How long the next decode call is expected to take; zero before anything was measured.
-    #[must_use]
-    pub fn expected_next(&self) -> Duration {
+    /// Admits what fits, and says what the decode call of the next tick will be.
+    pub fn prepare(&mut self, now: Instant, decoder: &mut dyn Decoder) -> NextCall {
+        self.admit(now, decoder);
         let chunks = self.plan();
         let (decoding, prefill) = self.counts(&chunks);
-        self.rates.expected(decoding, prefill)
+        let running = chunks.iter().map(|chunk| &self.running[chunk.index]);
+        NextCall {
+            expected: self.rates.expected(decoding, prefill),
+            prefilled: running.filter(|running| !running.is_decoding()).map(|running| running.key).collect(),
+        }
     }
 
     /// Admits what fits, makes one decode call, and samples.

@@ -83,6 +83,15 @@ pub enum EngineEvent {
     },
 }
 
+/// What the decode call of a tick will be.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NextCall {
+    /// How long it is expected to take; zero before anything was measured.
+    pub expected: Duration,
+    /// Whose prompts are computed in it.
+    pub prefilled: Vec<Key>,
+}
+
 /// What a tick did.
 #[derive(Debug, Default)]
 #[must_use]
