@@ -1,7 +1,6 @@
 //! Where log lines go: warnings to the terminal, everything from `info` on to the home's log.
 
 use std::{
-    env,
     fs::OpenOptions,
     io::{self, IsTerminal as _},
     path::Path,
@@ -19,8 +18,10 @@ const FILE: &str = "info";
 
 /// Starts logging; `file` is appended to, when it can be opened.
 pub fn start(filter: Option<&str>, file: Option<&Path>) -> anyhow::Result<()> {
-    let colour = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none();
-    let terminal = fmt::layer().with_ansi(colour).with_writer(io::stderr).without_time();
+    let mut terminal = fmt::layer().with_writer(io::stderr).without_time();
+    if !io::stderr().is_terminal() {
+        terminal.set_ansi(false);
+    }
     let terminal = terminal.with_filter(parse(filter.unwrap_or(TERMINAL))?);
     let file = file.and_then(|path| OpenOptions::new().create(true).append(true).open(path).ok());
     let kept = match file {

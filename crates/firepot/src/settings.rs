@@ -33,6 +33,7 @@ pub struct Environment {
 
 impl Environment {
     /// Reads the environment of this process.
+    #[expect(clippy::disallowed_methods, reason = "this is where it is read")]
     pub fn read() -> Self {
         let text = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
         Self {

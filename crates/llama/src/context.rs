@@ -67,9 +67,6 @@ impl Context {
 
     /// Keeps threads between calls: llama.cpp otherwise starts and ends them for every graph.
     fn attach_threads(&mut self, decode: u32, prefill: u32) {
-        if std::env::var_os("NOPOOL").is_some() {
-            return;
-        }
         let Some(decode_threads) = Threads::new(decode) else { return };
         let prefill_threads = if prefill == decode { None } else { Threads::new(prefill) };
         let prefill_pool = prefill_threads.as_ref().map_or(decode_threads.0, |threads| threads.0);

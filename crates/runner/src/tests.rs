@@ -324,19 +324,18 @@ fn a_cancelled_answer_ends_wherever_it_is() {
 
 #[test]
 fn a_cancelled_prompt_does_not_compute_its_chunk_to_the_end() {
-    let mut client = Client::loaded("token_us=50000");
+    let mut client = Client::loaded("token_us=1000000");
     client.generate(1, question(&"long ".repeat(40)), None);
     while !matches!(client.next(), ToServer::Event { event: GenerateEvent::Prompt(_), .. }) {}
     thread::sleep(Duration::from_millis(500));
-    let cancelled = Instant::now();
     client.send(&ToRunner::Cancel { id: GenerationId(1) });
     let end = loop {
         if let ToServer::Event { event: GenerateEvent::Finished { reason, .. }, .. } = client.next() {
             break reason;
         }
     };
+    // The chunk would take 200 s, longer than `next` waits.
     assert_eq!(end, FinishReason::Cancelled);
-    assert!(cancelled.elapsed() < Duration::from_secs(5), "the chunk takes 10 s, and was not cut short");
 }
 
 #[test]
