@@ -34,6 +34,7 @@ fn llama_cpp_source(build_dir: &Path) -> PathBuf {
     PathBuf::from(source)
 }
 
+#[expect(clippy::disallowed_methods, reason = "how Cargo speaks to a build script")]
 fn required(name: &str) -> OsString {
     env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name} from llama-cpp-sys-2's `links` key"))
 }
