@@ -26,9 +26,9 @@ build: ## Build the program for this machine
 
 .PHONY: test
 test: build test-tools $(TEST_MODEL) ## Run all tests
-	cargo test --release --workspace --exclude firepot-tests $(FEATURES)
+	cargo test --release --workspace --exclude firepot-tests --no-fail-fast $(FEATURES)
 	# One at a time: llama.cpp's threads wait by spinning, and two runners on the same cores slow each other down many times over.
-	cargo test --release --workspace --test it $(FEATURES) -- --test-threads=1
+	cargo test --release --workspace --test it --no-fail-fast $(FEATURES) -- --test-threads=1
 	$(VENV)/bin/python -m pytest -q tests/clients
 	scripts/node.sh --test tests/page/*.test.mjs
 

@@ -185,6 +185,15 @@ async fn foreign_hosts_and_origins_are_403() {
 }
 
 #[tokio::test]
+async fn a_host_that_the_user_named_is_let_in() {
+    let stack = Stack::start_with(home_with_model(), &["--allow-host", "chat.example"]).await;
+    for (host, expected) in [("chat.example", 200), ("other.example", 403)] {
+        let request = stack.http().get(stack.url("/api/version")).header("host", host);
+        assert_eq!(request.send().await.unwrap().status(), expected, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn two_thousand_idle_connections_do_not_stop_an_answer() {
     let stack = Stack::start().await;
     let mut idle = Vec::new();

@@ -62,10 +62,12 @@ pub enum Command {
 /// Arguments of `up`.
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Model to load; without it, the one used last or the only one there is.
+    /// Model to load; without it, the one that came last into the store.
     pub model: Option<String>,
     #[command(flatten)]
     pub load: Load,
+    #[command(flatten)]
+    pub admit: Admit,
     /// Print every download, file, process, port and llama.cpp parameter with its reason, then act.
     #[arg(long)]
     pub explain: bool,
@@ -82,6 +84,19 @@ pub struct Up {
 pub struct Serve {
     #[command(flatten)]
     pub load: Load,
+    #[command(flatten)]
+    pub admit: Admit,
+}
+
+/// Whom the server answers beside this machine's own names and pages.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Admit {
+    /// Answer requests for this host name too, e.g. `host.docker.internal` or a tunnel's; may be repeated.
+    #[arg(long = "allow-host", env = "FIREPOT_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub hosts: Vec<String>,
+    /// Answer pages of this origin too, e.g. `https://chat.example`; may be repeated.
+    #[arg(long = "allow-origin", env = "FIREPOT_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub origins: Vec<String>,
 }
 
 /// How models are loaded.

@@ -1,4 +1,43 @@
-//! A GGUF writer for tests, also of files that are wrong on purpose.
+//! A GGUF writer for tests and developer tools, also of files that are wrong on purpose.
+
+use crate::{
+    ByteSource, GgufError, Value,
+    cursor::Cursor,
+    limits::{ENTRIES_MAX, KEY_BYTES_MAX, TENSORS_MAX},
+};
+
+/// A metadata value as it stands in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawValue {
+    /// The number of its type.
+    pub kind: u32,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+}
+
+/// All metadata of a file, to be copied into another one.
+///
+/// # Errors
+/// As [`crate::Gguf::read`].
+pub fn raw_entries(source: &impl ByteSource) -> Result<Vec<(String, RawValue)>, GgufError> {
+    let mut cursor = Cursor::new(source)?;
+    cursor.skip(8)?;
+    cursor.bounded("the number of tensors", TENSORS_MAX)?;
+    let count = cursor.bounded("the number of metadata entries", ENTRIES_MAX)?;
+    let mut entries = Vec::new();
+    for _ in 0..count {
+        let key = cursor.string("a key", KEY_BYTES_MAX)?;
+        let (kind, start) = (cursor.u32()?, cursor.position());
+        Value::read(&mut cursor, kind)?;
+        let mut bytes = vec![0; (cursor.position() - start) as usize];
+        source.read_at(start, &mut bytes)?;
+        entries.push((key, RawValue { kind, bytes }));
+    }
+    Ok(entries)
+}
+
+/// Where data begins: the format's default.
+pub const ALIGNMENT: u64 = 32;
 
 /// Builds a GGUF file byte by byte.
 #[derive(Clone, Debug, Default)]
@@ -7,7 +46,7 @@ pub struct Builder {
     entry_count: u64,
     tensors: Vec<u8>,
     tensor_count: u64,
-    data: Vec<u8>,
+    data_bytes: u64,
 }
 
 impl Builder {
@@ -36,6 +75,14 @@ impl Builder {
     #[must_use]
     pub fn u32(mut self, key: &str, value: u32) -> Self {
         self.key(key, 4);
+        self.entries.extend(value.to_le_bytes());
+        self
+    }
+
+    /// Adds a 32-bit float.
+    #[must_use]
+    pub fn f32(mut self, key: &str, value: f32) -> Self {
+        self.key(key, 6);
         self.entries.extend(value.to_le_bytes());
         self
     }
@@ -74,30 +121,37 @@ impl Builder {
         self
     }
 
-    /// Adds a tensor whose data is `bytes` zeros.
+    /// Adds a tensor of this size.
     #[must_use]
     pub fn tensor(mut self, name: &str, dimensions: &[u64], kind: u32, bytes: usize) -> Self {
-        self.data.resize(self.data.len().next_multiple_of(32), 0);
+        self.data_bytes = self.data_bytes.next_multiple_of(ALIGNMENT);
         push_text(&mut self.tensors, name);
         self.tensors.extend((dimensions.len() as u32).to_le_bytes());
         self.tensors.extend(dimensions.iter().flat_map(|size| size.to_le_bytes()));
         self.tensors.extend(kind.to_le_bytes());
-        self.tensors.extend((self.data.len() as u64).to_le_bytes());
+        self.tensors.extend(self.data_bytes.to_le_bytes());
         self.tensor_count += 1;
-        self.data.resize(self.data.len() + bytes, 0);
+        self.data_bytes += bytes as u64;
         self
     }
 
-    /// The file.
+    /// The file, with zeros for data.
     #[must_use]
     pub fn build(&self) -> Vec<u8> {
+        let mut file = self.header();
+        file.resize(file.len() + self.data_bytes as usize, 0);
+        file
+    }
+
+    /// The file up to its data. Each tensor's data follows in order, from a multiple of [`ALIGNMENT`].
+    #[must_use]
+    pub fn header(&self) -> Vec<u8> {
         let mut out = b"GGUF\x03\x00\x00\x00".to_vec();
         out.extend(self.tensor_count.to_le_bytes());
         out.extend(self.entry_count.to_le_bytes());
         out.extend(&self.entries);
         out.extend(&self.tensors);
-        out.resize(out.len().next_multiple_of(32), 0);
-        out.extend(&self.data);
+        out.resize(out.len().next_multiple_of(ALIGNMENT as usize), 0);
         out
     }
 

@@ -37,10 +37,8 @@ pub enum Blocked {
 impl From<Blocked> for ApiError {
     fn from(blocked: Blocked) -> Self {
         let hint = match blocked {
-            Blocked::Host { .. } => {
-                "use localhost or the server's IP address, or start it with this host allowed"
-            }
-            Blocked::Origin { .. } => "start the server with this origin allowed",
+            Blocked::Host { .. } => "use localhost or the server's IP address, or start it with --allow-host",
+            Blocked::Origin { .. } => "start the server with --allow-origin",
         };
         Self::new(ErrorCode::Forbidden, blocked.to_string()).with_hint(hint)
     }

@@ -12,7 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     attach,
-    cli::{Load, Serve, Up},
+    cli::{Admit, Load, Serve, Up},
     client::Client,
     commands::{detach::detach, explain::explain},
     exit::{Exit, Failure},
@@ -26,7 +26,7 @@ const TRIAL_MODEL: &str = "smollm2:135m";
 /// Serves without loading anything.
 pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
     let home = Home::open(&settings.home, Access::ReadWrite)?;
-    let server = bind(settings, &home, &args.load, None).await?;
+    let server = bind(settings, &home, &args.load, &args.admit, None).await?;
     println!("Firepot serves at http://{}", server.address());
     server.serve(stopped()).await;
     Ok(())
@@ -48,7 +48,7 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     if args.detach {
         return detach(settings, &home, &model, args).await;
     }
-    let server = bind(settings, &home, &args.load, unused).await?;
+    let server = bind(settings, &home, &args.load, &args.admit, unused).await?;
     let address = server.address();
     let (stop, stop_asked) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(async {
@@ -97,13 +97,22 @@ async fn bind(
     settings: &Settings,
     home: &Home,
     load: &Load,
+    admit: &Admit,
     unused: Option<String>,
 ) -> anyhow::Result<Server> {
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let runner = RunnerCommand { program, args: vec!["--log".into(), "info".into(), "runner".into()] };
     let mut server = ServerSettings::new(settings.address, runner, home.logs_dir());
     server.load = LoadDefaults { ctx: load.ctx, parallel: load.parallel, threads: load.threads };
+    server.allowed_hosts.clone_from(&admit.hosts);
+    server.allowed_origins.clone_from(&admit.origins);
     server.gpu_unused = unused;
+    if !settings.address.ip().is_loopback() {
+        eprintln!(
+            "warning: whoever can reach {} can use this server: it asks for no password",
+            settings.address
+        );
+    }
     Ok(Server::bind(server, home.clone(), Arc::new(settings.planner())).await?)
 }
 

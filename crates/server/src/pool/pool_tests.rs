@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use firepot_chat::{ErrorKind, GenerateEvent, GenerateRequest, Prompt};
+use firepot_link::PROTOCOL;
 use firepot_store::Model;
 use futures_util::StreamExt as _;
 
@@ -162,7 +163,8 @@ async fn a_runner_of_another_version_is_not_used() {
     let test = TestPool::new();
     test.script.set_load(LoadScript::Foreign);
     let error = test.acquire().await.unwrap_err();
-    assert!(error.to_string().ends_with("it speaks version 999 of the link, the server 1"), "{error}");
+    let versions = format!("it speaks version 999 of the link, the server {PROTOCOL}");
+    assert!(error.to_string().ends_with(&versions), "{error}");
     assert_eq!(test.script.launches(), 1);
 }
 

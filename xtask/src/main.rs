@@ -1,0 +1,53 @@
+//! Developer chores; `cargo xtask --help` lists them. Nothing of it is shipped.
+
+mod synth;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::synth::{Quant, Shape};
+
+/// Developer chores.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Write a GGUF file with the shape of a public model, random weights, and the test model's tokenizer.
+    SynthModel {
+        /// Whose shape.
+        shape: Shape,
+        /// How the weights are stored.
+        #[arg(long, default_value = "q4_k_m")]
+        quant: Quant,
+        /// Seed of the weights.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where to write it; by default to target/synth/.
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Model whose tokenizer and chat template are taken.
+        #[arg(
+            long,
+            value_name = "FILE",
+            default_value = "target/test-model/SmolLM2-135M-Instruct.Q4_1.gguf"
+        )]
+        tokenizer: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().chore {
+        Chore::SynthModel { shape, quant, seed, out, tokenizer } => {
+            let out = out.unwrap_or_else(|| synth::default_path(shape, quant));
+            synth::write_model(shape, quant, seed, &tokenizer, &out)?;
+            println!("{}", out.display());
+            Ok(())
+        }
+    }
+}

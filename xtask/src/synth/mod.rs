@@ -1,0 +1,138 @@
+//! GGUF files with the shape of public models, random weights of sane scale, and a real tokenizer: for measuring speed
+//! and memory without downloading gigabytes. What such a model says means nothing.
+
+mod shape;
+mod weights;
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, ensure};
+use fastrand::Rng;
+use firepot_gguf::testing::{ALIGNMENT, Builder, RawValue, raw_entries};
+
+pub use self::shape::Shape;
+use self::shape::{Dims, TensorSpec};
+
+/// Mixes of tensor types, as llama.cpp's quantizer names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Quant {
+    /// 4-bit super-blocks, more bits for a half of the V and FFN-down tensors and for the output.
+    #[value(name = "q4_k_m")]
+    Q4KM,
+    /// 8-bit blocks.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 4-bit blocks.
+    #[value(name = "q4_0")]
+    Q4_0,
+    /// 16-bit floats.
+    F16,
+}
+
+impl Quant {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Q4KM => "Q4_K_M",
+            Self::Q8_0 => "Q8_0",
+            Self::Q4_0 => "Q4_0",
+            Self::F16 => "F16",
+        }
+    }
+
+    /// `general.file_type`: llama.cpp's `llama_ftype`.
+    const fn file_type(self) -> u32 {
+        match self {
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q8_0 => 7,
+            Self::Q4KM => 15,
+        }
+    }
+}
+
+/// Where a model is written by default.
+pub fn default_path(shape: Shape, quant: Quant) -> PathBuf {
+    Path::new("target/synth").join(format!("{}-{}.gguf", shape.dims().name, quant.name()))
+}
+
+/// Writes a model, or nothing: the file gets its name when it is whole.
+pub fn write_model(
+    shape: Shape,
+    quant: Quant,
+    seed: u64,
+    tokenizer: &Path,
+    out: &Path,
+) -> anyhow::Result<()> {
+    let dims = shape.dims();
+    let tensors = dims.tensors(quant);
+    let header = header(&dims, quant, tokenizer, &tensors)?;
+    if let Some(dir) = out.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let part = out.with_extension("part");
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(&part)?);
+    file.write_all(&header)?;
+    let mut rng = Rng::with_seed(seed);
+    let mut written = 0_u64;
+    for tensor in &tensors {
+        let padding = written.next_multiple_of(ALIGNMENT) - written;
+        file.write_all(&vec![0; padding as usize])?;
+        weights::write(&mut file, tensor, &mut rng)?;
+        written += padding + tensor.bytes();
+    }
+    file.into_inner()?.sync_all()?;
+    fs::rename(&part, out)?;
+    Ok(())
+}
+
+fn header(dims: &Dims, quant: Quant, tokenizer: &Path, tensors: &[TensorSpec]) -> anyhow::Result<Vec<u8>> {
+    let source = File::open(tokenizer)
+        .with_context(|| format!("no tokenizer at {}; run: make test-model", tokenizer.display()))?;
+    let mut builder = Builder::new()
+        .text("general.architecture", dims.architecture)
+        .text("general.name", &format!("synthetic {} with random weights", dims.name))
+        .u32("general.file_type", quant.file_type());
+    builder = dims.metadata(builder);
+    for (key, value) in raw_entries(&source)?.into_iter().filter(|(key, _)| key.starts_with("tokenizer.")) {
+        let value = fill_vocabulary(&key, value, dims.vocab)
+            .with_context(|| format!("{key} of {}", tokenizer.display()))?;
+        builder = builder.raw(&key, value.kind, &value.bytes);
+    }
+    for tensor in tensors {
+        builder =
+            builder.tensor(&tensor.name, &tensor.dimensions, tensor.storage.id(), tensor.bytes() as usize);
+    }
+    Ok(builder.header())
+}
+
+/// An array's type, its elements' type, and their number stand before its elements.
+const ARRAY_HEADER: usize = 4 + 8;
+/// `LLAMA_TOKEN_TYPE_UNUSED`.
+const UNUSED: i32 = 5;
+
+/// Lengthens the lists of tokens and of their types to the shape's vocabulary, with tokens that stand for nothing.
+fn fill_vocabulary(key: &str, mut value: RawValue, vocab: u64) -> anyhow::Result<RawValue> {
+    if !matches!(key, "tokenizer.ggml.tokens" | "tokenizer.ggml.token_type") {
+        return Ok(value);
+    }
+    ensure!(value.bytes.len() >= ARRAY_HEADER, "it is no array");
+    let mut count = [0; 8];
+    count.copy_from_slice(&value.bytes[4..ARRAY_HEADER]);
+    let count = u64::from_le_bytes(count);
+    ensure!(count <= vocab, "it has {count} tokens, and the shape has only {vocab}");
+    for token in count..vocab {
+        if key == "tokenizer.ggml.tokens" {
+            let text = format!("<unused {token}>");
+            value.bytes.extend((text.len() as u64).to_le_bytes());
+            value.bytes.extend(text.as_bytes());
+        } else {
+            value.bytes.extend(UNUSED.to_le_bytes());
+        }
+    }
+    value.bytes[4..ARRAY_HEADER].copy_from_slice(&vocab.to_le_bytes());
+    Ok(value)
+}

@@ -1,0 +1,182 @@
+//! Random weights in ggml's block formats (`ggml-common.h`), with mean 0 and the standard deviation 1/√(inputs), which keeps
+//! activations about as large as they came.
+
+use std::io::{self, Write};
+
+use fastrand::Rng;
+use half::f16;
+
+use super::shape::{TensorSpec, Values};
+
+/// How a tensor's elements are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    F32,
+    F16,
+    Q4_0,
+    Q5_0,
+    Q8_0,
+    Q4K,
+    Q6K,
+}
+
+impl Storage {
+    /// Number of the type in a file.
+    pub const fn id(self) -> u32 {
+        match self {
+            Self::F32 => 0,
+            Self::F16 => 1,
+            Self::Q4_0 => 2,
+            Self::Q5_0 => 6,
+            Self::Q8_0 => 8,
+            Self::Q4K => 12,
+            Self::Q6K => 14,
+        }
+    }
+
+    /// Elements and bytes of a block.
+    pub const fn block(self) -> (u64, u64) {
+        match self {
+            Self::F32 => (1, 4),
+            Self::F16 => (1, 2),
+            Self::Q4_0 => (32, 18),
+            Self::Q5_0 => (32, 22),
+            Self::Q8_0 => (32, 34),
+            Self::Q4K => (256, 144),
+            Self::Q6K => (256, 210),
+        }
+    }
+
+    /// What llama.cpp's quantizer takes for rows that are no multiple of the block (`llama_tensor_get_type_fallback`).
+    pub const fn for_rows_of(self, length: u64) -> Self {
+        match self {
+            Self::Q4K if !length.is_multiple_of(256) => Self::Q5_0,
+            Self::Q6K if !length.is_multiple_of(256) => Self::Q8_0,
+            storage => storage,
+        }
+    }
+
+    /// Fills blocks that together hold weights of this standard deviation.
+    ///
+    /// The quants are uniform bits, so types with an even number of steps are off centre by half a step. The scale follows from the standard deviation that a block's formula gives them:
+    ///
+    /// | type | weight | deviation at `d` = 1 |
+    /// |---|---|---|
+    /// | `Q4_0`, `Q5_0`, `Q8_0` | d · (q − centre), q of 4, 5, 8 bits | 4.6, 9.2, 73.9 |
+    /// | `Q4_K` | d · s · q − 7.5 · d · m; s, m of 6 bits, q of 4 | 256 |
+    /// | `Q6_K` | d · s · (q − 32); s from 1 to 32, q of 6 bits | 349 |
+    fn fill(self, blocks: &mut [u8], deviation: f32, rng: &mut Rng) {
+        rng.fill(blocks);
+        let scale = |at_one: f32| f16::from_f32(deviation / at_one).to_le_bytes();
+        let (_, block_bytes) = self.block();
+        for block in blocks.chunks_exact_mut(block_bytes as usize) {
+            match self {
+                Self::F32 => block.copy_from_slice(&uniform(deviation, rng).to_le_bytes()),
+                Self::F16 => block.copy_from_slice(&f16::from_f32(uniform(deviation, rng)).to_le_bytes()),
+                Self::Q4_0 => block[..2].copy_from_slice(&scale(4.6)),
+                Self::Q5_0 => block[..2].copy_from_slice(&scale(9.2)),
+                Self::Q8_0 => block[..2].copy_from_slice(&scale(73.9)),
+                Self::Q4K => {
+                    block[..2].copy_from_slice(&scale(256.0));
+                    block[2..4].copy_from_slice(&scale(256.0 / 7.5));
+                }
+                Self::Q6K => {
+                    for sub_scale in &mut block[192..208] {
+                        *sub_scale = *sub_scale % 32 + 1;
+                    }
+                    block[208..].copy_from_slice(&scale(349.0));
+                }
+            }
+        }
+    }
+}
+
+/// A draw of this standard deviation from a uniform distribution.
+fn uniform(deviation: f32, rng: &mut Rng) -> f32 {
+    (rng.f32() - 0.5) * 12.0_f32.sqrt() * deviation
+}
+
+/// Writes a tensor's data.
+pub fn write(out: &mut impl Write, tensor: &TensorSpec, rng: &mut Rng) -> io::Result<()> {
+    let (elements, bytes) = tensor.storage.block();
+    let row_bytes = (tensor.dimensions[0] / elements * bytes) as usize;
+    let mut row = vec![0; row_bytes];
+    for _ in 0..tensor.bytes() / row_bytes as u64 {
+        match tensor.values {
+            Values::Random => {
+                tensor.storage.fill(&mut row, 1.0 / (tensor.dimensions[0] as f32).sqrt(), rng);
+            }
+            Values::All(value) => {
+                for element in row.chunks_exact_mut(4) {
+                    element.copy_from_slice(&value.to_le_bytes());
+                }
+            }
+        }
+        out.write_all(&row)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The weights of a block, as `ggml-quants.c` computes them.
+    fn weights(storage: Storage, block: &[u8]) -> Vec<f32> {
+        let half = |at: usize| f32::from(f16::from_le_bytes([block[at], block[at + 1]]));
+        match storage {
+            Storage::Q4_0 => block[2..]
+                .iter()
+                .flat_map(|byte| [byte & 15, byte >> 4])
+                .map(|q| half(0) * (f32::from(q) - 8.0))
+                .collect(),
+            Storage::Q8_0 => block[2..].iter().map(|&q| half(0) * f32::from(q as i8)).collect(),
+            Storage::Q4K => {
+                let scales = &block[4..16];
+                let pair = |j: usize| {
+                    if j < 4 {
+                        (scales[j] & 63, scales[j + 4] & 63)
+                    } else {
+                        let high = |at: usize| scales[at] >> 6 << 4;
+                        (scales[j + 4] & 15 | high(j - 4), scales[j + 4] >> 4 | high(j))
+                    }
+                };
+                (0..8)
+                    .flat_map(|j| {
+                        let (scale, min) = pair(j);
+                        let quants = &block[16 + j / 2 * 32..][..32];
+                        quants
+                            .iter()
+                            .map(move |byte| (if j % 2 == 0 { byte & 15 } else { byte >> 4 }, scale, min))
+                    })
+                    .map(|(q, s, m)| half(0) * f32::from(s) * f32::from(q) - half(2) * f32::from(m))
+                    .collect()
+            }
+            Storage::F16 => block.chunks(2).map(|b| f32::from(f16::from_le_bytes([b[0], b[1]]))).collect(),
+            _ => unreachable!("not looked at here"),
+        }
+    }
+
+    #[test]
+    fn weights_have_mean_zero_and_the_deviation_that_was_asked_for() {
+        for storage in [Storage::Q4_0, Storage::Q8_0, Storage::Q4K, Storage::F16] {
+            let (elements, bytes) = storage.block();
+            let blocks = 100_000 / elements;
+            let mut data = vec![0; (blocks * bytes) as usize];
+            storage.fill(&mut data, 0.02, &mut Rng::with_seed(7));
+            let all: Vec<f32> =
+                data.chunks(bytes as usize).flat_map(|block| weights(storage, block)).collect();
+            let mean = all.iter().sum::<f32>() / all.len() as f32;
+            let variance = all.iter().map(|w| (w - mean).powi(2)).sum::<f32>() / all.len() as f32;
+            assert!(mean.abs() < 0.003, "{storage:?}: mean {mean}");
+            assert!((variance.sqrt() / 0.02 - 1.0).abs() < 0.1, "{storage:?}: deviation {}", variance.sqrt());
+        }
+    }
+
+    #[test]
+    fn rows_that_blocks_do_not_divide_fall_back_as_llama_cpp_does() {
+        assert_eq!(Storage::Q4K.for_rows_of(1152), Storage::Q5_0);
+        assert_eq!(Storage::Q6K.for_rows_of(1152), Storage::Q8_0);
+        assert_eq!(Storage::Q4K.for_rows_of(3584), Storage::Q4K);
+    }
+}
