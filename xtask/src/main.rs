@@ -1,5 +1,6 @@
 //! Developer chores; `cargo xtask --help` lists them. Nothing of it is shipped.
 
+mod bench;
 mod synth;
 
 use std::path::PathBuf;
@@ -39,6 +40,8 @@ enum Chore {
         )]
         tokenizer: PathBuf,
     },
+    /// Measure our engine beside llama.cpp's own tools, and write docs/benchmarks.md. Takes about an hour.
+    BenchEngine(bench::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -49,5 +52,6 @@ fn main() -> anyhow::Result<()> {
             println!("{}", out.display());
             Ok(())
         }
+        Chore::BenchEngine(args) => bench::run(args),
     }
 }

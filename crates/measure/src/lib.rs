@@ -2,11 +2,11 @@
 //! processes. Nothing here knows what is measured.
 
 mod bandwidth;
-mod order;
+mod pairs;
 mod process;
 mod stats;
 
 pub use bandwidth::{PROBE_BYTES, read_bandwidth};
-pub use order::{Side, abba};
+pub use pairs::{Pair, Side, sample_pairs};
 pub use process::{ProcessMemory, process_memory};
 pub use stats::{Interval, Summary, median_interval, paired_ratios, quantile};

@@ -78,10 +78,10 @@ pub fn serve(link: UnixStream, loader: &mut dyn Loader, at_end: AtEnd) -> Result
     let Some(ToRunner::Load(spec)) = reader.next()? else { return Ok(()) };
     let (jobs, prepare_queue) = sync_channel(STAGE_QUEUE);
     let (commands, engine_queue) = sync_channel(STAGE_QUEUE);
-    spawn_reader(reader, Arc::clone(&shared), jobs, commands.clone(), at_end);
-    spawn_heartbeat(Arc::clone(&shared));
+    spawn_reader(reader, Arc::clone(&shared), jobs, commands.clone(), at_end)?;
+    spawn_heartbeat(Arc::clone(&shared))?;
     let mut decoder = load(loader, &spec, &shared)?;
-    spawn_prepare(Preparer::new(&*decoder), prepare_queue, commands, Arc::clone(&shared));
+    spawn_prepare(Preparer::new(&*decoder), prepare_queue, commands, Arc::clone(&shared))?;
     run_engine(&mut *decoder, &engine_queue, &shared);
     Ok(())
 }
@@ -130,8 +130,8 @@ fn spawn_reader(
     jobs: SyncSender<Job>,
     commands: SyncSender<Command>,
     at_end: AtEnd,
-) {
-    thread::spawn(move || {
+) -> io::Result<()> {
+    spawn("reader", move || {
         if let Err(error) = read_all(&mut reader, &shared, &jobs, &commands) {
             tracing::error!(%error, "the link broke");
         }
@@ -140,7 +140,7 @@ fn spawn_reader(
         }
         shared.stop.store(true, Ordering::Relaxed);
         let _ = commands.send(Command::Shutdown);
-    });
+    })
 }
 
 fn read_all(
@@ -176,13 +176,13 @@ fn read_all(
     Ok(())
 }
 
-fn spawn_heartbeat(shared: Arc<Shared>) {
-    thread::spawn(move || {
+fn spawn_heartbeat(shared: Arc<Shared>) -> io::Result<()> {
+    spawn("heartbeat", move || {
         while !shared.stop.load(Ordering::Relaxed) {
             shared.send(&ToServer::Heartbeat(shared.heartbeat()));
             thread::sleep(HEARTBEAT);
         }
-    });
+    })
 }
 
 fn spawn_prepare(
@@ -190,8 +190,8 @@ fn spawn_prepare(
     jobs: Receiver<Job>,
     commands: SyncSender<Command>,
     shared: Arc<Shared>,
-) {
-    thread::spawn(move || {
+) -> io::Result<()> {
+    spawn("prepare", move || {
         for job in jobs {
             let id = job.id;
             match preparer.prepare(job) {
@@ -207,7 +207,12 @@ fn spawn_prepare(
                 }
             }
         }
-    });
+    })
+}
+
+/// A thread whose name `top` and `perf` show.
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
 }
 
 fn send_event(shared: &Shared, id: GenerationId, event: firepot_chat::GenerateEvent) {
