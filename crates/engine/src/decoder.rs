@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SeqId(pub u32);
 
-/// How a model is loaded: the planner's decision, each field a llama.cpp parameter.
+/// How a model is loaded: the planner's decision, each field but the last a llama.cpp parameter.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of llama.cpp's own")]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoadSpec {
@@ -59,6 +59,8 @@ pub struct LoadSpec {
     pub check_tensors: bool,
     /// Run an empty batch after loading.
     pub warmup: bool,
+    /// Most main memory for prefixes of ended answers, in bytes.
+    pub parked_bytes_max: u64,
 }
 
 /// Type of a KV cache.

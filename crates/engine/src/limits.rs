@@ -33,6 +33,15 @@ pub const BYPASS_MAX: u32 = 8;
 /// A request waits for another's prefill when that computes at least this many of its tokens.
 pub const FOLLOW_MIN_TOKENS: usize = 64;
 
+/// Cells of idle prefixes that stay in the KV cache beside a running answer: each slows every call a little.
+pub const IDLE_CELLS_MAX: u32 = 512;
+
+/// Main memory for idle prefixes where nobody says how much there is, in bytes.
+pub const PARKED_BYTES_MAX: u64 = 256 << 20;
+
+/// A parked prefix is taken back when it saves the prefill of at least this many tokens.
+pub const RESTORE_MIN_TOKENS: usize = 64;
+
 /// Most stop strings' bytes that are held back while one may be beginning.
 pub const STOP_BYTES_MAX: usize = 4096;
 

@@ -117,6 +117,7 @@ fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
         repack: plan.repack,
         check_tensors: plan.check_tensors,
         warmup: plan.warmup,
+        parked_bytes_max: plan.parked_bytes,
     }
 }
 

@@ -31,6 +31,8 @@ pub struct ModelMeta {
     pub feed_forward_length: Option<u32>,
     /// KV heads of each layer; 0 for a layer without attention.
     pub kv_heads: Vec<u32>,
+    /// Heads of queries, the most of any layer.
+    pub query_heads: u32,
     /// Length of a key vector of one head.
     pub key_length: u32,
     /// Length of a value vector of one head.
@@ -64,8 +66,8 @@ impl ModelMeta {
             let (found, limit) = (n_layers.into(), LAYERS_MAX.into());
             return Err(GgufError::TooLarge { what: "the number of layers", found, limit });
         }
-        let heads = fields.optional("attention.head_count").unwrap_or(1).max(1);
-        let head_length = embedding_length / heads;
+        let query_heads = fields.query_heads();
+        let head_length = embedding_length / query_heads;
         Ok(Self {
             name: fields.text("general.name"),
             basename: fields.text("general.basename"),
@@ -77,7 +79,8 @@ impl ModelMeta {
             ctx_train: fields.required("context_length")?,
             embedding_length,
             feed_forward_length: fields.feed_forward_length(),
-            kv_heads: fields.kv_heads(n_layers, heads)?,
+            kv_heads: fields.kv_heads(n_layers, query_heads)?,
+            query_heads,
             key_length: fields.optional("attention.key_length").unwrap_or(head_length),
             value_length: fields.optional("attention.value_length").unwrap_or(head_length),
             sliding_window: fields.optional("attention.sliding_window").filter(|&width| width > 0),
@@ -148,6 +151,16 @@ impl<'a> Fields<'a> {
     }
 
     /// One number for all layers, or an array with one for each.
+    fn query_heads(&self) -> u32 {
+        let heads = match self.value("attention.head_count") {
+            Some(Value::Array(items)) => {
+                items.iter().filter_map(Value::as_u64).max().and_then(|most| u32::try_from(most).ok())
+            }
+            _ => self.optional("attention.head_count"),
+        };
+        heads.unwrap_or(1).max(1)
+    }
+
     fn kv_heads(&self, layers: u32, heads: u32) -> Result<Vec<u32>, GgufError> {
         match self.value("attention.head_count_kv") {
             Some(Value::Array(items)) if items.len() == layers as usize => {

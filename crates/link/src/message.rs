@@ -6,7 +6,7 @@ use firepot_engine::{DecoderInfo, LoadSpec};
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages; changes whenever one of them does.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// A generation, unique within one server process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -138,6 +138,8 @@ pub struct RunnerStats {
     pub kv_cells_used: u32,
     /// KV cells reserved by running answers.
     pub kv_cells_reserved: u32,
+    /// Main memory that idle prefixes hold, in bytes; part of the resident memory.
+    pub parked_bytes: u64,
     /// Prompt tokens computed.
     pub prefill_tokens: u64,
     /// Prompt tokens taken from the cache.

@@ -231,6 +231,7 @@ mod tests {
             repack: false,
             check_tensors: false,
             warmup: false,
+            parked_bytes_max: 0,
         }
     }
 

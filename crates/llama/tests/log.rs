@@ -44,6 +44,7 @@ fn spec(path: &std::path::Path) -> LoadSpec {
         repack: false,
         check_tensors: false,
         warmup: false,
+        parked_bytes_max: 0,
     }
 }
 

@@ -87,7 +87,7 @@ pub fn gpu_bytes<'a>(machine: &'a Machine, want: &Want) -> Option<(&'a str, u64)
 }
 
 /// Main memory for a model: what is effectively available, less what is promised and a margin.
-fn host_bytes(machine: &Machine, want: &Want) -> Option<u64> {
+pub fn host_bytes(machine: &Machine, want: &Want) -> Option<u64> {
     let available_bytes = *machine.memory.effective_available_bytes.known()?;
     Some(available_bytes.saturating_sub(want.taken.host_bytes).saturating_sub(HOST_MARGIN_BYTES))
 }

@@ -8,6 +8,7 @@ use crate::{
     budget::trained,
     cost::Cost,
     error::in_range,
+    extras::Extras,
     limits::{
         BATCH_TOKENS_DEFAULT, BATCH_TOKENS_MAX, PARALLEL_DEFAULT, PARALLEL_MAX, THREADS_MAX, THREADS_UNKNOWN,
         UBATCH_TOKENS,
@@ -32,6 +33,7 @@ pub fn plan(meta: &ModelMeta, machine: &Machine, want: &Want) -> Result<Plan, Pl
     let ubatch_tokens = UBATCH_TOKENS.min(batch_tokens);
     let cost = Cost::of(meta, parallel, ubatch_tokens, KvType::F16);
     let placed = place(meta, machine, want, parallel, &cost)?;
+    let extras = Extras::of(meta, machine, want, &cost, &placed, ubatch_tokens);
     let (threads, threads_why) = threads.map_or_else(|| cores(&machine.cpu), |n| (n, "asked for".to_owned()));
     let mut plan = Plan {
         ctx_per_answer: placed.shape.ctx,
@@ -41,7 +43,7 @@ pub fn plan(meta: &ModelMeta, machine: &Machine, want: &Want) -> Result<Plan, Pl
         ubatch_tokens,
         threads,
         threads_batch: threads,
-        flash_attention: true,
+        flash_attention: extras.flash_attention,
         kv_type_k: KvType::F16,
         kv_type_v: KvType::F16,
         gpu_layers: placed.gpu_layers,
@@ -51,10 +53,11 @@ pub fn plan(meta: &ModelMeta, machine: &Machine, want: &Want) -> Result<Plan, Pl
         check_tensors: false,
         warmup: false,
         fit: false,
-        predicted: predict(meta, &cost, &placed, want),
+        parked_bytes: extras.parked_bytes,
+        predicted: predict(meta, &cost, &placed, &extras, want),
         reasons: Vec::new(),
     };
-    plan.reasons = reasons(meta, want, &plan, placed, threads_why);
+    plan.reasons = reasons(meta, want, &plan, placed, extras, threads_why);
     Ok(plan)
 }
 
@@ -84,13 +87,13 @@ fn at_most(cores: u32) -> u32 {
     cores.clamp(1, THREADS_MAX)
 }
 
-fn predict(meta: &ModelMeta, cost: &Cost, placed: &Placed, want: &Want) -> Predicted {
+fn predict(meta: &ModelMeta, cost: &Cost, placed: &Placed, extras: &Extras, want: &Want) -> Predicted {
     let cells = u64::from(placed.shape.cells);
-    let mask_bytes = cost.mask_cell_bytes.saturating_mul(cells);
+    let attention_bytes = cost.mask_cell_bytes.saturating_mul(cells).saturating_add(extras.scores_bytes);
     let mut predicted = Predicted {
         weights_bytes: cost.weights_bytes,
         kv_bytes: cost.kv_cell_bytes.saturating_mul(cells),
-        compute_bytes: cost.compute_bytes.clone().map(|bytes| bytes.saturating_add(mask_bytes)),
+        compute_bytes: cost.compute_bytes.clone().map(|bytes| bytes.saturating_add(attention_bytes)),
         gpu_bytes: 0,
         mapped_bytes: 0,
     };
@@ -107,14 +110,19 @@ fn predict(meta: &ModelMeta, cost: &Cost, placed: &Placed, want: &Want) -> Predi
 // Where the figures of the fixed decisions were measured: `reference/measured.md`.
 const REPACK: &str = "elsewhere (2-core Zen 4, 7B Q4_K_M) repacking halved the prefill rate (11 to 15 tokens/s \
     instead of 25 to 27), took 8.1 GB instead of 5.1 GB and most of the cold start; not measured here yet";
-const FLASH_ATTENTION: &str = "elsewhere (2-core Zen 4, 7B Q4_K_M, no repacking) it raised prefill from 25 to 27 to \
-    29 tokens/s, and it keeps compute buffers small; not measured here yet";
 const WARMUP: &str =
     "elsewhere (7B, 2 cores) it took 14 of 25 s of a start, and the first prompt warms up as well";
 const FIT: &str = "this plan decides; elsewhere (7B, 2 cores) it took 2 s of a start";
 const KV_TYPE: &str = "exact; a quantized cache is for when memory is short and its loss was measured";
 
-fn reasons(meta: &ModelMeta, want: &Want, plan: &Plan, placed: Placed, threads_why: String) -> Vec<Reason> {
+fn reasons(
+    meta: &ModelMeta,
+    want: &Want,
+    plan: &Plan,
+    placed: Placed,
+    extras: Extras,
+    threads_why: String,
+) -> Vec<Reason> {
     let asked = |wished: bool, default: &str| if wished { "asked for" } else { default }.to_owned();
     let shape = placed.shape;
     let reason =
@@ -127,7 +135,7 @@ fn reasons(meta: &ModelMeta, want: &Want, plan: &Plan, placed: Placed, threads_w
         reason("ubatch_tokens", &plan.ubatch_tokens, "llama.cpp's default, within the batch".to_owned()),
         reason("threads", &plan.threads, threads_why),
         reason("threads_batch", &plan.threads_batch, "as for decode".to_owned()),
-        reason("flash_attention", &plan.flash_attention, FLASH_ATTENTION.to_owned()),
+        reason("flash_attention", &plan.flash_attention, extras.flash_attention_why),
         reason("kv_type_k", &plan.kv_type_k.name(), KV_TYPE.to_owned()),
         reason("kv_type_v", &plan.kv_type_v.name(), KV_TYPE.to_owned()),
         reason("gpu_layers", &plan.gpu_layers, placed.gpu_why),
@@ -145,6 +153,7 @@ fn reasons(meta: &ModelMeta, want: &Want, plan: &Plan, placed: Placed, threads_w
         ),
         reason("warmup", &plan.warmup, WARMUP.to_owned()),
         reason("fit", &plan.fit, FIT.to_owned()),
+        reason("parked_bytes", &plan.parked_bytes, extras.parked_why),
     ]
 }
 

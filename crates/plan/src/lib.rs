@@ -8,6 +8,7 @@ mod budget;
 mod cost;
 mod decide;
 mod error;
+mod extras;
 mod limits;
 mod placement;
 mod plan;

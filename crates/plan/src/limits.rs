@@ -41,5 +41,9 @@ pub const HOST_MARGIN_BYTES: u64 = 256 << 20;
 /// GPU memory that stays free beside them: 250 MiB for the CUDA context (the default of gpustack's gguf-parser;
 /// not measured here) and 192 MiB of allocator slack.
 pub const GPU_MARGIN_BYTES: u64 = (250 + 192) << 20;
+/// Most main memory for prefixes of ended answers: about 35,000 tokens of a 7B model with grouped queries.
+pub const PARKED_BYTES_MAX: u64 = 2 << 30;
+/// The same where the memory is not known.
+pub const PARKED_BYTES_UNKNOWN: u64 = 256 << 20;
 /// Reserved for compute buffers when the header does not say enough to predict them.
 pub const COMPUTE_UNKNOWN_BYTES: u64 = 512 << 20;

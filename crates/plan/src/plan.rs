@@ -43,6 +43,8 @@ pub struct Plan {
     pub warmup: bool,
     /// llama.cpp's own adjustment of parameters to memory.
     pub fit: bool,
+    /// Most main memory for prefixes of ended answers, in bytes; 0 keeps them in the KV cache alone.
+    pub parked_bytes: u64,
     /// Predicted memory.
     pub predicted: Predicted,
     /// Why each parameter is as it is; every parameter has one, in the order of the fields.

@@ -26,9 +26,14 @@ pub enum Command {
 }
 
 /// Serves until the server says stop or every sender is gone.
-pub fn run_engine(decoder: &mut dyn Decoder, commands: &Receiver<Command>, shared: &Shared) {
+pub fn run_engine(
+    decoder: &mut dyn Decoder,
+    config: SchedulerConfig,
+    commands: &Receiver<Command>,
+    shared: &Shared,
+) {
     let mut engine = Engine {
-        scheduler: Scheduler::new(SchedulerConfig::default(), decoder),
+        scheduler: Scheduler::new(config, decoder),
         answers: HashMap::new(),
         outbox: Vec::new(),
         shared,
@@ -174,6 +179,7 @@ fn runner_stats(stats: EngineStats) -> RunnerStats {
         queued: stats.queued,
         kv_cells_used: stats.cells_held,
         kv_cells_reserved: stats.cells_reserved,
+        parked_bytes: stats.parked_bytes,
         prefill_tokens: stats.prefill_tokens,
         cached_tokens: stats.cached_tokens,
         decode_tokens: stats.emitted_tokens,

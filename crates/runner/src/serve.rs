@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use firepot_engine::{Decoder, LoadSpec, NextCall};
+use firepot_engine::{Decoder, LoadSpec, NextCall, SchedulerConfig};
 use firepot_link::{FrameError, FrameReader, GenerationId, Loaded, PROTOCOL, ToRunner, ToServer};
 
 use crate::{
@@ -82,7 +82,8 @@ pub fn serve(link: UnixStream, loader: &mut dyn Loader, at_end: AtEnd) -> Result
     spawn_heartbeat(Arc::clone(&shared))?;
     let mut decoder = load(loader, &spec, &shared)?;
     spawn_prepare(Preparer::new(&*decoder), prepare_queue, commands, Arc::clone(&shared))?;
-    run_engine(&mut *decoder, &engine_queue, &shared);
+    let config = SchedulerConfig { parked_bytes_max: spec.parked_bytes_max, ..SchedulerConfig::default() };
+    run_engine(&mut *decoder, config, &engine_queue, &shared);
     Ok(())
 }
 

@@ -42,6 +42,7 @@ fn spec(path: &str) -> LoadSpec {
         repack: false,
         check_tensors: false,
         warmup: false,
+        parked_bytes_max: 0,
     }
 }
 

@@ -75,6 +75,7 @@ struct Series {
     in_flight: Gauge,
     queued: Gauge,
     rss: ByModel<Gauge<i64, AtomicI64>>,
+    parked: ByModel<Gauge<i64, AtomicI64>>,
     kv_cells_used: ByModel<Gauge>,
     kv_cells: ByModel<Gauge>,
     running: ByModel<Gauge>,
@@ -110,6 +111,7 @@ impl Default for Metrics {
             in_flight: Gauge::default(),
             queued: Gauge::default(),
             rss: Family::default(),
+            parked: Family::default(),
             kv_cells_used: Family::default(),
             kv_cells: Family::default(),
             running: Family::default(),
@@ -201,6 +203,11 @@ impl Series {
         r.register("requests_queued", "Answers that wait for a model or a place", self.queued.clone());
         r.register("runner_rss_bytes", "Resident memory of a runner", self.rss.clone());
         r.register(
+            "runner_parked_bytes",
+            "Main memory of prefixes that left the KV cache; part of the resident memory",
+            self.parked.clone(),
+        );
+        r.register(
             "runner_kv_cells_used",
             "KV cells in use, cached prefixes included",
             self.kv_cells_used.clone(),
@@ -216,6 +223,7 @@ impl Series {
 
     fn ask(&self, pool: &Pool) {
         self.rss.clear();
+        self.parked.clear();
         self.kv_cells_used.clear();
         self.kv_cells.clear();
         self.running.clear();
@@ -231,6 +239,7 @@ impl Series {
             if stats.rss_bytes > 0 {
                 self.rss.get_or_create(&model).set(stats.rss_bytes as i64);
             }
+            self.parked.get_or_create(&model).set(stats.parked_bytes as i64);
             self.kv_cells_used.get_or_create(&model).set(stats.kv_cells_used.into());
             self.kv_cells.get_or_create(&model).set(loaded.info.kv_cells.into());
             self.running.get_or_create(&model).set(stats.running.into());

@@ -107,6 +107,7 @@ pub fn spec(path: &Path, wishes: &Wishes) -> LoadSpec {
         repack: false,
         check_tensors: false,
         warmup: false,
+        parked_bytes_max: 0,
     }
 }
 

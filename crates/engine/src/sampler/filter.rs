@@ -11,6 +11,25 @@ pub struct Candidate {
     pub logit: f32,
 }
 
+/// The largest logit, `-inf` when there are none; `None` when one is not a number. Comparisons without branches, in as many
+/// lanes as a vector register holds: with one branch a logit this took 3 % of the time of a small model's tick.
+pub fn largest(logits: &[f32]) -> Option<f32> {
+    const LANES: usize = 16;
+    let mut most = [f32::NEG_INFINITY; LANES];
+    let mut not_numbers = [false; LANES];
+    let (chunks, rest) = logits.as_chunks::<LANES>();
+    let mut tail = [f32::NEG_INFINITY; LANES];
+    tail[..rest.len()].copy_from_slice(rest);
+    for chunk in chunks.iter().chain([&tail]) {
+        for lane in 0..LANES {
+            most[lane] = if chunk[lane] > most[lane] { chunk[lane] } else { most[lane] };
+            not_numbers[lane] |= chunk[lane].is_nan();
+        }
+    }
+    let most = most.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    (!not_numbers.contains(&true)).then_some(most)
+}
+
 /// Up to this `k` the best are kept in a small heap while scanning; above it, by selection.
 const HEAP_MAX: usize = 256;
 
@@ -152,6 +171,19 @@ mod tests {
             expected.truncate(k);
             let values = |c: &[Candidate]| c.iter().map(|c| c.logit).collect::<Vec<_>>();
             prop_assert_eq!(values(&out), values(&expected));
+        }
+
+        #[test]
+        fn the_largest_is_found_and_what_is_no_number_too(
+            mut logits in proptest::collection::vec(-9.0_f32..9.0, 0..70),
+            nan in proptest::option::of(0_usize..70),
+        ) {
+            let expected = logits.iter().copied().reduce(f32::max).unwrap_or(f32::NEG_INFINITY);
+            prop_assert_eq!(largest(&logits), Some(expected));
+            if let Some(place) = nan.filter(|place| *place < logits.len()) {
+                logits[place] = f32::NAN;
+                prop_assert_eq!(largest(&logits), None);
+            }
         }
 
         #[test]

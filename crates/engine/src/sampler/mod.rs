@@ -129,26 +129,17 @@ impl Sampler {
     }
 
     fn best(&self) -> Result<TokenId, SampleError> {
-        let mut best: Option<(usize, f32)> = None;
-        for (id, &logit) in self.logits.iter().enumerate() {
-            if logit.is_nan() {
-                return Err(SampleError::NotANumber);
-            }
-            if best.is_none_or(|(_, most)| logit > most) {
-                best = Some((id, logit));
-            }
-        }
+        let most = filter::largest(&self.logits).ok_or(SampleError::NotANumber)?;
+        let best = self.logits.iter().position(|&logit| logit >= most);
         match best {
-            Some((id, logit)) if logit > f32::NEG_INFINITY => Ok(id as TokenId),
+            Some(id) if most > f32::NEG_INFINITY => Ok(id as TokenId),
             _ => Err(SampleError::NoCandidate),
         }
     }
 
     fn filter(&mut self) -> Result<(), SampleError> {
         let Sampling { top_k, top_p, min_p, typical_p, .. } = self.settings;
-        if self.logits.iter().any(|logit| logit.is_nan()) {
-            return Err(SampleError::NotANumber);
-        }
+        filter::largest(&self.logits).ok_or(SampleError::NotANumber)?;
         filter::top_k(&self.logits, top_k as usize, &mut self.candidates);
         if top_k == 0 && (top_p < 1.0 || typical_p < 1.0) {
             self.candidates.sort_unstable_by(filter::better);

@@ -4,6 +4,7 @@
 mod batch;
 mod cells;
 mod generation;
+mod parking;
 mod queue;
 mod rates;
 mod request;
@@ -64,7 +65,7 @@ impl Scheduler {
             tokenizer: decoder.tokenizer(),
             queue: Queue::new(config.queue_max),
             running: Vec::new(),
-            sequences: Sequences::new(info.kv_cells, info.max_sequences, info.prefix_cut),
+            sequences: Sequences::new(info, &config),
             rates: Rates::default(),
             stats: EngineStats::default(),
             no_cells: 0,
@@ -119,6 +120,7 @@ impl Scheduler {
             running: self.running.len() as u32,
             queued: self.queue.len() as u32,
             cells_held: self.sequences.cells_held(),
+            parked_bytes: self.sequences.parked_bytes(),
             cells_reserved: self.running.iter().map(|running| running.sequence.cells()).sum(),
             ..self.stats
         }
@@ -205,18 +207,19 @@ impl Scheduler {
         index: usize,
     ) -> Option<(usize, Running)> {
         let request = &self.queue.get(index)?.request;
-        if request.strict {
-            if !self.running.is_empty() {
-                return None;
-            }
-            self.sequences.clear(decoder);
+        if request.strict && !self.running.is_empty() {
+            return None;
         }
         let known = [request.prompt.as_slice(), &request.emitted].concat();
         let capacity =
             (request.prompt.len() as u32).saturating_add(request.max_tokens).min(self.ctx_per_answer);
         let capacity = capacity.max(known.len() as u32);
-        let sources = self.running.iter().map(|running| &running.sequence);
-        let sequence = self.sequences.open(decoder, &known, capacity, sources)?;
+        let sequence = if request.strict {
+            self.sequences.open_alone(decoder, capacity)?
+        } else {
+            let running: Vec<_> = self.running.iter().map(|running| &running.sequence).collect();
+            self.sequences.open(decoder, &known, capacity, &running)?
+        };
         let waiting = self.queue.take(index)?;
         Some((index, Running::new(waiting, sequence, Arc::clone(&self.tokenizer), now)))
     }
@@ -241,8 +244,8 @@ impl Scheduler {
         if ahead < FOLLOW_MIN_TOKENS {
             return false;
         }
-        let sources = self.running.iter().map(|running| &running.sequence);
-        ahead - self.sequences.sharable(decoder, prompt, sources).min(ahead) >= FOLLOW_MIN_TOKENS
+        let sources: Vec<_> = self.running.iter().map(|running| &running.sequence).collect();
+        ahead - self.sequences.sharable(decoder, prompt, &sources).min(ahead) >= FOLLOW_MIN_TOKENS
     }
 
     fn running_by_client(&self) -> HashMap<u64, u32> {

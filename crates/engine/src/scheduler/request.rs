@@ -115,16 +115,24 @@ pub struct SchedulerConfig {
     pub tile_tick_budget: Duration,
     /// Longest prefill chunk when no answer waits for its next token.
     pub alone_budget: Duration,
+    /// Cells of idle prefixes that may stay in the KV cache beside a running answer.
+    pub idle_cells_max: u32,
+    /// Main memory for idle prefixes, in bytes; 0 keeps them in the KV cache alone.
+    pub parked_bytes_max: u64,
 }
 
 impl Default for SchedulerConfig {
     fn default() -> Self {
-        use crate::limits::{ALONE_BUDGET, QUEUE_MAX, TICK_BUDGET, TILE_TICK_BUDGET};
+        use crate::limits::{
+            ALONE_BUDGET, IDLE_CELLS_MAX, PARKED_BYTES_MAX, QUEUE_MAX, TICK_BUDGET, TILE_TICK_BUDGET,
+        };
         Self {
             queue_max: QUEUE_MAX,
             tick_budget: TICK_BUDGET,
             tile_tick_budget: TILE_TICK_BUDGET,
             alone_budget: ALONE_BUDGET,
+            idle_cells_max: IDLE_CELLS_MAX,
+            parked_bytes_max: PARKED_BYTES_MAX,
         }
     }
 }
@@ -143,6 +151,8 @@ pub struct EngineStats {
     pub cells_held: u32,
     /// Of these, what running answers hold.
     pub cells_reserved: u32,
+    /// Main memory that idle prefixes hold, in bytes.
+    pub parked_bytes: u64,
     /// Prompt tokens computed.
     pub prefill_tokens: u64,
     /// Prompt tokens taken from the cache.

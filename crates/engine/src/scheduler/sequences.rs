@@ -1,12 +1,16 @@
 //! Sequences of the KV cache: those of running answers, and cached prefixes.
 //!
-//! A finished answer's sequence stays cached until its cells or its id are needed; the least recently used goes first. A new
-//! prompt shares the longest prefix that any sequence holds, running ones included.
+//! A finished answer's sequence stays cached until its cells or its id are needed or an answer runs that it would slow;
+//! the least recently used goes first, into main memory. A new prompt shares the longest prefix that any sequence
+//! holds, running ones included, or takes a longer one back from main memory.
 
 use firepot_chat::TokenId;
 
-use super::cells::{CellAccount, Lease};
-use crate::{Decoder, PrefixCut, SeqId};
+use super::{
+    cells::{CellAccount, Lease},
+    parking::{Parked, Parking, usable_tokens},
+};
+use crate::{Decoder, DecoderInfo, PrefixCut, SchedulerConfig, SeqId, limits::RESTORE_MIN_TOKENS};
 
 /// A sequence and what it holds.
 #[derive(Debug)]
@@ -42,15 +46,29 @@ pub struct Sequences {
     account: CellAccount,
     free: Vec<SeqId>,
     cached: Vec<Cached>,
+    parking: Parking,
+    idle_cells_max: usize,
     cut: PrefixCut,
     clock: u64,
 }
 
 impl Sequences {
     /// Every sequence is free.
-    pub fn new(kv_cells: u32, max_sequences: u32, cut: PrefixCut) -> Self {
-        let free = (0..max_sequences).rev().map(SeqId).collect();
-        Self { account: CellAccount::new(kv_cells), free, cached: Vec::new(), cut, clock: 0 }
+    pub fn new(info: &DecoderInfo, config: &SchedulerConfig) -> Self {
+        Self {
+            account: CellAccount::new(info.kv_cells),
+            free: (0..info.max_sequences).rev().map(SeqId).collect(),
+            cached: Vec::new(),
+            parking: Parking::new(config.parked_bytes_max),
+            idle_cells_max: config.idle_cells_max as usize,
+            cut: info.prefix_cut,
+            clock: 0,
+        }
+    }
+
+    /// Bytes of prefixes in main memory.
+    pub fn parked_bytes(&self) -> u64 {
+        self.parking.bytes()
     }
 
     /// Cells that are taken, in whole blocks.
@@ -58,16 +76,38 @@ impl Sequences {
         self.account.held()
     }
 
-    /// A sequence with cells for `capacity` tokens that already holds as much of `prompt` as can be shared, but never its last
+    /// A sequence with cells for `capacity` tokens that already holds as much of `prompt` as is known, but never its last
     /// token: that one's logits are needed. `None` when cells or ids do not suffice even with an empty cache.
-    pub fn open<'a>(
+    pub fn open(
         &mut self,
         decoder: &mut dyn Decoder,
         prompt: &[TokenId],
         capacity: u32,
-        running: impl Iterator<Item = &'a Sequence>,
+        running: &[&Sequence],
     ) -> Option<Sequence> {
         let source = self.source(decoder, prompt, running);
+        let known = source.as_ref().map_or(0, |source| source.tokens);
+        let sequence = match self.open_parked(decoder, prompt, capacity, known) {
+            Some(sequence) => sequence,
+            None => self.open_resident(decoder, prompt, capacity, source)?,
+        };
+        self.park_idle(decoder, &sequence, running);
+        Some(sequence)
+    }
+
+    /// An empty sequence in an empty cache.
+    pub fn open_alone(&mut self, decoder: &mut dyn Decoder, capacity: u32) -> Option<Sequence> {
+        while self.evict(decoder) {}
+        self.open_resident(decoder, &[], capacity, None)
+    }
+
+    fn open_resident(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        prompt: &[TokenId],
+        capacity: u32,
+        source: Option<Source>,
+    ) -> Option<Sequence> {
         if let Some(source) = &source
             && let Some(sequence) = self.open_shared(decoder, prompt, capacity, source)
         {
@@ -81,14 +121,66 @@ impl Sequences {
         Some(Sequence { id: self.free.pop()?, tokens: Vec::new(), lease })
     }
 
-    /// How many tokens of `prompt` could be shared now.
-    pub fn sharable<'a>(
-        &self,
-        decoder: &dyn Decoder,
+    /// Takes back a parked prefix that is worth its copy. It stays parked as well: another answer may branch off it.
+    fn open_parked(
+        &mut self,
+        decoder: &mut dyn Decoder,
         prompt: &[TokenId],
-        running: impl Iterator<Item = &'a Sequence>,
-    ) -> usize {
-        self.source(decoder, prompt, running).map_or(0, |source| source.tokens)
+        capacity: u32,
+        known: usize,
+    ) -> Option<Sequence> {
+        let (index, tokens) = self.parking.best(prompt, self.cut)?;
+        if tokens < known + RESTORE_MIN_TOKENS {
+            return None;
+        }
+        let parked = self.parking.take(index);
+        let held = parked.tokens.len() as u32;
+        let mut lease = Lease::default();
+        let room = self.make_room(decoder, &mut lease, capacity.max(held), None);
+        let Some(id) = room.and_then(|()| self.free.pop()) else {
+            self.parking.put(parked);
+            return None;
+        };
+        lease.shrink(capacity);
+        let sequence = Sequence { id, tokens: prompt[..tokens].to_vec(), lease };
+        if decoder.restore(id, &parked.state).is_ok() && decoder.remove(id, tokens as u32, None) {
+            self.parking.put(parked);
+            return Some(sequence);
+        }
+        self.release(decoder, sequence);
+        None
+    }
+
+    /// Parks what no answer needs, beyond a few cells that slow nobody much.
+    fn park_idle(&mut self, decoder: &mut dyn Decoder, opened: &Sequence, running: &[&Sequence]) {
+        if !self.parking.is_open() {
+            return;
+        }
+        let needed = |cached: &Cached| {
+            let mut users = running.iter().copied().chain([opened]);
+            users.any(|user| user.tokens.starts_with(&cached.sequence.tokens))
+        };
+        let mut idle: Vec<(u64, SeqId, usize)> = self
+            .cached
+            .iter()
+            .filter(|cached| !needed(cached))
+            .map(|cached| (cached.last_used, cached.sequence.id, cached.sequence.tokens.len()))
+            .collect();
+        idle.sort_unstable();
+        let mut cells: usize = idle.iter().map(|(_, _, tokens)| tokens).sum();
+        for (_, id, tokens) in idle {
+            if cells <= self.idle_cells_max {
+                return;
+            }
+            self.park(decoder, id);
+            cells -= tokens;
+        }
+    }
+
+    /// How many tokens of `prompt` could be shared now.
+    pub fn sharable(&self, decoder: &dyn Decoder, prompt: &[TokenId], running: &[&Sequence]) -> usize {
+        let parked = self.parking.best(prompt, self.cut).map_or(0, |(_, tokens)| tokens);
+        self.source(decoder, prompt, running).map_or(0, |source| source.tokens).max(parked)
     }
 
     /// An answer ended: its sequence becomes a cached prefix.
@@ -127,50 +219,23 @@ impl Sequences {
         drop(lease);
     }
 
-    /// Forgets every cached prefix.
-    pub fn clear(&mut self, decoder: &mut dyn Decoder) {
-        for cached in std::mem::take(&mut self.cached) {
-            self.release(decoder, cached.sequence);
-        }
-    }
-
-    /// Forgets the least recently used cached prefix; `false` when there is none.
+    /// Parks the least recently used cached prefix; `false` when there is none.
     pub fn evict(&mut self, decoder: &mut dyn Decoder) -> bool {
         self.evict_except(decoder, None)
     }
 
-    fn source<'a>(
-        &self,
-        decoder: &dyn Decoder,
-        prompt: &[TokenId],
-        running: impl Iterator<Item = &'a Sequence>,
-    ) -> Option<Source> {
+    fn source(&self, decoder: &dyn Decoder, prompt: &[TokenId], running: &[&Sequence]) -> Option<Source> {
         let give = |sequence: &Sequence| {
-            let tokens = self.usable(decoder, sequence, prompt);
+            let pos_min = || decoder.pos_min(sequence.id);
+            let tokens = usable_tokens(&sequence.tokens, prompt, self.cut, pos_min);
             (tokens > 0).then(|| Source {
                 id: sequence.id,
                 tokens,
                 lease: sequence.lease.share(tokens as u32),
             })
         };
-        let cached = self.cached.iter().filter_map(|cached| give(&cached.sequence));
-        cached.chain(running.filter_map(give)).max_by_key(|source| source.tokens)
-    }
-
-    /// How many tokens of `prompt` this sequence can give.
-    fn usable(&self, decoder: &dyn Decoder, sequence: &Sequence, prompt: &[TokenId]) -> usize {
-        let most = prompt.len().saturating_sub(1);
-        let common = common_prefix(&sequence.tokens, prompt).min(most);
-        let whole = common == sequence.tokens.len();
-        let reaches = match self.cut {
-            PrefixCut::Anywhere => true,
-            PrefixCut::Nowhere => whole,
-            PrefixCut::Window { tokens } => {
-                let needed = (common as u32).saturating_sub(tokens);
-                whole || decoder.pos_min(sequence.id).is_some_and(|first| first <= needed)
-            }
-        };
-        if reaches { common } else { 0 }
+        let cached = self.cached.iter().map(|cached| &cached.sequence);
+        cached.chain(running.iter().copied()).filter_map(give).max_by_key(|source| source.tokens)
     }
 
     fn open_shared(
@@ -232,10 +297,26 @@ impl Sequences {
     fn evict_except(&mut self, decoder: &mut dyn Decoder, keep: Option<SeqId>) -> bool {
         let candidates =
             self.cached.iter().enumerate().filter(|(_, cached)| Some(cached.sequence.id) != keep);
-        let Some((index, _)) = candidates.min_by_key(|(_, cached)| cached.last_used) else { return false };
-        let sequence = self.cached.swap_remove(index).sequence;
-        self.release(decoder, sequence);
+        let oldest = candidates.min_by_key(|(_, cached)| cached.last_used);
+        let Some(id) = oldest.map(|(_, cached)| cached.sequence.id) else { return false };
+        self.park(decoder, id);
         true
+    }
+
+    /// Moves a cached prefix into main memory, as far as there is room and no longer one holds it.
+    fn park(&mut self, decoder: &mut dyn Decoder, id: SeqId) {
+        let Some(index) = self.cached.iter().position(|cached| cached.sequence.id == id) else { return };
+        let sequence = self.cached.swap_remove(index).sequence;
+        if self.parking.is_open()
+            && let Some(pos_min) = decoder.pos_min(id)
+            && let Ok(state) = decoder.snapshot(id)
+        {
+            if self.cut == PrefixCut::Anywhere {
+                self.parking.forget_prefixes_of(&sequence.tokens);
+            }
+            self.parking.put(Parked { tokens: sequence.tokens.clone(), state, pos_min });
+        }
+        self.release(decoder, sequence);
     }
 
     fn drop_prefixes_of(&mut self, decoder: &mut dyn Decoder, tokens: &[TokenId]) {

@@ -54,8 +54,12 @@ struct Bench {
 
 impl Bench {
     fn new(config: FakeConfig) -> Self {
+        Self::with(config, SchedulerConfig::default())
+    }
+
+    fn with(config: FakeConfig, scheduling: SchedulerConfig) -> Self {
         let decoder = FakeDecoder::new(config);
-        let scheduler = Scheduler::new(SchedulerConfig::default(), &decoder);
+        let scheduler = Scheduler::new(scheduling, &decoder);
         Self { scheduler, decoder, seen: HashMap::new(), now: Instant::now(), longest_tick: Duration::ZERO }
     }
 
@@ -117,7 +121,11 @@ impl Bench {
 
 /// What an answer says when nothing else was ever computed.
 fn alone(prompt: &str, max_tokens: u32) -> String {
-    let mut bench = Bench::new(FakeConfig::default());
+    alone_in(FakeConfig::default().ctx_per_answer, prompt, max_tokens)
+}
+
+fn alone_in(ctx_per_answer: u32, prompt: &str, max_tokens: u32) -> String {
+    let mut bench = Bench::new(FakeConfig { ctx_per_answer, ..FakeConfig::default() });
     bench.submit(request(1, prompt, max_tokens));
     bench.run();
     bench.text(1).to_owned()
@@ -168,6 +176,38 @@ fn a_second_turn_reuses_the_first_and_says_so() {
     // The last emitted token was never computed.
     assert_eq!(bench.seen[&2].cached, Some(18 + 9));
     assert_eq!(bench.text(2), alone(&second, 10));
+}
+
+#[test]
+fn idle_chats_leave_the_cells_and_come_back_without_a_prefill() {
+    let mut bench = Bench::new(FakeConfig { ctx_per_answer: 1024, ..FakeConfig::default() });
+    let (first, second) = ("a ".repeat(300), "b ".repeat(300));
+    for (key, prompt) in [(1, &first), (2, &second)] {
+        bench.submit(request(key, prompt, 4));
+        bench.run();
+    }
+    let held = bench.scheduler.stats();
+    assert!(held.cells_held < 700 && held.parked_bytes > 0, "{held:?}");
+    let again = format!("{first}{}", bench.text(1)) + " and then";
+    bench.submit(request(3, &again, 4));
+    bench.run();
+    assert!(bench.seen[&3].cached.unwrap() > 600, "{:?}", bench.seen[&3]);
+    assert_eq!(bench.text(3), alone_in(1024, &again, 4));
+    assert!(bench.decoder.cells_used() < 700);
+}
+
+#[test]
+fn a_strict_answer_takes_nothing_from_parked_chats() {
+    let mut bench = Bench::new(FakeConfig { ctx_per_answer: 1024, ..FakeConfig::default() });
+    let prompt = "a ".repeat(300);
+    bench.submit(request(1, &prompt, 4));
+    bench.run();
+    bench.submit(EngineRequest { strict: true, ..request(2, &prompt, 4) });
+    bench.run();
+    assert_eq!((bench.seen[&2].cached, bench.text(2)), (Some(0), bench.text(1)));
+    bench.submit(request(3, &prompt, 4));
+    bench.run();
+    assert!(bench.seen[&3].cached.unwrap() > 500, "the strict answer did not cost the chat its prefix");
 }
 
 #[test]
@@ -407,11 +447,14 @@ proptest! {
         kv_cells in 160_u32..600,
         max_sequences in 3_u32..12,
         cut in prop_oneof![Just(PrefixCut::Anywhere), Just(PrefixCut::Nowhere)],
+        idle_cells_max in 0_u32..200,
+        parked_bytes_max in prop_oneof![Just(0), 1_u64..4000],
     ) {
         let prefixes = ["", "a shared system prompt. ", "a shared system prompt. And a second, longer part that is shared as well. "];
-        let mut bench = Bench::new(FakeConfig {
-            ctx_per_answer: 160, kv_cells, max_sequences, parallel: 3, prefix_cut: cut, ..FakeConfig::default()
-        });
+        let mut bench = Bench::with(
+            FakeConfig { ctx_per_answer: 160, kv_cells, max_sequences, parallel: 3, prefix_cut: cut, ..FakeConfig::default() },
+            SchedulerConfig { idle_cells_max, parked_bytes_max, ..SchedulerConfig::default() },
+        );
         let mut asked: HashMap<u64, (String, u32)> = HashMap::new();
         let mut cancelled: HashSet<u64> = HashSet::new();
         for action in actions {
@@ -446,5 +489,6 @@ proptest! {
         }
         let stats = bench.scheduler.stats();
         prop_assert_eq!((stats.running, stats.queued, stats.cells_reserved), (0, 0, 0));
+        prop_assert!(stats.parked_bytes <= parked_bytes_max);
     }
 }

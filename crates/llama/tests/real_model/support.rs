@@ -38,6 +38,7 @@ pub fn spec() -> LoadSpec {
         repack: false,
         check_tensors: false,
         warmup: false,
+        parked_bytes_max: 0,
     }
 }
 
