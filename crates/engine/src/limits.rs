@@ -6,14 +6,7 @@ use std::time::Duration;
 pub const QUEUE_MAX: usize = 256;
 
 /// Longest tick while answers run beside a prefill. A reader notices gaps from about 200 ms on.
-pub const TICK_BUDGET: Duration = Duration::from_millis(150);
-
-/// Rows of a tile in llama.cpp's flash attention on the CPU (`GGML_FA_TILE_Q`). Batches with fewer rows take another path:
-/// a prompt of 2,700 tokens was computed at 217 tokens/s in batches of 48 and at 298 in batches of 64 (a 135M model on 2 cores).
-pub const ATTENTION_TILE: u32 = 64;
-
-/// Longest tick while answers run beside a prefill that fills a tile.
-pub const TILE_TICK_BUDGET: Duration = Duration::from_millis(225);
+pub const TICK_BUDGET: Duration = Duration::from_millis(200);
 
 /// Longest prefill chunk in time when no answer waits for its next token; bounds how late a cancel is seen.
 pub const ALONE_BUDGET: Duration = Duration::from_millis(2500);

@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use firepot_measure::Side;
+use firepot_measure::{Side, quantile};
 use serde_json::{Value, json};
 
 use super::{
@@ -252,7 +252,8 @@ fn chats(rig: &Rig, case: &Case, side: Side) -> anyhow::Result<Vec<f64>> {
     let service = rig.serve(case, side, &["--parallel", "8"])?;
     service.complete("Hello there", 2)?;
     let ask = |number: usize| service.chat(&json!([{"role": "user", "content": story(number)}]), 64);
-    [4, 8].into_iter().map(|count| Ok(together(count, ask)?.rate)).collect()
+    let rounds = |count| (0..3).map(|_| Ok(together(count, ask)?.rate)).collect::<anyhow::Result<Vec<_>>>();
+    [4, 8].into_iter().map(|count| quantile(&rounds(count)?, 0.5).context("no rate")).collect()
 }
 
 fn batches(rig: &Rig, case: &Case, side: Side) -> anyhow::Result<Vec<f64>> {

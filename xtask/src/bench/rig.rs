@@ -237,7 +237,7 @@ impl Rig {
             return Ok(*best);
         }
         eprintln!("{}: looking for llama.cpp's best settings", model.title());
-        let args = ["-p", "256", "-n", "32", "-r", "2", "-fa", "on,off", "--repack", "0,1"];
+        let args = ["-p", "256", "-n", "32", "-d", "512", "-r", "2", "-fa", "on,off", "--repack", "0,1"];
         let rows = self.run_llama_bench(model, &args)?;
         let fastest = |counted: &str| {
             let rows = rows.iter().filter(|row| row[counted].as_u64() > Some(0));

@@ -82,7 +82,7 @@ impl Service {
         command.stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
         let spawned = Instant::now();
         let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
-        let client = Client::builder().timeout(ANSWER_MAX).build()?;
+        let client = Client::builder().timeout(ANSWER_MAX).pool_max_idle_per_host(0).build()?;
         let base = format!("http://127.0.0.1:{port}");
         let mut service = Self { program, child, base, model: model.to_owned(), client, spawned };
         service.wait_until_healthy().with_context(|| format!("{command:?}; see {}", log.display()))?;

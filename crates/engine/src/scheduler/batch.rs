@@ -3,7 +3,7 @@
 use super::{Scheduler, generation::Running};
 use crate::{
     Batch, BatchItem,
-    limits::{ATTENTION_TILE, CHUNK_GRID, CHUNK_MIN},
+    limits::{CHUNK_GRID, CHUNK_MIN},
 };
 
 /// A running answer's share of a batch.
@@ -76,28 +76,13 @@ impl Scheduler {
             return room;
         }
         if decoding > 0 {
-            return self.prefill_beside(decoding).max(CHUNK_MIN).min(room);
+            let left = self.config.tick_budget.saturating_sub(self.rates.decode_step());
+            return self.rates.prefill_tokens_in(left).max(CHUNK_MIN).min(room);
         }
-        let fits = self.rates.prefill_tokens_in(self.config.alone_budget, 0);
+        let fits = self.rates.prefill_tokens_in(self.config.alone_budget);
         let smallest = CHUNK_GRID[CHUNK_GRID.len() - 1];
         CHUNK_GRID.into_iter().find(|&step| step <= fits).unwrap_or(smallest).min(room)
     }
-
-    /// Prompt tokens beside running answers: what fits the tick, in whole tiles; where less than a tile fits, a tile if
-    /// it does not take much longer.
-    fn prefill_beside(&self, decoding: u32) -> u32 {
-        let fits = self.rates.prefill_tokens_in(self.config.tick_budget, decoding);
-        let tile = ATTENTION_TILE.saturating_sub(decoding);
-        if fits < tile && self.rates.expected(decoding, tile) <= self.config.tile_tick_budget {
-            return tile;
-        }
-        whole_tiles(fits + decoding).saturating_sub(decoding)
-    }
-}
-
-/// Rows rounded down to whole tiles, where there is one.
-const fn whole_tiles(rows: u32) -> u32 {
-    if rows < ATTENTION_TILE { rows } else { rows / ATTENTION_TILE * ATTENTION_TILE }
 }
 
 fn number_items(running: &[Running], shares: &[(usize, u32)]) -> Vec<Chunk> {

@@ -111,8 +111,6 @@ pub struct SchedulerConfig {
     pub queue_max: usize,
     /// Longest tick while answers run beside a prefill.
     pub tick_budget: Duration,
-    /// The same where a tile of attention is filled.
-    pub tile_tick_budget: Duration,
     /// Longest prefill chunk when no answer waits for its next token.
     pub alone_budget: Duration,
     /// Cells of idle prefixes that may stay in the KV cache beside a running answer.
@@ -123,13 +121,10 @@ pub struct SchedulerConfig {
 
 impl Default for SchedulerConfig {
     fn default() -> Self {
-        use crate::limits::{
-            ALONE_BUDGET, IDLE_CELLS_MAX, PARKED_BYTES_MAX, QUEUE_MAX, TICK_BUDGET, TILE_TICK_BUDGET,
-        };
+        use crate::limits::{ALONE_BUDGET, IDLE_CELLS_MAX, PARKED_BYTES_MAX, QUEUE_MAX, TICK_BUDGET};
         Self {
             queue_max: QUEUE_MAX,
             tick_budget: TICK_BUDGET,
-            tile_tick_budget: TILE_TICK_BUDGET,
             alone_budget: ALONE_BUDGET,
             idle_cells_max: IDLE_CELLS_MAX,
             parked_bytes_max: PARKED_BYTES_MAX,
