@@ -237,7 +237,8 @@ fn start_and_prefill(rig: &Rig, case: &Case, side: Side) -> anyhow::Result<Vec<f
     let from = if side == Side::Ours { Instant::now() } else { service.spawned() };
     let first = service.complete("Hello there", 2)?;
     let start = first.sent + first.ttft() - from;
-    let answer = service.complete(&words(2, 512), 1)?;
+    // More than one token, since the first may be one without text.
+    let answer = service.complete(&words(2, 512), 4)?;
     Ok(vec![start.as_secs_f64(), answer.prompt_tokens as f64 / answer.ttft().as_secs_f64()])
 }
 
@@ -282,7 +283,7 @@ fn gap(rig: &Rig, case: &Case, side: Side) -> anyhow::Result<Vec<f64>> {
         while seen().len() < 40 && !running.is_finished() {
             thread::sleep(Duration::from_millis(2));
         }
-        let long = service.complete(&format!("{}. The first word of this list is", words(5, 2683)), 1);
+        let long = service.complete(&format!("{}. The first word of this list is", words(5, 2683)), 2);
         over.store(true, Ordering::Relaxed);
         running.join().ok().context("the running answer's thread panicked")??;
         long
