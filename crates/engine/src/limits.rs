@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const QUEUE_MAX: usize = 256;
 
 /// Longest tick while answers run beside a prefill. A reader notices gaps from about 200 ms on.
-pub const TICK_BUDGET: Duration = Duration::from_millis(200);
+pub const TICK_BUDGET: Duration = Duration::from_millis(220);
 
 /// Longest prefill chunk in time when no answer waits for its next token; bounds how late a cancel is seen.
 pub const ALONE_BUDGET: Duration = Duration::from_millis(2500);

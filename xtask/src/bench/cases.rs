@@ -232,6 +232,7 @@ fn decode(rig: &Rig, case: &Case, side: Side) -> anyhow::Result<Vec<f64>> {
 }
 
 fn start_and_prefill(rig: &Rig, case: &Case, side: Side) -> anyhow::Result<Vec<f64>> {
+    rig.warm(case.model)?;
     let service = rig.serve(case, side, &[])?;
     // Our server runs without a model; its runner is started by the first request.
     let from = if side == Side::Ours { Instant::now() } else { service.spawned() };

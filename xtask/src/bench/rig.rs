@@ -2,12 +2,12 @@
 
 use std::{
     cell::OnceCell,
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use firepot_measure::Side;
 use serde_json::Value;
 
@@ -156,6 +156,25 @@ impl Rig {
         output(&mut command).map(drop)
     }
 
+    /// Reads the model's file in our store, which both sides load, so that the page cache holds it.
+    pub fn warm(&self, model: Model) -> anyhow::Result<()> {
+        std::io::copy(&mut File::open(self.stored(model)?)?, &mut std::io::sink())
+            .map(drop)
+            .map_err(Into::into)
+    }
+
+    /// The model's file in our store: the one of its size.
+    fn stored(&self, model: Model) -> anyhow::Result<PathBuf> {
+        let size = fs::metadata(self.file(model))?.len();
+        for blob in fs::read_dir(self.work.join("home/blobs"))? {
+            let blob = blob?;
+            if blob.metadata()?.len() == size {
+                return Ok(blob.path());
+            }
+        }
+        bail!("{} is not in the store", model.name())
+    }
+
     /// Starts a case's server of either side.
     pub fn serve(&self, case: &Case, side: Side, extra: &[&str]) -> anyhow::Result<Service> {
         match side {
@@ -171,7 +190,7 @@ impl Rig {
             }
             Side::Peer => {
                 let mut command = self.peers.tool("llama-server");
-                command.arg("--model").arg(self.file(case.model)).args(extra);
+                command.arg("--model").arg(self.stored(case.model)?).args(extra);
                 if case.peer == Peer::ServerBest {
                     command.args(self.server_flags(case.model)?);
                 }
