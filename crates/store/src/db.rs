@@ -7,9 +7,11 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::{
     Chats, StoreError,
@@ -132,8 +134,10 @@ fn stored_version(path: &Path) -> Result<u32, Failure> {
         return Ok(0);
     }
     let connection = read_only(path)?;
-    let version = user_version(&connection)?;
-    let tables: u32 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    // In one statement, so that both are of one moment: another process may just be making the tables.
+    let both = "SELECT user_version, (SELECT count(*) FROM sqlite_schema) FROM pragma_user_version";
+    let (version, tables): (u32, u32) =
+        connection.query_row(both, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
     if version == 0 && tables > 0 {
         let detail = "it holds tables that are not Firepot's".to_owned();
         return Err(StoreError::DamagedDatabase { path: path.to_owned(), detail }.into());
@@ -152,13 +156,29 @@ fn refuse_newer(path: &Path, found: u32, schema: &[&str]) -> Result<(), StoreErr
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(DATABASE_BUSY_TIMEOUT)?;
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0))?;
+    let mode = set_wal(&connection)?;
     if mode != "wal" {
         tracing::warn!(path = %path.display(), mode, "this file system has no write-ahead log; writes are slower");
     }
     connection.pragma_update(None, "synchronous", "normal")?;
     connection.pragma_update(None, "foreign_keys", true)?;
     Ok(connection)
+}
+
+/// SQLite does not wait by itself when two connections turn the write-ahead log on at once.
+fn set_wal(connection: &Connection) -> rusqlite::Result<String> {
+    const PAUSE: Duration = Duration::from_millis(5);
+    let until = Instant::now() + DATABASE_BUSY_TIMEOUT;
+    loop {
+        match connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get(0)) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && Instant::now() < until =>
+            {
+                thread::sleep(PAUSE);
+            }
+            mode => return mode,
+        }
+    }
 }
 
 fn read_only(path: &Path) -> rusqlite::Result<Connection> {
@@ -326,7 +346,7 @@ mod tests {
     #[test]
     fn threads_that_open_a_new_database_at_once_all_get_it() {
         let (_dir, path) = path();
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| Database::open(&path).map(drop))).collect();
             assert!(threads.into_iter().all(|thread| thread.join().unwrap().is_ok()));
         });

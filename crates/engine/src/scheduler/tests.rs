@@ -12,6 +12,7 @@ use super::*;
 use crate::{
     PrefixCut, ThinkControl,
     fake::{END_THINK, FakeConfig, FakeDecoder, FakeTokenizer, Reply, THINK},
+    limits::TICK_BUDGET,
 };
 
 fn greedy() -> Sampling {
@@ -237,7 +238,7 @@ fn a_long_prompt_does_not_hold_up_running_answers() {
     bench.longest_tick = Duration::ZERO;
     bench.submit(request(2, &"long ".repeat(540), 2));
     bench.run();
-    assert!(bench.longest_tick <= Duration::from_millis(200), "{:?}", bench.longest_tick);
+    assert!(bench.longest_tick <= TICK_BUDGET + Duration::from_millis(50), "{:?}", bench.longest_tick);
 }
 
 #[test]
