@@ -7,7 +7,7 @@ use crate::{
     Want,
     budget::host_bytes,
     cost::Cost,
-    limits::{PARKED_BYTES_MAX, PARKED_BYTES_UNKNOWN},
+    limits::{PARALLEL_DEFAULT, PARKED_BYTES_MAX, PARKED_BYTES_UNKNOWN},
     placement::Placed,
 };
 
@@ -23,7 +23,7 @@ pub struct Extras {
 }
 
 impl Extras {
-    /// Flash attention is left off on the CPU where its absence takes less than half of what the model leaves; parked
+    /// Flash attention is left off on the CPU for few answers, where its absence takes less than half of what the model leaves; parked
     /// prefixes take a quarter of the rest.
     pub fn of(
         meta: &ModelMeta,
@@ -39,6 +39,8 @@ impl Extras {
         let needed_bytes = scores_cell_bytes(meta, ubatch_tokens).saturating_mul(cells);
         let (flash_attention, flash_attention_why) = if placed.gpu_layers != 0 {
             (true, "on a GPU")
+        } else if placed.shape.parallel > PARALLEL_DEFAULT {
+            (true, "many answers share the cells, and without it each is compared with all of them")
         } else if left_bytes.is_none_or(|left| needed_bytes > left / 2) {
             (true, "the scores of attention without it would take more than half of the memory that is left")
         } else {

@@ -153,6 +153,26 @@ fn predicted_weights_and_kv_are_what_llama_cpp_allocates() {
 }
 
 #[test]
+fn flash_attention_is_off_only_on_a_cpu_with_few_answers_and_memory_to_spare() {
+    let flash = |machine: &Machine, parallel| {
+        let want = Want { parallel, ..Want::default() };
+        plan(&smol(), machine, &want).unwrap().flash_attention
+    };
+    assert!(!flash(&cpu_machine(23 * GIB), None));
+    assert!(flash(&cpu_machine(23 * GIB), Some(8)), "many answers");
+    assert!(flash(&cpu_machine(GIB), None), "no memory to spare");
+    assert!(flash(&Machine::unread("far away"), None), "memory not known");
+    assert!(flash(&gpu_machine(23 * GIB, &[15 * GIB]), None), "a GPU");
+}
+
+#[test]
+fn parked_prefixes_take_a_part_of_what_is_left_and_never_more_than_their_bound() {
+    let parked = |bytes| plan(&smol(), &cpu_machine(bytes), &Want::default()).unwrap().parked_bytes;
+    assert_eq!(parked(100 * GIB), 2 * GIB);
+    assert!((1..GIB / 4).contains(&parked(GIB)));
+}
+
+#[test]
 fn a_t4_takes_a_7b_model_with_the_largest_default_context() {
     let plan = plan(&qwen_7b(), &gpu_machine(29 * GIB, &[15 * GIB, 14 * GIB]), &Want::default()).unwrap();
     assert_eq!((plan.gpu_layers, shape(&plan)), (-1, (32_768, 131_072, 4)));
