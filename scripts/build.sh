@@ -13,5 +13,6 @@ if [ "$backend" = cuda ]; then
         export CMAKE_CUDA_HOST_COMPILER=/usr/bin/g++-11
     fi
 fi
+scripts/web.sh
 [ -d "${CARGO_TARGET_DIR:-target}/release/build" ] || say "first build: llama.cpp is compiled, which takes some minutes"
 cargo build --release --workspace $(scripts/backend.sh --flags)

@@ -4,7 +4,7 @@
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
-NODE_MIN=20.0.0
+NODE_MIN=20.19.0
 tools=$(cd "$(dirname "$0")/.." && pwd)/target/node
 
 bin=

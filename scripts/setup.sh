@@ -25,6 +25,24 @@ need_build() {
     has_libclang || packages+=(libclang-dev)
     [ ${#packages[@]} -eq 0 ] || apt_install "${packages[@]}"
     apt_install $(scripts/backend.sh --packages)
+    need_node
+    need_npm web "the page's build tools"
+}
+
+# Node comes by pip where the machine has none that is new enough.
+need_node() {
+    if ! command -v node >/dev/null; then
+        need_python
+        python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
+    fi
+    scripts/node.sh --version >/dev/null
+}
+
+need_npm() { # need_npm FOLDER WHAT: installs what the folder's lock file names
+    if [ "$1/node_modules/.package-lock.json" -nt "$1/package-lock.json" ]; then return 0; fi
+    say "installing $2 (npm, into $1/node_modules)"
+    scripts/node.sh npm ci --prefix "$1" --no-audit --no-fund --no-update-notifier --loglevel=error
+    touch "$1/node_modules/.package-lock.json"
 }
 
 need_python() {
@@ -44,16 +62,13 @@ need_test() {
         cp tests/requirements.txt "$venv/requirements.txt"
     fi
     command -v chromium >/dev/null || apt_install chromium
-    scripts/node.sh --version >/dev/null
-    if [ ! -d tests/page/node_modules/playwright-core ]; then
-        say "installing the page test's tools (npm, into tests/page/node_modules)"
-        scripts/node.sh npm ci --prefix tests/page --no-audit --no-fund --no-update-notifier --loglevel=error
-    fi
+    need_npm tests/page "the page test's tools"
 }
 
 case "${1:-}" in
     build) need_build ;;
+    web) need_node && need_npm web "the page's build tools" ;;
     model) need_python ;;
     test) need_test ;;
-    *) die "usage: scripts/setup.sh build|model|test" ;;
+    *) die "usage: scripts/setup.sh build|web|model|test" ;;
 esac

@@ -1,6 +1,7 @@
 //! Developer chores; `cargo xtask --help` lists them. Nothing of it is shipped.
 
 mod bench;
+mod page;
 mod synth;
 
 use std::path::PathBuf;
@@ -42,6 +43,10 @@ enum Chore {
     },
     /// Measure our engine beside llama.cpp's own tools, and write docs/benchmarks.md. Takes about an hour.
     BenchEngine(bench::Args),
+    /// Measure the chat page in Chromium, and write docs/page.md. Takes some minutes.
+    BenchPage,
+    /// Take the README's pictures of the page anew.
+    Screenshots,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -53,5 +58,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Chore::BenchEngine(args) => bench::run(args),
+        Chore::BenchPage => page::run("tests/page/measure.mjs"),
+        Chore::Screenshots => page::run("tests/page/screenshots.mjs"),
     }
 }

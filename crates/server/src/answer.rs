@@ -14,7 +14,7 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue},
     response::Response,
 };
-use firepot_chat::{Delta, FinishReason, GenerateEvent, GenerateRequest, PromptReport, Timings, Usage};
+use firepot_chat::{Delta, GenerateEvent, GenerateRequest, PromptReport};
 use firepot_wire::{ApiError, Encoder, Ending, ErrorCode, Mode, ServerTimes};
 use futures_util::{
     StreamExt as _,
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 use crate::{
     arrived::Arrived,
     limits,
-    metrics::{AnswerCounts, Metrics},
+    metrics::{AnswerCounts, Metrics, reason_label},
     pool::{Generation, Lease},
     routes::reply,
 };
@@ -165,7 +165,8 @@ impl Answer {
             GenerateEvent::Finished { reason, usage, timings } => {
                 let server = server_times(&self.lease, self.arrived, self.ttft[choice]);
                 let ending = Ending { reason, usage, timings, server };
-                self.metrics.generation(&self.model, reason_label(reason), &counts(&ending));
+                let counts = AnswerCounts::new(&usage, &timings, self.ttft[choice]);
+                self.metrics.generation(&self.model, reason_label(reason), &counts);
                 self.encoder.finish(choice, &ending, now).map(Some)
             }
             GenerateEvent::Failed(error) => Err(error.into()),
@@ -246,32 +247,6 @@ fn warnings_header(warnings: &[String]) -> Option<HeaderValue> {
     tracing::info!("{text}");
     let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     HeaderValue::from_str(&text.chars().map(visible).collect::<String>()).ok()
-}
-
-fn counts(ending: &Ending) -> AnswerCounts {
-    let Ending { usage, timings, server, .. } = ending;
-    AnswerCounts {
-        prefill_tokens: usage.prompt_tokens.saturating_sub(usage.cached_tokens),
-        cached_tokens: usage.cached_tokens,
-        decode_tokens: usage.completion_tokens,
-        ttft: server.ttft_us.map(Duration::from_micros),
-        tpot: tpot(usage, timings),
-    }
-}
-
-/// (time of last token − time of first token) / (tokens − 1), by the runner's clock.
-fn tpot(usage: &Usage, timings: &Timings) -> Option<Duration> {
-    let gaps = usage.completion_tokens.checked_sub(1).filter(|gaps| *gaps > 0)?;
-    Some(Duration::from_micros(timings.decode_us / u64::from(gaps)))
-}
-
-const fn reason_label(reason: FinishReason) -> &'static str {
-    match reason {
-        FinishReason::Stop => "stop",
-        FinishReason::Length => "length",
-        FinishReason::ToolCalls => "tool_calls",
-        FinishReason::Cancelled => "cancelled",
-    }
 }
 
 fn micros(duration: Duration) -> u64 {

@@ -8,13 +8,16 @@ use std::{
 use firepot_gguf::Gguf;
 use firepot_store::{Chats, Database, Home, Listing, Model, ModelName, StoreError};
 use firepot_wire::{ApiError, ErrorCode};
+use jiff::Timestamp;
 
 use crate::{
     capabilities::Capabilities,
     guard::Guard,
+    limits,
     metrics::Metrics,
     pool::{Launcher, Planner, Pool, PoolParts, Wishes},
     settings::ServerSettings,
+    talk::{Talks, Turn},
 };
 
 /// What every route can reach.
@@ -32,6 +35,8 @@ pub struct App {
     pub capabilities: Capabilities,
     /// Who may come in.
     pub guard: Guard,
+    /// Answers of stored chats, and who watches them.
+    pub talks: Talks,
     home: Home,
     /// Opened when the first chat is asked for: a server that only answers needs none.
     database: Arc<OnceLock<Database>>,
@@ -63,6 +68,7 @@ impl App {
             planner,
             capabilities: Capabilities::default(),
             guard,
+            talks: Talks::default(),
             home,
             database: Arc::default(),
         }
@@ -110,13 +116,39 @@ impl App {
         &self,
         work: impl FnOnce(Chats<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ApiError> {
+        self.with_database(move |database| work(database.chats())).await
+    }
+
+    /// Changes stored chats and tells those who watch, even when the client does not wait for it.
+    pub async fn change_chats<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(Chats<'_>) -> Result<T, StoreError> + Send + 'static,
+        tell: impl FnOnce(&Turn<'_>, &T) + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let app = Arc::clone(self);
+        let work = async move {
+            let turn = app.talks.turn().await;
+            let changed = app.with_chats(change).await?;
+            tell(&turn, &changed);
+            drop(turn);
+            Ok(changed)
+        };
+        self.talks.carry_out(work).await
+    }
+
+    /// Does something with the database.
+    pub async fn with_database<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Database) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, ApiError> {
         let database = Arc::clone(&self.database);
         self.with_home(move |home| {
             if let Some(open) = database.get() {
-                return work(open.chats());
+                return work(open);
             }
             let opened = home.database()?;
-            work(database.get_or_init(|| opened).chats())
+            purge(opened.chats());
+            work(database.get_or_init(|| opened))
         })
         .await
     }
@@ -127,6 +159,19 @@ impl App {
     ) -> Result<T, ApiError> {
         let home = self.home.clone();
         blocking(move || work(&home)).await?.map_err(|error| api_error(&error))
+    }
+}
+
+/// Removes chats for good that were deleted too long ago to be restored.
+pub fn purge(chats: Chats<'_>) {
+    let purged = match Timestamp::now().checked_sub(limits::UNDO_DELETE_FOR) {
+        Ok(before) => chats.purge_deleted(before),
+        Err(_) => return,
+    };
+    match purged {
+        Ok(0) => {}
+        Ok(count) => tracing::info!(count, "deleted chats were removed"),
+        Err(error) => tracing::warn!(%error, "deleted chats could not be removed"),
     }
 }
 
@@ -150,7 +195,9 @@ fn model_name(name: &str) -> Result<ModelName, ApiError> {
 fn api_error(error: &StoreError) -> ApiError {
     let code = match error {
         StoreError::UnknownModel { .. } => return unknown_model(error),
-        StoreError::UnknownChat { .. } | StoreError::UnknownMessage { .. } => ErrorCode::NotFound,
+        StoreError::UnknownChat { .. }
+        | StoreError::UnknownMessage { .. }
+        | StoreError::UnknownPreset { .. } => ErrorCode::NotFound,
         StoreError::TooLarge { .. } | StoreError::Invalid { .. } => ErrorCode::InvalidRequest,
         StoreError::DiskFull { .. } => ErrorCode::StorageFull,
         StoreError::BadManifest { .. } => ErrorCode::LoadFailed,

@@ -5,7 +5,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use firepot_chat::{Abilities, ChatTemplate};
+use firepot_chat::{Abilities, ChatTemplate, Message, RenderInput, Role, ThinkMarkers, Thinking};
 use firepot_store::{Digest, Model};
 
 use crate::limits;
@@ -14,6 +14,17 @@ use crate::limits;
 #[derive(Debug, Default)]
 pub struct Capabilities {
     known: Mutex<HashMap<Digest, Abilities>>,
+}
+
+/// Where a prompt leaves its answer, relative to a thinking block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// Before it: the answer itself may open one.
+    Before(ThinkMarkers),
+    /// In it: the prompt has opened one.
+    Inside(ThinkMarkers),
+    /// Past it: the prompt has closed one, or the model knows of none.
+    Past,
 }
 
 impl Capabilities {
@@ -34,6 +45,31 @@ impl Capabilities {
     }
 }
 
+/// Where the prompts of a model leave their answers when it is asked to think like that.
+#[must_use]
+pub fn opening(model: &Model, thinking: Thinking) -> Opening {
+    let Some(source) = &model.summary.template else { return Opening::Past };
+    let Ok(template) = ChatTemplate::compile(source, "", "") else { return Opening::Past };
+    let Some(markers) = template.think_markers() else { return Opening::Past };
+    let question = [Message::text(Role::User, "hi")];
+    let input = RenderInput {
+        messages: &question,
+        tools: &[],
+        thinking: thinking.mode,
+        effort: thinking.effort,
+        today: 0,
+    };
+    let text = template.render(&input).unwrap_or_default();
+    let end = text.trim_end();
+    if end.ends_with(markers.open) {
+        Opening::Inside(markers)
+    } else if end.ends_with(markers.close) {
+        Opening::Past
+    } else {
+        Opening::Before(markers)
+    }
+}
+
 fn try_out(model: &Model) -> Abilities {
     let Some(template) = &model.summary.template else { return ChatTemplate::plain().abilities() };
     match ChatTemplate::compile(template, "", "") {
@@ -47,8 +83,28 @@ fn try_out(model: &Model) -> Abilities {
 
 #[cfg(test)]
 mod tests {
+    use firepot_chat::ThinkMode;
+
     use super::*;
     use crate::testing::TestHome;
+
+    #[test]
+    fn a_prompt_leaves_its_answer_before_in_or_past_a_thinking_block() {
+        let home = TestHome::new();
+        let markers = ThinkMarkers { open: "<think>", close: "</think>" };
+        let turns = "{% for m in messages %}{{ m.content }}{% endfor %}";
+        let switch = "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}";
+        for (name, end, mode, expected) in [
+            ("plain", "", ThinkMode::Auto, Opening::Past),
+            ("always", "{# </think> #}<think>\n", ThinkMode::Off, Opening::Inside(markers)),
+            ("switched", switch, ThinkMode::Auto, Opening::Before(markers)),
+            ("switched", switch, ThinkMode::Off, Opening::Past),
+        ] {
+            let model = home.add(name, &format!("{turns}{end}"));
+            let thinking = Thinking { mode, ..Thinking::default() };
+            assert_eq!(opening(&model, thinking), expected, "{name} {mode:?}");
+        }
+    }
 
     #[test]
     fn abilities_are_those_of_the_template() {

@@ -4,4 +4,8 @@ mod answers;
 mod chats;
 mod life;
 mod models;
+mod page;
 mod refusals;
+mod talks;
+mod tree;
+mod watching;

@@ -1,21 +1,26 @@
 //! The server: HTTP in the dialects of Ollama and OpenAI, the page, and the pool of runners.
 //!
 //! A request is checked by `guard`, read by `firepot-wire`, granted a loaded model by [`pool`], and driven
-//! through its dialect's encoder by `answer`. No llama.cpp here: a runner is a child process at the other end
-//! of a link. No environment either: the binary resolves [`ServerSettings`].
+//! through its dialect's encoder by `answer`. Answers of stored chats are made by `talk`, whoever watches. No
+//! llama.cpp here: a runner is a child process at the other end of a link. No environment either: the binary
+//! resolves [`ServerSettings`].
 
 mod answer;
 mod app;
 mod arrived;
 mod capabilities;
+mod events;
 mod guard;
 pub mod limits;
 mod metrics;
 pub mod pool;
 mod routes;
+mod runners;
 mod server;
 mod settings;
 mod start;
+mod talk;
+mod watcher;
 
 #[cfg(test)]
 mod http_tests;

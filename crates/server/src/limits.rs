@@ -72,6 +72,45 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 /// Silence after which a comment is sent on a stream of server-sent events, so that proxies keep it open.
 pub const SSE_COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 
+/// Pages that watch at the same time. One more is 503.
+pub const MAX_WATCHERS: usize = 256;
+
+/// Events that wait for a watcher. One that lags by more gets a snapshot instead.
+pub const MAX_MISSED_EVENTS: usize = 1024;
+
+/// Longest event, in bytes, that is kept for watchers. In place of a longer one they get a snapshot, so that
+/// what waits for those who read slowly stays below 64 MiB for all of them together.
+pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+
+/// Bytes of events that are sent in one piece; the rest follows in the next.
+pub const MAX_CHUNK_BYTES: usize = 64 * 1024;
+
+/// Least time between two overviews of the runners that a watcher gets, when the pool changes.
+pub const RUNNERS_CHANGED_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Time between two of them while answers run.
+pub const RUNNERS_BUSY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time between two of them while nothing happens. They also keep the stream open for proxies.
+pub const RUNNERS_IDLE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How often the text of a running answer is written to the store: what the death of the server can cost.
+pub const TALK_SAVE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long a stopped answer of a chat is waited for, for its counts and times; then it ends without them.
+pub const TALK_STOP_WAIT: Duration = Duration::from_secs(2);
+
+/// How long the last text of answers may take to be stored when the server ends.
+pub const TALKS_END_WAIT: Duration = Duration::from_secs(5);
+
+/// How long a deleted chat can be restored; then it is removed when the next one is deleted, or when the
+/// database is opened.
+pub const UNDO_DELETE_FOR: Duration = Duration::from_mins(10);
+
+/// Longest plain name of a downloaded file, in characters; the rest is left out. The full one stands beside
+/// it.
+pub const MAX_FILE_NAME_CHARS: usize = 60;
+
 /// Models whose capabilities are remembered; with one more, all are found out anew.
 pub const MAX_KNOWN_MODELS: usize = 1024;
 

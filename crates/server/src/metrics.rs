@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use firepot_chat::{FinishReason, Timings, Usage};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -95,6 +96,36 @@ pub struct AnswerCounts {
     pub ttft: Option<Duration>,
     /// Time for one token after the first.
     pub tpot: Option<Duration>,
+}
+
+impl AnswerCounts {
+    /// Of an answer with these counts and times by the runner's clock.
+    #[must_use]
+    pub fn new(usage: &Usage, timings: &Timings, ttft: Option<Duration>) -> Self {
+        Self {
+            prefill_tokens: usage.prompt_tokens.saturating_sub(usage.cached_tokens),
+            cached_tokens: usage.cached_tokens,
+            decode_tokens: usage.completion_tokens,
+            ttft,
+            tpot: tpot(usage, timings),
+        }
+    }
+}
+
+/// (time of last token − time of first token) / (tokens − 1).
+fn tpot(usage: &Usage, timings: &Timings) -> Option<Duration> {
+    let gaps = usage.completion_tokens.checked_sub(1).filter(|gaps| *gaps > 0)?;
+    Some(Duration::from_micros(timings.decode_us / u64::from(gaps)))
+}
+
+/// The label of an answer that ended so.
+pub const fn reason_label(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
+        FinishReason::Cancelled => "cancelled",
+    }
 }
 
 impl Default for Metrics {

@@ -85,7 +85,8 @@ impl Server {
     }
 
     /// Serves until `shutdown` is done. Then nobody is let in any more, running answers get
-    /// [`Times::shutdown_grace`](crate::Times::shutdown_grace), runners are stopped, and the home is freed.
+    /// [`Times::shutdown_grace`](crate::Times::shutdown_grace), runners are stopped, what was said in chats is
+    /// stored, those who watch are let go, and the home is freed.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let Self { app, listener, lock, .. } = self;
         let connections = GracefulShutdown::new();
@@ -96,8 +97,10 @@ impl Server {
         }
         drop(listener);
         tracing::info!(in_flight = app.pool.in_flight(), "shutting down");
+        app.talks.close();
         let closing = tokio::spawn(connections.shutdown());
         app.pool.shutdown().await;
+        app.talks.ended().await;
         if timeout(limits::CLOSE_GRACE, closing).await.is_err() {
             tracing::info!("some connections were cut");
         }

@@ -18,7 +18,7 @@ use std::{
 use axum::{
     Router,
     body::{Body, to_bytes},
-    http::{Request, Response, StatusCode},
+    http::{Method, Request, Response, StatusCode},
 };
 use firepot_chat::{
     Delta, ErrorKind, FinishReason, GenerateError, GenerateEvent, GenerateRequest, Logprob, Part, Prompt,
@@ -156,6 +156,8 @@ pub struct Script {
     pub load: Mutex<LoadScript>,
     /// Runners send no heartbeat.
     pub mute: Mutex<bool>,
+    /// Runners do not answer a cancel.
+    pub stubborn: Mutex<bool>,
     pub specs: Mutex<Vec<LoadSpec>>,
     pub requests: Mutex<Vec<GenerateRequest>>,
     pub cancelled: Mutex<Vec<GenerationId>>,
@@ -215,6 +217,10 @@ enum Talk {
     Break,
     /// `think`: thinks first.
     Think,
+    /// `ponder`: thinks until it is cancelled.
+    Ponder,
+    /// `short`: one token, then its limit.
+    Short,
     /// `tool`: calls a tool.
     Tool,
 }
@@ -235,6 +241,8 @@ impl Talk {
             "overflow" => Self::Overflow,
             "break" => Self::Break,
             "think" => Self::Think,
+            "ponder" => Self::Ponder,
+            "short" => Self::Short,
             "tool" => Self::Tool,
             _ => Self::Hello,
         }
@@ -245,8 +253,8 @@ struct ScriptedRunner {
     script: Arc<Script>,
     link: UnixStream,
     messages: mpsc::Receiver<ToRunner>,
-    /// Endless answers with their next position.
-    long: HashMap<GenerationId, u32>,
+    /// Endless answers with their next position, and whether they think.
+    long: HashMap<GenerationId, (u32, bool)>,
     stats: RunnerStats,
     greeted: bool,
 }
@@ -289,7 +297,7 @@ impl ScriptedRunner {
         }
         let long: Vec<_> = self.long.keys().copied().collect();
         for id in long {
-            self.word(id, "word ")?;
+            self.word(id)?;
         }
         if self.greeted && !*self.script.mute.lock().unwrap() {
             self.stats.rss_bytes = 4096;
@@ -317,8 +325,11 @@ impl ScriptedRunner {
             }
             ToRunner::Cancel { id } => {
                 self.script.cancelled.lock().unwrap().push(id);
-                self.long.remove(&id);
-                self.finish(id, FinishReason::Cancelled, 1)
+                let emitted = self.long.remove(&id).map_or(1, |(position, _)| position);
+                if *self.script.stubborn.lock().unwrap() {
+                    return Ok(());
+                }
+                self.finish(id, FinishReason::Cancelled, emitted)
             }
             ToRunner::Shutdown => Err(Over),
         }
@@ -361,9 +372,13 @@ impl ScriptedRunner {
         }
         self.prompt(id, request)?;
         match talk {
-            Talk::Long => {
-                self.long.insert(id, 0);
+            Talk::Long | Talk::Ponder => {
+                self.long.insert(id, (0, *talk == Talk::Ponder));
                 Ok(())
+            }
+            Talk::Short => {
+                self.delta(id, 0, content("cut"), None)?;
+                self.finish(id, FinishReason::Length, 1)
             }
             Talk::Flood => (0..100_000).try_for_each(|position| self.delta(id, position, content("x"), None)),
             Talk::Die => {
@@ -412,11 +427,12 @@ impl ScriptedRunner {
         self.event(id, GenerateEvent::Prompt(report))
     }
 
-    fn word(&mut self, id: GenerationId, word: &str) -> Result<(), Over> {
-        let Some(position) = self.long.get_mut(&id) else { return Ok(()) };
+    fn word(&mut self, id: GenerationId) -> Result<(), Over> {
+        let Some((position, thinks)) = self.long.get_mut(&id) else { return Ok(()) };
         *position += 1;
-        let position = *position - 1;
-        self.delta(id, position, content(word), None)
+        let (position, word) = (*position - 1, "word ".to_owned());
+        let part = if *thinks { Part::Thinking(word) } else { Part::Content(word) };
+        self.delta(id, position, vec![part], None)
     }
 
     fn delta(
@@ -517,6 +533,18 @@ impl TestApp {
 
     pub async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
         read(self.post_raw(path, body).await).await
+    }
+
+    pub async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).body(Body::from(body.to_string())).unwrap();
+        read(self.send(request).await).await
+    }
+
+    /// Makes a chat; its path.
+    pub async fn new_chat(&self) -> String {
+        let (status, chat) = self.post("/firepot/v1/chats", json!({ "model": "tiny" })).await;
+        assert_eq!(status, StatusCode::CREATED, "{chat}");
+        format!("/firepot/v1/chats/{}", chat["id"].as_str().unwrap())
     }
 
     pub async fn post_raw(&self, path: &str, body: Value) -> Response<Body> {

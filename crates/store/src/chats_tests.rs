@@ -1,10 +1,12 @@
 //! Tests of stored chats, on real database files.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::{
-    ChatCursor, ChatId, Database, MessageBody, MessageId, MessagePatch, MessageRole, MessageState, NewChat,
-    NewMessage, Page, StoreError,
+    Attachment, ChatCursor, ChatId, Database, MessageBody, MessageId, MessagePatch, MessageRole,
+    MessageState, NewChat, NewMessage, Page, Parent, StoreError, clock,
     limits::{CHAT_MESSAGES_MAX, MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, PAGE_CHATS_MAX, TITLE_CHARS_MAX},
     testing::TestHome,
 };
@@ -27,6 +29,7 @@ fn full_message() -> MessageBody {
         tool_name: Some("f".into()),
         model: Some("smollm2:135m".into()),
         stats: Some(json!({"completion_tokens": 3})),
+        attachments: vec![Attachment { name: "a b.txt".into(), text: "attached \u{0} 🔥".into() }],
         state: MessageState::Partial,
         ..MessageBody::text(MessageRole::Assistant, "text with \u{0} and 🔥")
     }
@@ -35,12 +38,17 @@ fn full_message() -> MessageBody {
 #[test]
 fn a_chat_is_read_back_as_it_was_made() {
     let (test, database) = database();
-    let new = NewChat { title: Some("  Fire  ".into()), model: Some("smollm2:135m".into()) };
+    let new = NewChat {
+        title: Some("  Fire  ".into()),
+        model: Some("smollm2:135m".into()),
+        settings: Some(json!({"system": "Be kind.", "top_k": 40})),
+    };
     let made = database.chats().create(&new).unwrap();
     assert_eq!(made.title, "Fire");
     drop(database);
     let read = test.home.database().unwrap().chats().get(made.id).unwrap();
     assert_eq!(read.chat, made);
+    assert_eq!((read.settings, read.leaf_id), (new.settings.unwrap(), None));
     assert!(read.messages.is_empty());
 }
 
@@ -62,7 +70,7 @@ fn a_message_follows_the_last_one_unless_told_otherwise() {
     let chat = chats.create(&NewChat::default()).unwrap().id;
     let first = chats.append(chat, &[user("a"), user("b")]).unwrap();
     assert_eq!((first[0].parent_id, first[1].parent_id), (None, Some(first[0].id)));
-    let branch = NewMessage { parent_id: Some(first[0].id), body: user("c").body };
+    let branch = NewMessage { parent: Parent::Message(first[0].id), body: user("c").body };
     let second = chats.append(chat, &[branch, user("d")]).unwrap();
     assert_eq!(second[0].parent_id, Some(first[0].id));
     assert_eq!(second[1].parent_id, Some(second[0].id));
@@ -76,7 +84,7 @@ fn a_parent_from_another_chat_is_refused_and_nothing_is_stored() {
     let chats = database.chats();
     let [ours, theirs] = [(); 2].map(|()| chats.create(&NewChat::default()).unwrap().id);
     let foreign = chats.append(theirs, &[user("x")]).unwrap()[0].id;
-    let bad = NewMessage { parent_id: Some(foreign), body: user("y").body };
+    let bad = NewMessage { parent: Parent::Message(foreign), body: user("y").body };
     let error = chats.append(ours, &[user("kept out"), bad]).unwrap_err();
     assert!(matches!(error, StoreError::UnknownMessage { id, .. } if id == foreign.to_string()));
     assert_eq!(chats.get(ours).unwrap().messages.len(), 0);
@@ -109,7 +117,7 @@ fn the_title_is_the_first_line_of_the_first_user_message() {
 fn a_given_title_is_kept_when_messages_come() {
     let (_test, database) = database();
     let chats = database.chats();
-    let chat = chats.create(&NewChat { title: Some("Mine".into()), model: None }).unwrap().id;
+    let chat = chats.create(&NewChat { title: Some("Mine".into()), ..NewChat::default() }).unwrap().id;
     chats.append(chat, &[user("other")]).unwrap();
     assert_eq!(chats.get(chat).unwrap().chat.title, "Mine");
 }
@@ -144,13 +152,54 @@ fn a_message_can_be_completed_and_the_rest_of_it_stays() {
 }
 
 #[test]
-fn deleting_a_chat_deletes_its_messages_and_no_others() {
+fn a_deleted_chat_is_unknown_until_it_is_restored() {
+    let (_test, database) = database();
+    let chats = database.chats();
+    let chat = chats.create(&NewChat::default()).unwrap().id;
+    let message = chats.append(chat, &[user("a")]).unwrap()[0].id;
+    let before = chats.get(chat).unwrap();
+    chats.delete(chat).unwrap();
+
+    let check = |result: Result<(), StoreError>| {
+        let error = result.unwrap_err().to_string();
+        assert!(error.starts_with("chat ") && error.ends_with(" not found"), "{error}");
+    };
+    check(chats.get(chat).map(drop));
+    check(chats.rename(chat, "x").map(drop));
+    check(chats.set_model(chat, None).map(drop));
+    check(chats.set_pinned(chat, true).map(drop));
+    check(chats.set_settings(chat, &json!({})).map(drop));
+    check(chats.set_leaf(chat, message).map(drop));
+    check(chats.append(chat, &[user("x")]).map(drop));
+    check(chats.remove_message(chat, message).map(drop));
+    check(chats.path(chat, Some(message)).map(drop));
+    check(chats.delete(chat));
+    let write = chats.replace_message(chat, message, &user("x").body).unwrap_err();
+    assert!(matches!(write, StoreError::UnknownMessage { .. }), "{write}");
+    assert!(chats.update_message(chat, message, MessagePatch::default()).is_err());
+    assert!(chats.list(Page::default()).unwrap().chats.is_empty());
+
+    assert_eq!(chats.restore(chat).unwrap(), before.chat);
+    assert_eq!(chats.restore(chat).unwrap(), before.chat);
+    assert_eq!(chats.get(chat).unwrap(), before);
+}
+
+#[test]
+fn purging_removes_deleted_chats_with_their_messages_and_no_others() {
     let (_test, database) = database();
     let chats = database.chats();
     let [gone, kept] = [(); 2].map(|()| chats.create(&NewChat::default()).unwrap().id);
-    chats.append(gone, &[user("a"), user("b")]).unwrap();
+    // More than SQLite would follow from parent to child.
+    chats.append(gone, &vec![user("a"); 2000]).unwrap();
     chats.append(kept, &[user("c")]).unwrap();
+    let before = clock::now();
     chats.delete(gone).unwrap();
+    assert_eq!(chats.purge_deleted(before).unwrap(), 0);
+    assert_eq!(chats.restore(gone).unwrap().message_count, 2000);
+
+    chats.delete(gone).unwrap();
+    assert_eq!(chats.purge_deleted(clock::now() + Duration::from_secs(1)).unwrap(), 1);
+    assert!(matches!(chats.restore(gone).unwrap_err(), StoreError::UnknownChat { .. }));
     let left: u32 =
         database.connection().query_row("SELECT count(*) FROM messages", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 1);
@@ -168,8 +217,14 @@ fn what_does_not_exist_is_named() {
     check(chats.get(chat).map(drop));
     check(chats.rename(chat, "x").map(drop));
     check(chats.set_model(chat, None).map(drop));
+    check(chats.set_pinned(chat, true).map(drop));
+    check(chats.set_settings(chat, &json!({})).map(drop));
+    check(chats.set_leaf(chat, message).map(drop));
     check(chats.delete(chat));
+    check(chats.restore(chat).map(drop));
     check(chats.append(chat, &[user("x")]).map(drop));
+    check(chats.remove_message(chat, message).map(drop));
+    check(chats.path(chat, None).map(drop));
     let error = chats.update_message(chat, message, MessagePatch::default()).unwrap_err();
     assert_eq!(error.to_string(), format!("message {message} not found in chat {chat}"));
 }
@@ -205,7 +260,8 @@ fn a_page_that_is_exactly_full_has_no_next_one() {
 
 #[test]
 fn a_cursor_that_is_none_is_refused() {
-    for text in ["", "1", "x.0192f0c1-2b3c-7d4e-8f50-000000000000", "1.x"] {
+    let id = ChatId::new();
+    for text in ["", "0", "0.1", "0.1.x", &format!("1.{id}"), &format!("0.x.{id}"), &format!("2.1.{id}")] {
         assert!(text.parse::<ChatCursor>().is_err(), "{text}");
     }
 }
@@ -311,7 +367,10 @@ fn a_chat_is_shown_as_flat_json() {
     let json = serde_json::to_value(chats.get(chat).unwrap()).unwrap();
     let keys =
         |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>().join(" ");
-    assert_eq!(keys(&json), "id title model created_at updated_at message_count messages");
+    assert_eq!(
+        keys(&json),
+        "id title model created_at updated_at message_count pinned settings leaf_id messages"
+    );
     assert_eq!(
         keys(&json["messages"][0]),
         "id parent_id created_at role content thinking tool_calls tool_call_id tool_name model stats state"
@@ -324,5 +383,6 @@ fn a_chat_is_shown_as_flat_json() {
 fn a_new_message_needs_no_more_than_a_role() {
     let message: NewMessage = serde_json::from_str(r#"{"role": "user", "content": "hi"}"#).unwrap();
     assert_eq!(message, user("hi"));
+    assert_eq!(message.parent, Parent::Leaf);
     assert!(serde_json::from_str::<NewMessage>(r#"{"role": "robot"}"#).is_err());
 }

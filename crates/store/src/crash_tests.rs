@@ -161,7 +161,11 @@ fn a_migration_killed_at_any_step_can_be_done_again() {
     for &step in backup_steps.chain(&[Step::BackedUp, Step::Migrated]) {
         let test = TestHome::new();
         let database = test.home.database().unwrap();
-        let chat = database.chats().create(&NewChat { title: Some("kept".into()), model: None }).unwrap().id;
+        let chat = database
+            .chats()
+            .create(&NewChat { title: Some("kept".into()), ..NewChat::default() })
+            .unwrap()
+            .id;
         drop(database);
 
         kill(&test.home, &Action::Migrate, (step, 0));

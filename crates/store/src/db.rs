@@ -1,7 +1,7 @@
 //! The SQLite database: opening, versions, transactions.
 //!
 //! WAL with `synchronous=NORMAL`: a commit survives the death of the process; a power cut can take what was
-//! committed since the last checkpoint, but leaves the file whole. What the tables hold is in `chats`.
+//! committed since the last checkpoint, but leaves the file whole. What the tables hold is in `chats` and `presets`.
 
 use std::{
     fs,
@@ -14,14 +14,14 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::{
-    Chats, StoreError,
+    Chats, Presets, StoreError,
     atomic::{locked_temp, publish},
     fail::{Step, step},
-    limits::DATABASE_BUSY_TIMEOUT,
+    limits::{CACHED_STATEMENTS_MAX, DATABASE_BUSY_TIMEOUT},
 };
 
 /// What turns schema version n into n + 1, from version 0, the empty file. Published ones are never edited.
-pub const SCHEMA: &[&str] = &[include_str!("schema/001_chats.sql")];
+pub const SCHEMA: &[&str] = &[include_str!("schema/001_chats.sql"), include_str!("schema/002_page.sql")];
 
 /// How many lines of SQLite's integrity check an error quotes.
 const CHECK_LINES_MAX: u32 = 3;
@@ -68,6 +68,12 @@ impl Database {
     #[must_use]
     pub const fn chats(&self) -> Chats<'_> {
         Chats::new(self)
+    }
+
+    /// The stored presets.
+    #[must_use]
+    pub const fn presets(&self) -> Presets<'_> {
+        Presets::new(self)
     }
 
     pub(crate) fn open_with(path: &Path, schema: &[&str]) -> Result<Self, StoreError> {
@@ -156,6 +162,7 @@ fn refuse_newer(path: &Path, found: u32, schema: &[&str]) -> Result<(), StoreErr
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(DATABASE_BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS_MAX);
     let mode = set_wal(&connection)?;
     if mode != "wal" {
         tracing::warn!(path = %path.display(), mode, "this file system has no write-ahead log; writes are slower");
@@ -259,25 +266,25 @@ mod tests {
         let error = Database::open(&path).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("{} has schema version 2, this Firepot knows up to 1", path.display())
+            format!("{} has schema version 3, this Firepot knows up to 2", path.display())
         );
         assert_eq!(fs::read(&path).unwrap(), before);
-        assert!(!dir.path().join("firepot.sqlite3.v2.bak").exists());
+        assert!(!dir.path().join("firepot.sqlite3.v3.bak").exists());
     }
 
     #[test]
     fn an_older_database_is_copied_then_migrated() {
         let (dir, path) = path();
         let old = Database::open(&path).unwrap();
-        let chat = old.chats().create(&NewChat { title: Some("kept".into()), model: None }).unwrap();
+        let chat = old.chats().create(&NewChat { title: Some("kept".into()), ..NewChat::default() }).unwrap();
         drop(old);
 
         let new = Database::open_with(&path, NEXT_SCHEMA).unwrap();
-        assert_eq!(pragma::<u32>(&new, "user_version"), 2);
+        assert_eq!(pragma::<u32>(&new, "user_version"), 3);
         assert_eq!(new.chats().get(chat.id).unwrap().chat.title, "kept");
         new.connection().execute("UPDATE chats SET colour = 'red'", []).unwrap();
 
-        let backup = Database::open(&dir.path().join("firepot.sqlite3.v1.bak")).unwrap();
+        let backup = Database::open(&dir.path().join("firepot.sqlite3.v2.bak")).unwrap();
         assert_eq!(backup.chats().get(chat.id).unwrap().chat.title, "kept");
     }
 
@@ -285,10 +292,11 @@ mod tests {
     fn a_migration_that_fails_leaves_the_old_version() {
         let (_dir, path) = path();
         drop(Database::open(&path).unwrap());
-        let broken: &[&str] = &[SCHEMA[0], "CREATE TABLE extra (id TEXT); SELECT nonsense FROM nowhere"];
+        let broken: &[&str] =
+            &[SCHEMA[0], SCHEMA[1], "CREATE TABLE extra (id TEXT); SELECT nonsense FROM nowhere"];
         assert!(matches!(Database::open_with(&path, broken).unwrap_err(), StoreError::Database { .. }));
         let database = Database::open(&path).unwrap();
-        assert_eq!(pragma::<u32>(&database, "user_version"), 1);
+        assert_eq!(pragma::<u32>(&database, "user_version"), 2);
         let extra = "SELECT count(*) FROM sqlite_schema WHERE name = 'extra'";
         let count: u32 = database.connection().query_row(extra, [], |row| row.get(0)).unwrap();
         assert_eq!(count, 0);
@@ -334,10 +342,15 @@ mod tests {
     #[test]
     fn the_quick_check_tells_what_is_damaged_and_says_nothing_of_a_whole_file() {
         let (_dir, path) = path();
-        drop(Database::open(&path).unwrap());
+        let database = Database::open(&path).unwrap();
+        let first_page = "SELECT rootpage FROM sqlite_schema WHERE name = 'presets'";
+        let page: u32 = database.connection().query_row(first_page, [], |row| row.get(0)).unwrap();
+        let page_bytes: u32 = pragma(&database, "page_size");
+        drop(database);
         assert_eq!(quick_check(&path), None);
         let mut bytes = fs::read(&path).unwrap();
-        bytes[4096..].fill(0xff);
+        let (begin, end) = ((page - 1) * page_bytes, page * page_bytes);
+        bytes[begin as usize..end as usize].fill(0xff);
         write_atomic(&path, &bytes).unwrap();
         let found = quick_check(&path).unwrap();
         assert!(found.contains("btreeInitPage() returns error code 11"), "{found}");

@@ -141,6 +141,12 @@ pub enum StoreError {
         /// What was asked for.
         id: String,
     },
+    /// No preset with this name.
+    #[error("preset '{name}' not found")]
+    UnknownPreset {
+        /// What was asked for.
+        name: String,
+    },
     /// A value is larger than its limit; nothing was stored.
     #[error("{what} is {actual}, the limit is {limit}")]
     TooLarge {

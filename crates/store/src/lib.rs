@@ -1,7 +1,8 @@
 //! The store: everything that Firepot keeps on disk, below one directory, the [`Home`].
 //!
 //! - [`Models`]: model files by content, named by manifests in Ollama's layout;
-//! - [`Database`]: chats in SQLite;
+//! - [`Database`]: chats and presets in SQLite;
+//! - [`transfer`]: chats as files, of other programs too;
 //! - [`ServerLock`], [`ServerRecord`]: one server for one home, and where it listens.
 //!
 //! A file in the store is complete or absent, and what points to it is written after it. Everything here blocks:
@@ -9,9 +10,13 @@
 //! model.
 
 mod atomic;
+mod chat_import;
 mod chat_rows;
+mod chat_types;
 mod chats;
+mod checks;
 mod clock;
+mod columns;
 mod db;
 mod digest;
 mod error;
@@ -23,8 +28,13 @@ pub mod limits;
 mod manifest;
 mod models;
 mod name;
+mod presets;
+mod search;
+mod search_rows;
 mod server_lock;
 mod summary;
+pub mod transfer;
+mod tree;
 
 #[cfg(test)]
 mod chats_tests;
@@ -33,13 +43,20 @@ mod crash_tests;
 #[cfg(test)]
 mod models_tests;
 #[cfg(test)]
+mod page_tests;
+#[cfg(test)]
+mod search_tests;
+#[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tree_tests;
 
 pub use atomic::{Blob, BlobWriter, write_atomic};
-pub use chats::{
-    Chat, ChatCursor, ChatPage, ChatWithMessages, Chats, MessageBody, MessagePatch, MessageRole,
-    MessageState, NewChat, NewMessage, Page, StoredMessage,
+pub use chat_types::{
+    Attachment, Chat, ChatCursor, ChatPage, ChatWithMessages, MessageBody, MessagePatch, MessageRole,
+    MessageState, NewChat, NewMessage, Page, Parent, RemovedMessages, StoredMessage,
 };
+pub use chats::Chats;
 pub use db::Database;
 pub use digest::{Digest, DigestError};
 pub use error::StoreError;
@@ -48,5 +65,8 @@ pub use ids::{ChatId, IdError, MessageId};
 pub use import::{ImportError, ImportedModel, Phase, Progress};
 pub use models::{Listing, Model, Models, Removed};
 pub use name::{ModelName, NameError, nearest};
+pub use presets::{Preset, Presets};
+pub use search::{SearchHit, SnippetPart};
 pub use server_lock::{ServerLock, ServerRecord};
 pub use summary::ModelSummary;
+pub use transfer::{ImportedChat, ImportedMessage};

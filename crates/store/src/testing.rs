@@ -13,8 +13,9 @@ use tempfile::TempDir;
 
 use crate::{Access, ChatId, Home, ImportError, ImportedModel, ModelName, fail::Step};
 
-/// Schema version 2, as some later Firepot might have it.
-pub const NEXT_SCHEMA: &[&str] = &[crate::db::SCHEMA[0], "ALTER TABLE chats ADD COLUMN colour TEXT"];
+/// Schema version 3, as some later Firepot might have it.
+pub const NEXT_SCHEMA: &[&str] =
+    &[crate::db::SCHEMA[0], crate::db::SCHEMA[1], "ALTER TABLE chats ADD COLUMN colour TEXT"];
 
 /// A home, and beside it a place for other files; both are removed at the end.
 pub struct TestHome {

@@ -42,7 +42,8 @@ impl<'a> Fields<'a> {
         Self::at(String::new(), map)
     }
 
-    fn at(path: String, map: &'a Map<String, Value>) -> Self {
+    /// The same for an object that stands at `path` in the body.
+    pub(crate) fn at(path: String, map: &'a Map<String, Value>) -> Self {
         Self { path, map, read: RefCell::default() }
     }
 

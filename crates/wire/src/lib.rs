@@ -7,6 +7,7 @@
 //!
 //! - [`ollama`]: `/api/*`, checked against `reference/ollama-api.md` and the official Python client.
 //! - [`openai`]: `/v1/chat/completions`, `/v1/completions`, `/v1/models`.
+//! - [`ChatSettings`]: how our own routes say how a stored chat is answered.
 //! - [`Encoder`]: what the server drives, whichever dialect it is.
 //! - [`ApiError`] and [`ErrorCode`]: one table of errors for all dialects.
 //! - [`limits`]: every limit that a request is held to.
@@ -19,6 +20,7 @@ pub mod limits;
 mod logprob;
 pub mod ollama;
 pub mod openai;
+mod own;
 mod tools;
 
 #[cfg(test)]
@@ -26,3 +28,4 @@ mod testing;
 
 pub use encoder::{Encoder, Ending, Mode, ServerTimes};
 pub use error::{ApiError, ErrorCode, ErrorInfo};
+pub use own::ChatSettings;

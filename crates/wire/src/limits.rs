@@ -58,6 +58,9 @@ pub const MAX_COMPLETION_LOGPROBS: i64 = 5;
 /// Tokens of an answer or of its thinking block.
 pub const MAX_TOKENS: i64 = i32::MAX as i64;
 
+/// Largest integer that every client's JSON keeps exactly, 2^53 - 1.
+pub const MAX_EXACT_INT: i64 = (1 << 53) - 1;
+
 /// Tokens of a context (`num_ctx`); no model known reaches it.
 pub const MAX_CTX: i64 = 1 << 24;
 

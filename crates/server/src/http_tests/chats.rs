@@ -1,25 +1,9 @@
 //! Stored chats.
 
-use axum::{
-    body::Body,
-    http::{Method, Request, StatusCode},
-};
+use axum::http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::testing::{TestApp, read};
-
-impl TestApp {
-    async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).body(Body::from(body.to_string())).unwrap();
-        read(self.send(request).await).await
-    }
-
-    async fn new_chat(&self) -> String {
-        let (status, chat) = self.post("/firepot/v1/chats", json!({ "model": "tiny" })).await;
-        assert_eq!(status, StatusCode::CREATED, "{chat}");
-        format!("/firepot/v1/chats/{}", chat["id"].as_str().unwrap())
-    }
-}
+use crate::testing::TestApp;
 
 #[tokio::test]
 async fn a_chat_is_made_filled_read_changed_and_removed() {

@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use firepot_store::{Home, StoreError};
+use firepot_store::{ChatId, Home, MessageState, StoreError};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
@@ -54,6 +55,25 @@ impl Running {
         let head =
             format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", body.len());
         self.connect(head + &body).await
+    }
+
+    async fn post(&self, path: &str, body: &str) -> TcpStream {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        self.connect(head + body).await
+    }
+
+    /// Makes a chat and asks in it; its id.
+    async fn ask_in_chat(&self, question: &str) -> ChatId {
+        let made = rest(self.post("/firepot/v1/chats", r#"{"model":"tiny"}"#).await).await;
+        let chat: Value = serde_json::from_str(made.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+        let id = chat["id"].as_str().unwrap();
+        let body = json!({ "kind": "send", "content": question }).to_string();
+        let begun = rest(self.post(&format!("/firepot/v1/chats/{id}/answer"), &body).await).await;
+        assert!(begun.starts_with("HTTP/1.1 202"), "{begun}");
+        id.parse().unwrap()
     }
 
     async fn get(&self, path: &str) -> String {
@@ -140,4 +160,41 @@ async fn an_answer_that_ends_in_time_is_whole_when_the_server_ends() {
     let (answer, ended) = tokio::join!(rest(connection), server.ended);
     assert!(answer.contains(r#""done":true"#), "{answer}");
     ended.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_said_in_a_chat_is_stored_and_watchers_are_let_go_when_the_server_ends() {
+    let server = Running::start(|settings| settings.times.shutdown_grace = Duration::from_millis(50)).await;
+    let chat = server.ask_in_chat("long").await;
+    let request = format!("GET /firepot/v1/events?chat={chat} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut watching = server.connect(request).await;
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains("word ") {
+        watching.read_buf(&mut seen).await.unwrap();
+    }
+    server.stop.send(()).unwrap();
+    server.ended.await.unwrap();
+    let rest = rest(watching).await;
+    let why = "the answer was cut off because tiny:latest was stopped";
+    assert!(rest.contains(why) && rest.ends_with("0\r\n\r\n"), "the stream has an end: {rest}");
+
+    let database = server.home.home.database().unwrap();
+    let stored = database.chats().get(chat).unwrap();
+    let answer = &stored.messages[1].body;
+    assert!(answer.content.starts_with("word word "), "{answer:?}");
+    assert_eq!(answer.state, MessageState::Failed);
+    let stats = answer.stats.as_ref().unwrap();
+    assert_eq!((&stats["finish"], &stats["error"]), (&json!("error"), &json!(why)));
+}
+
+#[tokio::test]
+async fn an_answer_in_a_chat_that_ends_in_time_is_whole_when_the_server_ends() {
+    let server = Running::start(|settings| settings.times.shutdown_grace = Duration::from_secs(30)).await;
+    let chat = server.ask_in_chat("hi").await;
+    eventually("the request", || server.script.requests.lock().unwrap().len() == 1).await;
+    server.stop.send(()).unwrap();
+    server.ended.await.unwrap();
+    let stored = server.home.home.database().unwrap().chats().get(chat).unwrap();
+    let answer = &stored.messages[1].body;
+    assert_eq!((answer.content.as_str(), answer.state), ("Hello world", MessageState::Complete));
 }

@@ -95,6 +95,14 @@ impl Connection {
         }
     }
 
+    /// Asks for the end of an answer whose client goes on reading.
+    pub fn ask_to_end(&self, id: GenerationId) {
+        let known = matches!(&*self.flights(), Flights::Alive(flights) if flights.contains_key(&id));
+        if known {
+            let _ = self.send(&ToRunner::Cancel { id });
+        }
+    }
+
     /// Asks the runner to end.
     pub fn stop(&self) {
         let _ = self.send(&ToRunner::Shutdown);

@@ -36,6 +36,14 @@ impl Generation {
         (Self { id, events, broken, connection, lease, ended: false }, flight)
     }
 
+    /// Asks the runner to end the answer, and leaves what it still says to be read: its last event tells what
+    /// was computed. Dropping the generation ends it too, and nobody learns more of it.
+    pub fn cancel(&self) {
+        if !self.ended {
+            self.connection.ask_to_end(self.id);
+        }
+    }
+
     fn end(&mut self, event: &GenerateEvent) {
         self.ended = matches!(event, GenerateEvent::Finished { .. } | GenerateEvent::Failed(_));
         if matches!(event, GenerateEvent::Finished { reason, .. } if *reason != FinishReason::Cancelled) {

@@ -4,6 +4,7 @@
 //! for (plan, launch, stop, grant, refuse), and wakes it when time has passed. Runners are local children
 //! here; HTTP is elsewhere.
 
+mod action;
 mod backoff;
 mod connection;
 mod error;
@@ -37,17 +38,19 @@ use tokio::{
     time::{sleep_until, timeout},
 };
 
+pub use action::Waited;
 pub use error::{Death, PoolError};
 pub use generation::Generation;
 pub use launch::{Launched, Launcher, ProcessLauncher};
 pub use planning::{PlanFailure, Planned, Planner, Wishes};
-pub use state::{RunnerId, Waited};
+pub use state::RunnerId;
 pub use view::{PhaseView, SlotView};
 
 use self::{
+    action::{Action, Request},
     connection::Connection,
     runner::{Runner, RunnerEvent},
-    state::{Action, Request, SlotId, State},
+    state::{SlotId, State},
 };
 use crate::{
     metrics::Metrics,

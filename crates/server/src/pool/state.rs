@@ -15,6 +15,7 @@ use firepot_link::{LoadFailure, LoadFailureKind, Loaded};
 use firepot_store::{Model, ModelName};
 
 use super::{
+    action::{Action, Request, Waited},
     backoff::Backoff,
     error::{Death, PoolError},
     planning::{PlanFailure, Planned, Wishes},
@@ -30,77 +31,6 @@ pub struct SlotId(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunnerId(u64);
 
-/// Somebody who wants a model.
-#[derive(Clone, Debug)]
-pub struct Request<W> {
-    /// Which.
-    pub model: Arc<Model>,
-    /// How it should be loaded.
-    pub wishes: Wishes,
-    /// How long it should stay loaded; `None` leaves that as it is.
-    pub keep_alive: Option<KeepAlive>,
-    /// Since when they wait.
-    pub asked_at: Instant,
-    /// How to answer them.
-    pub waiter: W,
-}
-
-/// Time that passed before a request was granted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Waited {
-    /// While its model was loading.
-    pub loading: Duration,
-    /// For anything else.
-    pub queued: Duration,
-}
-
-/// What is to be done now.
-#[derive(Debug)]
-#[must_use]
-pub enum Action<W> {
-    /// Make a plan, off this thread; answered by [`State::planned`].
-    Plan {
-        /// For this slot.
-        slot: SlotId,
-        /// Of this model.
-        model: Arc<Model>,
-        /// With these wishes.
-        wishes: Wishes,
-        /// Beside models loaded by these plans.
-        others: Vec<Planned>,
-    },
-    /// Start a runner; answered by [`State::loaded`], [`State::load_failed`] or [`State::ended`].
-    Launch {
-        /// Its id.
-        runner: RunnerId,
-        /// What it loads.
-        model: Arc<Model>,
-        /// How.
-        plan: Arc<Planned>,
-    },
-    /// Make a runner end; answered by [`State::ended`].
-    Stop {
-        /// Which.
-        runner: RunnerId,
-    },
-    /// The runner may be used, until [`State::released`].
-    Grant {
-        /// By whom.
-        waiter: W,
-        /// Which.
-        runner: RunnerId,
-        /// How long they waited.
-        waited: Waited,
-    },
-    /// There will be no runner.
-    Refuse {
-        /// For whom.
-        waiter: W,
-        /// Why.
-        error: PoolError,
-    },
-}
-
 #[derive(Debug)]
 struct Slot<W> {
     model: Arc<Model>,
@@ -111,6 +41,9 @@ struct Slot<W> {
     backoff: Backoff,
     turn: u64,
     used_at: Instant,
+    /// How often its runner ended without being asked to.
+    restarts: u32,
+    last_death: Option<(Death, Instant)>,
 }
 
 #[derive(Debug)]
@@ -392,6 +325,8 @@ impl<W> State<W> {
             backoff: Backoff::default(),
             turn: id,
             used_at: request.asked_at,
+            restarts: 0,
+            last_death: None,
         };
         self.slots.insert(SlotId(id), slot);
         SlotId(id)
@@ -505,6 +440,8 @@ impl<W> State<W> {
         let times = self.times;
         let turn = self.next_id();
         let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        slot.restarts += 1;
+        slot.last_death = Some((death.clone(), now));
         if before.was_stable(times.stable_after, now) {
             slot.backoff.reset();
         }
@@ -541,6 +478,8 @@ impl<W> Slot<W> {
             phase: self.phase.view(),
             waiting: self.waiting.len(),
             keep_alive: self.keep_alive,
+            restarts: self.restarts,
+            last_death: self.last_death.clone(),
         }
     }
 }

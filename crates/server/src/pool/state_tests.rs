@@ -11,9 +11,10 @@ use firepot_store::{Digest, Model, ModelSummary};
 use proptest::prelude::*;
 
 use super::{
+    action::{Action, Request},
     error::{Death, PoolError},
     planning::{PlanFailure, Planned, Wishes},
-    state::{Action, Request, RunnerId, SlotId, State},
+    state::{RunnerId, SlotId, State},
     view::PhaseView,
 };
 use crate::{
@@ -323,6 +324,23 @@ fn without_an_idle_model_to_unload_the_request_is_refused_for_now() {
     let refused = "refuse 2: there is no memory for b:latest while other models are answering";
     assert_eq!(story.told(), format!("plan b:latest beside 1; {refused}"));
     assert_eq!(story.phase("b"), None);
+}
+
+#[test]
+fn ends_that_nobody_asked_for_are_counted_and_the_last_is_kept() {
+    let mut story = Story::new();
+    let first = story.ready("a");
+    let view = |story: &Story| story.state.view(&"a".parse().unwrap()).unwrap();
+    assert_eq!((view(&story).restarts, view(&story).last_death), (0, None));
+    story.at(7);
+    story.end(first, &DEATH);
+    assert_eq!((view(&story).restarts, view(&story).last_death), (1, Some((DEATH, story.now))));
+    story.plan();
+    story.load();
+    let second = story.runner();
+    story.ask_with(model("a", "another file"), Wishes::default(), None);
+    story.end(second, &Death::Stopped);
+    assert_eq!(view(&story).restarts, 1, "that one was to end");
 }
 
 #[test]

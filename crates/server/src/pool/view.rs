@@ -5,7 +5,11 @@ use std::{sync::Arc, time::Instant};
 use firepot_link::Loaded;
 use firepot_store::Model;
 
-use super::{error::PoolError, planning::Planned, state::RunnerId};
+use super::{
+    error::{Death, PoolError},
+    planning::Planned,
+    state::RunnerId,
+};
 use crate::settings::KeepAlive;
 
 /// Where a slot stands: one model that is, was, or will be loaded.
@@ -19,6 +23,10 @@ pub struct SlotView {
     pub waiting: usize,
     /// How long it stays loaded.
     pub keep_alive: KeepAlive,
+    /// How often its runner ended without being asked to.
+    pub restarts: u32,
+    /// How it did so last, and when.
+    pub last_death: Option<(Death, Instant)>,
 }
 
 /// Where a slot stands.

@@ -6,15 +6,21 @@
 //! | route | then |
 //! |---|---|
 //! | answers (`/api/chat`, `/api/generate`, `/v1/chat/completions`, `/v1/completions`) | the generation is cancelled |
+//! | `/firepot/v1/chats/{id}/answer` | the answer goes on: it belongs to the server, `/stop` ends it |
+//! | `/firepot/v1/events` | nothing: whoever watched has gone |
 //! | `/firepot/v1/models/load` and loads by `/api/generate` | the load goes on, for whoever comes next |
 //! | everything that stores or removes | it is carried out |
 
+mod answers;
 mod chats;
+mod events;
 mod ollama;
 mod openai;
 mod own;
 mod page;
+mod presets;
 pub mod reply;
+mod transfer;
 
 use std::sync::Arc;
 
@@ -45,6 +51,10 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(openai::routes())
         .merge(own::routes())
         .merge(chats::routes())
+        .merge(answers::routes())
+        .merge(transfer::routes())
+        .merge(presets::routes())
+        .merge(events::routes())
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))

@@ -9,12 +9,10 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use firepot_link::Heartbeat;
 use firepot_store::Model;
 use firepot_wire::{ApiError, ollama};
 use futures_util::{FutureExt as _, future::BoxFuture, stream};
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
@@ -26,7 +24,8 @@ use super::{
 use crate::{
     app::{App, blocking},
     metrics,
-    pool::{Lease, PhaseView, PoolError, SlotView},
+    pool::{Lease, PhaseView, PoolError},
+    runners,
 };
 
 pub fn routes() -> Router<Arc<App>> {
@@ -51,64 +50,8 @@ async fn machine(State(app): State<Arc<App>>) -> Response {
     Dialect::Own.respond(probed.await)
 }
 
-/// Where a model stands.
-#[derive(Serialize)]
-struct RunnerEntry {
-    model: String,
-    state: &'static str,
-    /// Of the load, in thousandths.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    permille: Option<u16>,
-    /// Requests that wait for it.
-    waiting: usize,
-    /// Requests that use it.
-    in_use: usize,
-    /// Why it failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    /// Predicted by the planner, in bytes; the measured memory is in `/metrics`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    predicted_memory_bytes: Option<u64>,
-    /// Each decision of the planner with its reason.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    plan: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stats: Option<Value>,
-}
-
 async fn runners(State(app): State<Arc<App>>) -> Response {
-    let entries: Vec<_> = app.pool.overview().iter().map(|slot| runner_entry(&app, slot)).collect();
-    Dialect::Own.respond(reply::json(&json!({ "runners": entries })))
-}
-
-fn runner_entry(app: &App, slot: &SlotView) -> RunnerEntry {
-    let mut entry = RunnerEntry {
-        model: slot.model.name.to_string(),
-        state: slot.word(),
-        permille: None,
-        waiting: slot.waiting,
-        in_use: 0,
-        error: None,
-        predicted_memory_bytes: None,
-        plan: Vec::new(),
-        stats: None,
-    };
-    match &slot.phase {
-        PhaseView::Loading { permille, .. } => entry.permille = Some(*permille),
-        PhaseView::Failed(error) => entry.error = Some(error.to_string()),
-        PhaseView::Ready { runner, plan, leases, .. } => {
-            entry.in_use = *leases;
-            entry.predicted_memory_bytes = Some(plan.memory_bytes);
-            entry.plan.clone_from(&plan.reasons);
-            entry.stats = app.pool.heartbeat(*runner).as_ref().map(stats);
-        }
-        _ => {}
-    }
-    entry
-}
-
-fn stats(heartbeat: &Heartbeat) -> Value {
-    serde_json::to_value(heartbeat.stats).unwrap_or_default()
+    Dialect::Own.respond(reply::json(&runners::overview(&app)))
 }
 
 async fn unload(State(app): State<Arc<App>>, body: Body) -> Response {

@@ -1,10 +1,13 @@
 //! The page, from the binary. `/` is also where Ollama's clients look whether somebody is there.
+//!
+//! The files are those of `web/dist` when the crate was compiled. Names under `/assets/` hold a hash of the content, so
+//! browsers may keep them for ever; the rest is asked for each time.
 
 use std::sync::Arc;
 
 use axum::{
     Router,
-    http::{HeaderMap, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, header},
     response::Response,
     routing::get,
 };
@@ -14,38 +17,77 @@ use crate::app::App;
 
 /// The page loads nothing from elsewhere, talks to nobody else, and is shown in nobody's frame.
 const POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; \
-     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; \
+     img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-const HTML: &str = include_str!("../page/index.html");
-const SCRIPT: &str = include_str!("../page/app.js");
-const STYLE: &str = include_str!("../page/app.css");
+const NOT_BUILT: &str = "<!doctype html><meta charset=\"utf-8\"><title>Firepot</title><p>This server was compiled \
+    without its page. <code>make build</code> builds both; the API works.";
+
+/// A file of the built page.
+#[derive(Debug)]
+pub struct File {
+    path: &'static str,
+    bytes: &'static [u8],
+    gzip: Option<&'static [u8]>,
+}
+
+include!(concat!(env!("OUT_DIR"), "/page_files.rs"));
 
 pub fn routes() -> Router<Arc<App>> {
-    Router::new()
-        .route("/", get(root))
-        .route("/app.js", get(async || file("text/javascript; charset=utf-8", SCRIPT)))
-        .route("/app.css", get(async || file("text/css; charset=utf-8", STYLE)))
+    let others = FILES.iter().filter(|file| file.path != "/index.html");
+    others.fold(Router::new().route("/", get(root)), |router, file| {
+        router.route(file.path, get(async move |headers: HeaderMap| response(file, &headers)))
+    })
 }
 
 /// The page for browsers, Ollama's greeting for everybody else.
 async fn root(headers: HeaderMap) -> Response {
-    let accepts = headers.get(header::ACCEPT).and_then(|accept| accept.to_str().ok()).unwrap_or_default();
-    let mut response = if accepts.contains("text/html") {
-        file("text/html; charset=utf-8", HTML)
+    let mut response = if accepts(&headers, &header::ACCEPT, "text/html") {
+        match FILES.iter().find(|file| file.path == "/index.html") {
+            Some(index) => response(index, &headers),
+            None => guarded(reply::bytes("text/html; charset=utf-8", NOT_BUILT)),
+        }
     } else {
         reply::bytes("text/plain; charset=utf-8", "Ollama is running")
     };
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept"));
+    response.headers_mut().insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
     response
 }
 
-fn file(content_type: &'static str, text: &'static str) -> Response {
-    let mut response = reply::bytes(content_type, text);
+fn response(file: &'static File, asked: &HeaderMap) -> Response {
+    let zipped = file.gzip.filter(|_| accepts(asked, &header::ACCEPT_ENCODING, "gzip"));
+    let mut response = guarded(reply::bytes(content_type(file.path), zipped.unwrap_or(file.bytes)));
+    let headers = response.headers_mut();
+    if zipped.is_some() {
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    let keep =
+        if file.path.starts_with("/assets/") { "public, max-age=31536000, immutable" } else { "no-cache" };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(keep));
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    response
+}
+
+fn guarded(mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_SECURITY_POLICY, POLICY);
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
+}
+
+fn accepts(headers: &HeaderMap, name: &HeaderName, what: &str) -> bool {
+    headers.get(name).and_then(|value| value.to_str().ok()).is_some_and(|value| value.contains(what))
+}
+
+fn content_type(path: &str) -> &'static str {
+    match path.rsplit_once('.').map(|(_, extension)| extension) {
+        Some("html") => "text/html; charset=utf-8",
+        Some("js") => "text/javascript; charset=utf-8",
+        Some("css") => "text/css; charset=utf-8",
+        Some("svg") => "image/svg+xml",
+        Some("woff2") => "font/woff2",
+        _ => "application/octet-stream",
+    }
 }

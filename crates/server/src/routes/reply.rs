@@ -101,6 +101,14 @@ pub fn json_with(status: StatusCode, value: &impl Serialize) -> Result<Response,
     Ok(response)
 }
 
+/// Status 204.
+#[must_use]
+pub fn nothing() -> Response {
+    let mut response = Response::default();
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response
+}
+
 /// Bytes of a type, with status 200.
 #[must_use]
 pub fn bytes(content_type: &'static str, body: impl Into<Body>) -> Response {

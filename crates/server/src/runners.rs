@@ -1,0 +1,118 @@
+//! What every model's runner does, for pages and the command line.
+
+use std::time::Instant;
+
+use firepot_link::Heartbeat;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    app::App,
+    pool::{PhaseView, SlotView},
+};
+
+/// All runners.
+#[derive(Debug, Serialize)]
+pub struct Overview {
+    runners: Vec<Entry>,
+    /// What is not as it should be.
+    warnings: Vec<String>,
+    /// Answers that wait or run.
+    in_flight: usize,
+    /// How many may.
+    max_in_flight: usize,
+}
+
+/// Where a model stands.
+#[derive(Debug, Serialize)]
+struct Entry {
+    model: String,
+    state: &'static str,
+    /// Of the load, in thousandths.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    permille: Option<u16>,
+    /// Requests that wait for it.
+    waiting: usize,
+    /// Requests that use it.
+    in_use: usize,
+    /// How often its runner ended without being asked to.
+    restarts: u32,
+    /// How it did so last.
+    last_death: Option<LastDeath>,
+    /// Why it failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Tokens that prompt and answer can have together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    context_length: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kv_cells: Option<u32>,
+    /// Predicted by the planner, in bytes; the measured memory is in `/metrics`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    predicted_memory_bytes: Option<u64>,
+    /// Each decision of the planner with its reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    plan: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stats: Option<Value>,
+}
+
+#[derive(Debug, Serialize)]
+struct LastDeath {
+    reason: String,
+    ago_ms: u64,
+}
+
+/// All runners, as they are now.
+#[must_use]
+pub fn overview(app: &App) -> Overview {
+    Overview {
+        runners: app.pool.overview().iter().map(|slot| entry(app, slot)).collect(),
+        warnings: app.settings.gpu_unused.iter().cloned().collect(),
+        in_flight: app.pool.in_flight(),
+        max_in_flight: app.settings.max_in_flight,
+    }
+}
+
+fn entry(app: &App, slot: &SlotView) -> Entry {
+    let mut entry = Entry {
+        model: slot.model.name.to_string(),
+        state: slot.word(),
+        permille: None,
+        waiting: slot.waiting,
+        in_use: 0,
+        restarts: slot.restarts,
+        last_death: slot
+            .last_death
+            .as_ref()
+            .map(|(death, at)| LastDeath { reason: death.to_string(), ago_ms: ms_since(*at) }),
+        error: None,
+        context_length: None,
+        kv_cells: None,
+        predicted_memory_bytes: None,
+        plan: Vec::new(),
+        stats: None,
+    };
+    match &slot.phase {
+        PhaseView::Loading { permille, .. } => entry.permille = Some(*permille),
+        PhaseView::Failed(error) => entry.error = Some(error.to_string()),
+        PhaseView::Ready { runner, plan, loaded, leases, .. } => {
+            entry.in_use = *leases;
+            entry.context_length = Some(loaded.info.ctx_per_answer);
+            entry.kv_cells = Some(loaded.info.kv_cells);
+            entry.predicted_memory_bytes = Some(plan.memory_bytes);
+            entry.plan.clone_from(&plan.reasons);
+            entry.stats = app.pool.heartbeat(*runner).as_ref().map(stats);
+        }
+        _ => {}
+    }
+    entry
+}
+
+fn stats(heartbeat: &Heartbeat) -> Value {
+    serde_json::to_value(heartbeat.stats).unwrap_or_default()
+}
+
+fn ms_since(at: Instant) -> u64 {
+    u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX)
+}

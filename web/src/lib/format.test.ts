@@ -1,0 +1,42 @@
+import { describe, expect, test } from "vitest";
+import { bytes, dayHeading, decodeRate, duration, liveWords, prefillRate, statsParts } from "./format";
+
+describe("numbers in words", () => {
+  test("sizes and durations have units", () => {
+    expect([bytes(98_400_000), bytes(4_683_000_000), bytes(12)]).toEqual(["98 MB", "4.7 GB", "1 kB"]);
+    expect([duration(310.4), duration(2345), duration(61_000), duration(3_700_000)]).toEqual(["310 ms", "2.3 s", "1 min 1 s", "1 h 1 min"]);
+  });
+
+  test("the decode rate leaves the first token out, and is nothing where it cannot be told", () => {
+    expect(decodeRate(101, 1000)).toBe("100 tokens/s");
+    expect([decodeRate(1, 1000), decodeRate(undefined, 1000), decodeRate(5, 0)]).toEqual([null, null, null]);
+  });
+
+  test("the prefill rate counts computed tokens only", () => {
+    expect(prefillRate({ finish: "stop", prompt_tokens: 110, cached_tokens: 10, prefill_ms: 1000 })).toBe("100 tokens/s");
+    expect(prefillRate({ finish: "stop", prompt_tokens: 10, cached_tokens: 10, prefill_ms: 5 })).toBeNull();
+  });
+
+  test("what is not known of an answer is left out", () => {
+    expect(statsParts({ finish: "error" })).toEqual([]);
+    const words = statsParts({ finish: "stop", prompt_tokens: 1200, cached_tokens: 1000, completion_tokens: 3, ttft_ms: 80 }).map(({ text }) => text);
+    expect(words).toEqual(["TTFT 80 ms", "3 tokens", "prompt 1,200 (1,000 cached)"]);
+  });
+
+  test("a running answer says what it does", () => {
+    const live = { id: "x", tokens: 0, decode_ms: 0 };
+    expect(liveWords({ ...live, state: "loading", permille: 437 })).toBe("Loading the model: 43 %");
+    expect(liveWords({ ...live, state: "prefill", prompt_tokens: 2000 })).toBe("Reading 2,000 tokens");
+    expect(liveWords({ ...live, state: "decode", tokens: 51, decode_ms: 1000, ttft_ms: 90 })).toBe("50 tokens/s · TTFT 90 ms · 51 tokens");
+  });
+
+  test("chats stand under their day", () => {
+    const now = new Date(2026, 10, 23, 0, 30);
+    const heading = (...time: [number, number, number, number]) => dayHeading(new Date(...time), now);
+    expect(heading(2026, 10, 23, 0)).toBe("Today");
+    expect(heading(2026, 10, 22, 23)).toBe("Yesterday");
+    expect(heading(2026, 10, 16, 1)).toBe("Last 7 days");
+    expect(heading(2026, 10, 1, 1)).toBe("Last 30 days");
+    expect(heading(2026, 7, 1, 1)).toBe("August 2026");
+  });
+});

@@ -1,0 +1,148 @@
+// What the server says, as the page reads it. The routes are described in `crates/server/src/routes`.
+
+export type Role = "system" | "user" | "assistant" | "tool";
+export type MessageState = "complete" | "partial" | "failed";
+
+export interface Attachment {
+  name: string;
+  text: string;
+}
+
+/** Numbers of an answer that has ended. What is not known is absent. */
+export interface Stats {
+  finish: "stop" | "length" | "stopped" | "error" | "tool_calls";
+  error?: string;
+  hint?: string;
+  prompt_tokens?: number;
+  cached_tokens?: number;
+  completion_tokens?: number;
+  thinking_tokens?: number;
+  load_ms?: number;
+  queued_ms?: number;
+  ttft_ms?: number;
+  prefill_ms?: number;
+  decode_ms?: number;
+  thinking_ms?: number;
+  context_length?: number;
+  rss_bytes?: number;
+  seed?: number;
+  dropped_messages?: number;
+}
+
+export interface Message {
+  id: string;
+  parent_id: string | null;
+  created_at: string;
+  role: Role;
+  content: string;
+  thinking: string | null;
+  model: string | null;
+  stats: Stats | null;
+  state: MessageState;
+  attachments?: Attachment[];
+}
+
+export type Think = "auto" | "on" | "off";
+
+/** How a chat's answers are made; what is absent is left to the model or the server. */
+export interface Settings {
+  system?: string;
+  temperature?: number;
+  top_k?: number;
+  top_p?: number;
+  min_p?: number;
+  repeat_penalty?: number;
+  presence_penalty?: number;
+  frequency_penalty?: number;
+  seed?: number;
+  max_tokens?: number;
+  think?: Think;
+  think_budget?: number;
+  ctx?: number;
+}
+
+export interface Chat {
+  id: string;
+  title: string;
+  model: string | null;
+  created_at: string;
+  updated_at: string;
+  message_count: number;
+  pinned: boolean;
+}
+
+/** An answer that is being made. */
+export interface Live {
+  id: string;
+  state: "queued" | "planning" | "loading" | "prefill" | "decode";
+  permille?: number;
+  prompt_tokens?: number;
+  context_length?: number;
+  ttft_ms?: number;
+  tokens: number;
+  decode_ms: number;
+  thinking_ms?: number;
+}
+
+export interface ChatFull extends Chat {
+  settings: Settings;
+  leaf_id: string | null;
+  messages: Message[];
+  live: Live | null;
+}
+
+export interface SearchHit {
+  chat: Chat;
+  message_id: string | null;
+  snippet: { text: string; hit: boolean }[];
+}
+
+export interface Model {
+  name: string;
+  size: number;
+  details: { family: string; parameter_size: string; quantization_level: string; context_length?: number };
+  capabilities: string[];
+}
+
+export interface Runner {
+  model: string;
+  state: "queued" | "planning" | "loading" | "ready" | "stopping" | "resting" | "failed";
+  permille?: number;
+  waiting: number;
+  in_use: number;
+  error?: string;
+  predicted_memory_bytes?: number;
+  plan?: string[];
+  context_length?: number;
+  kv_cells?: number;
+  restarts?: number;
+  last_death?: { reason: string; ago_ms: number } | null;
+  stats?: {
+    running: number;
+    queued: number;
+    kv_cells_used: number;
+    parked_bytes: number;
+    rss_bytes: number;
+  };
+}
+
+export interface Runners {
+  runners: Runner[];
+  warnings: string[];
+  in_flight: number;
+  max_in_flight: number;
+}
+
+export interface Preset {
+  name: string;
+  settings: Settings;
+}
+
+export interface Delta {
+  id: string;
+  thinking?: string;
+  content?: string;
+  tokens: number;
+  decode_ms: number;
+  thinking_ms?: number;
+}
