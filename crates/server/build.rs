@@ -1,3 +1,8 @@
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a build script gets its folders by the environment and writes into them"
+)]
+#![expect(clippy::unnecessary_debug_formatting, reason = "paths become string literals of Rust code")]
 //! Puts the built page (`web/dist`, made by `make build`) into the crate: writes a table of its files. Without one the
 //! table is empty, so that the server compiles and is tested without Node.
 

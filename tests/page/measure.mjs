@@ -14,10 +14,13 @@ import { answers, MODEL, ROOT, startStack } from "./stack.mjs";
 
 const READY_RUNS = 11;
 const STREAM_RUNS = 3;
+const STOP_RUNS = 20;
 const TOKENS = 2000;
 const TOKENS_PER_SECOND = 60;
 const TURNS = 400;
 const TICKS_PER_SECOND = 100;
+/** Shorter frames are not reported by the browser (Long Animation Frames API). */
+const LONG_FRAME_MS = 50;
 
 const PIECE =
   "The length of a vector $v$ is $\\sqrt{\\sum_i v_i^2}$, which **follows** from Pythagoras. A list:\n\n- first item with `code`\n- second item\n\n" +
@@ -113,6 +116,13 @@ function cpuSeconds(needle) {
   return ticks / TICKS_PER_SECOND;
 }
 
+/** Notes frames that took longer than the browser calls long; costs nothing while there are none. */
+const watchLongFrames = (page) =>
+  page.evaluate(() => {
+    window.longFrames = [];
+    new PerformanceObserver((list) => window.longFrames.push(...list.getEntries().map((entry) => entry.duration))).observe({ type: "long-animation-frame" });
+  });
+
 /** Records the gaps between frames in the page until asked for. */
 const watchFrames = (page) =>
   page.evaluate(() => {
@@ -143,7 +153,7 @@ async function stream(stack) {
   const session = await context.newCDPSession(page);
   await session.send("Performance.enable");
   const metric = async (name) => (await session.send("Performance.getMetrics")).metrics.find((metric) => metric.name === name).value;
-  await watchFrames(page);
+  await watchLongFrames(page);
   const [start, before, tasks] = [performance.now(), cpuSeconds("chromium"), await metric("TaskDuration")];
   await page.locator("#prompt").fill("Go");
   await page.locator("#prompt").press("Enter");
@@ -155,10 +165,10 @@ async function stream(stack) {
     cpu_all_processes: (cpuSeconds("chromium") - before) / seconds,
     cpu_main_thread: ((await metric("TaskDuration")) - tasks) / seconds,
   };
-  const gaps = await frameGaps(page);
+  const frames = await page.evaluate(() => window.longFrames);
   await session.send("HeapProfiler.collectGarbage");
-  result.largest_frame_gap_ms = Math.max(...gaps);
-  result.frames_over_100_ms = gaps.filter((gap) => gap > 100).length;
+  result.longest_frame_ms = Math.max(LONG_FRAME_MS, ...frames);
+  result.frames_over_100_ms = frames.filter((frame) => frame > 100).length;
   result.heap_bytes = await metric("JSHeapUsedSize");
   await context.close();
   server.closeAllConnections();
@@ -194,6 +204,33 @@ async function longChat(stack) {
   return { open_ms: openMs, scroll_largest_gap_ms: Math.max(...scroll), scroll_median_gap_ms: median(scroll), typing_largest_ms: Math.max(16, ...delays) };
 }
 
+/** From a click on Stop to the answer's final form on the screen: the engine has ended it by then. */
+async function stopping(stack) {
+  const chat = await stack.call("POST", "/firepot/v1/chats", { model: MODEL, settings: { temperature: 1 } });
+  const context = await stack.browser.newContext();
+  const page = await context.newPage();
+  await page.goto(`${stack.address}/#/c/${chat.id}`);
+  await page.locator("#model", { hasText: MODEL }).waitFor();
+  const times = [];
+  for (let run = 0; times.length < STOP_RUNS && run < 3 * STOP_RUNS; run++) {
+    await page.locator("#prompt").fill("Tell me a very long story about a river and all of its fish.");
+    await page.locator("#prompt").press("Enter");
+    await answers(page).last().locator(".live", { hasText: "tokens/s" }).waitFor();
+    const ms = await page.evaluate(async () => {
+      const stop = document.getElementById("stop");
+      if (!stop) return null;
+      const start = performance.now();
+      stop.click();
+      while (document.getElementById("stop")) await new Promise((resolve) => requestAnimationFrame(resolve));
+      return performance.now() - start;
+    });
+    await page.locator("#send").waitFor();
+    if (ms !== null && (await answers(page).last().innerText()).includes("Stopped.")) times.push({ ms });
+  }
+  await context.close();
+  return times;
+}
+
 function bundle() {
   const dist = join(ROOT, "web", "dist");
   const files = readdirSync(dist, { recursive: true }).filter((name) => statSync(join(dist, name)).isFile());
@@ -204,10 +241,11 @@ function bundle() {
 
 const stack = await startStack();
 try {
-  const samples = { day: new Date().toISOString().slice(0, 10), machine: `${cpus()[0].model}, ${cpus().length} cores`, browser: stack.browser.version(), bundle: bundle(), ready: [], stream: [], long_chat: [] };
+  const samples = { day: new Date().toISOString().slice(0, 10), machine: `${cpus()[0].model}, ${cpus().length} cores`, browser: stack.browser.version(), bundle: bundle(), ready: [], stream: [], long_chat: [], stop: [] };
   for (let run = 0; run < READY_RUNS; run++) samples.ready.push(await ready(stack));
   for (let run = 0; run < STREAM_RUNS; run++) samples.stream.push(await stream(stack));
   for (let run = 0; run < STREAM_RUNS; run++) samples.long_chat.push(await longChat(stack));
+  samples.stop = await stopping(stack);
   writeFileSync(join(ROOT, "docs", "page.json"), `${JSON.stringify(samples, null, 1)}\n`);
   writeFileSync(join(ROOT, "docs", "page.md"), report(samples));
   console.log(report(samples));
@@ -215,7 +253,7 @@ try {
   await stack.stop();
 }
 
-function report({ day, machine, browser, bundle, ready, stream, long_chat }) {
+function report({ day, machine, browser, bundle, ready, stream, long_chat, stop }) {
   const of = (list, name) => list.map((sample) => sample[name]);
   const spread = (list, name, digits = 0, factor = 1) => {
     const values = of(list, name).map((value) => value * factor);
@@ -236,8 +274,9 @@ ${row("cold page: received", `${spread(ready, "bytes", 0, 1e-3)} kB`, "")}
 ${row("everything that the server can send, compressed", `${(bundle.all_bytes / 1e3).toFixed(0)} kB, of it scripts and styles ${(bundle.script_and_style_bytes / 1e3).toFixed(0)} kB`, "≤ 600 kB")}
 ${row("60 tokens/s for 2,000 tokens: all of the browser's processes", `${spread(stream, "cpu_all_processes", 0, 100)} % of a core`, "≤ 50 %")}
 ${row("the same, the page's main thread", `${spread(stream, "cpu_main_thread", 0, 100)} % of a core`, "")}
-${row("the same, largest gap between frames", `${spread(stream, "largest_frame_gap_ms")} ms`, "≤ 100 ms")}
+${row("the same, longest frame (shorter ones count as 50 ms)", `${spread(stream, "longest_frame_ms")} ms`, "≤ 100 ms")}
 ${row("the same, JavaScript heap afterwards", `${spread(stream, "heap_bytes", 1, 1e-6)} MB`, "≤ 25 MB")}
+${row("Stop: from the click until the engine has ended the answer and the page shows it, SmolLM2 (20 times)", `${spread(stop, "ms")} ms`, "≤ 100 ms")}
 ${row("chat of 400 turns: opened, last formula set", `${spread(long_chat, "open_ms")} ms`, "")}
 ${row("chat of 400 turns: largest gap between frames while scrolling", `${spread(long_chat, "scroll_largest_gap_ms")} ms`, "")}
 ${row("chat of 400 turns: slowest key press until painted", `${spread(long_chat, "typing_largest_ms")} ms`, "")}

@@ -9,7 +9,8 @@ use anyhow::{Context as _, bail};
 /// # Errors
 /// When it cannot be started or fails; it has said why.
 pub fn run(script: &str) -> anyhow::Result<()> {
-    let status = Command::new("scripts/node.sh").arg(script).status().context("scripts/node.sh cannot be started")?;
+    let status =
+        Command::new("scripts/node.sh").arg(script).status().context("scripts/node.sh cannot be started")?;
     if !status.success() {
         bail!("{script} failed; `make test` installs and builds what it needs");
     }

@@ -4,12 +4,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::{TokenId, ToolCall};
 
-/// One step of a generation. The order is `Prompt`, any number of `Delta`, then exactly one of `Finished` and
-/// `Failed`; `Failed` can also stand alone.
+/// One step of a generation. The order is `Prompt`, `Started`, any number of `Delta`, then exactly one of `Finished`
+/// and `Failed`, which can come before any of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum GenerateEvent {
     /// The prompt was rendered, tokenized, and accepted into the queue.
     Prompt(PromptReport),
+    /// It has its place in the engine: the prompt is computed from here on.
+    Started {
+        /// Prompt tokens that are taken from the cache.
+        cached_tokens: u32,
+    },
     /// New tokens.
     Delta(Delta),
     /// The answer is complete.

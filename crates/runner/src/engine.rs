@@ -114,7 +114,9 @@ impl Engine<'_> {
 
     fn translate(&mut self, event: EngineEvent) {
         match event {
-            EngineEvent::Admitted { .. } => {}
+            EngineEvent::Admitted { key, cached_tokens } => {
+                self.send(key, GenerateEvent::Started { cached_tokens });
+            }
             EngineEvent::Token { key, position, token, text, logprob } => {
                 self.token(key, position, token, &text, logprob);
             }

@@ -125,6 +125,7 @@ impl Client {
 #[derive(Debug, Default)]
 struct Answer {
     prompt: Option<PromptReport>,
+    cached_tokens: Option<u32>,
     ids: Vec<i32>,
     parts: Vec<Part>,
     end: Option<Result<FinishReason, ErrorKind>>,
@@ -136,8 +137,15 @@ impl Answer {
         assert!(self.end.is_none(), "an event after the end: {event:?}");
         match event {
             GenerateEvent::Prompt(report) => self.prompt = Some(report),
+            GenerateEvent::Started { cached_tokens } => {
+                assert!(
+                    self.prompt.is_some() && self.cached_tokens.is_none(),
+                    "it starts once, after the prompt"
+                );
+                self.cached_tokens = Some(cached_tokens);
+            }
             GenerateEvent::Delta(Delta { ids, parts, .. }) => {
-                assert!(self.prompt.is_some(), "a token before the prompt");
+                assert!(self.cached_tokens.is_some(), "a token before the start");
                 self.ids.extend(ids);
                 self.parts.extend(parts);
             }
@@ -194,6 +202,15 @@ fn an_answer_comes_after_its_prompt_and_ends_once() {
     assert_eq!((answer.text().as_str(), answer.end), ("hello there", Some(Ok(FinishReason::Stop))));
     let prompt = answer.prompt.unwrap();
     assert_eq!((prompt.ids.len(), prompt.max_tokens, prompt.dropped_messages), (13, 40, 0));
+}
+
+#[test]
+fn an_answer_says_at_its_start_what_the_cache_held() {
+    let mut client = Client::loaded("reply=echo");
+    let first = client.ask(question("hello there"));
+    client.generate(2, question("hello there"), None);
+    let second = client.collect(1).remove(&2).unwrap();
+    assert_eq!((first.cached_tokens, second.cached_tokens), (Some(0), Some(12)));
 }
 
 #[test]

@@ -157,7 +157,7 @@ impl Answer {
         let Some((choice, event)) = self.events.next().await else { return Ok(None) };
         let now = Timestamp::now();
         match event {
-            GenerateEvent::Prompt(_) => Ok(Some(Vec::new())),
+            GenerateEvent::Prompt(_) | GenerateEvent::Started { .. } => Ok(Some(Vec::new())),
             GenerateEvent::Delta(delta) => {
                 self.note_first_token(choice, &delta);
                 Ok(Some(self.encoder.delta(choice, &delta, now)))

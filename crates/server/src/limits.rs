@@ -107,6 +107,9 @@ pub const TALKS_END_WAIT: Duration = Duration::from_secs(5);
 /// database is opened.
 pub const UNDO_DELETE_FOR: Duration = Duration::from_mins(10);
 
+/// Hits of a search when no number is asked for.
+pub const SEARCH_HITS_DEFAULT: usize = 20;
+
 /// Longest plain name of a downloaded file, in characters; the rest is left out. The full one stands beside
 /// it.
 pub const MAX_FILE_NAME_CHARS: usize = 60;

@@ -424,7 +424,8 @@ impl ScriptedRunner {
             starts_thinking: false,
             max_tokens: 100,
         };
-        self.event(id, GenerateEvent::Prompt(report))
+        self.event(id, GenerateEvent::Prompt(report))?;
+        self.event(id, GenerateEvent::Started { cached_tokens: 1 })
     }
 
     fn word(&mut self, id: GenerationId) -> Result<(), Over> {

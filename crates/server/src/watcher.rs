@@ -195,8 +195,9 @@ impl Watcher {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pace {
     sent_at: Instant,
-    /// Answers were running then.
+    /// Answers were running then, or had been until just before.
     busy: bool,
+    running: bool,
     /// The pool has changed since.
     changed: bool,
 }
@@ -204,11 +205,12 @@ struct Pace {
 impl Pace {
     /// One was sent just now.
     const fn new(now: Instant) -> Self {
-        Self { sent_at: now, busy: false, changed: false }
+        Self { sent_at: now, busy: false, running: false, changed: false }
     }
 
-    const fn sent(&mut self, now: Instant, busy: bool) {
-        *self = Self { sent_at: now, busy, changed: false };
+    /// The runners' own counts come late: they are told once more after the last answer.
+    const fn sent(&mut self, now: Instant, running: bool) {
+        *self = Self { sent_at: now, busy: running || self.running, running, changed: false };
     }
 
     fn due(&self) -> Instant {
@@ -238,6 +240,8 @@ mod tests {
         pace.changed = true;
         assert_eq!(in_ms(pace), 250);
         pace.sent(now + Duration::from_millis(250), false);
-        assert_eq!(in_ms(pace), 5250);
+        assert_eq!(in_ms(pace), 1250, "once more soon after the last answer");
+        pace.sent(now + Duration::from_millis(1250), false);
+        assert_eq!(in_ms(pace), 6250);
     }
 }

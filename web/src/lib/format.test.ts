@@ -27,7 +27,12 @@ describe("numbers in words", () => {
     const live = { id: "x", tokens: 0, decode_ms: 0 };
     expect(liveWords({ ...live, state: "loading", permille: 437 })).toBe("Loading the model: 43 %");
     expect(liveWords({ ...live, state: "prefill", prompt_tokens: 2000 })).toBe("Reading 2,000 tokens");
-    expect(liveWords({ ...live, state: "decode", tokens: 51, decode_ms: 1000, ttft_ms: 90 })).toBe("50 tokens/s · TTFT 90 ms · 51 tokens");
+    expect(liveWords({ ...live, state: "prefill", prompt_tokens: 2000, cached_tokens: 1900 })).toBe("Reading 100 tokens, 1,900 cached");
+    const decoding = { ...live, state: "decode", tokens: 51, decode_ms: 1000, ttft_ms: 90 } as const;
+    expect(liveWords(decoding)).toBe("50 tokens/s · TTFT 90 ms · 51 tokens");
+    expect(liveWords({ ...decoding, prompt_tokens: 110, cached_tokens: 10, prefill_ms: 500 })).toBe(
+      "50 tokens/s · TTFT 90 ms · 51 tokens · prompt 110 (10 cached) at 200 tokens/s",
+    );
   });
 
   test("chats stand under their day", () => {

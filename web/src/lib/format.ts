@@ -32,7 +32,7 @@ export function decodeRate(tokens: number | undefined, decodeMs: number | undefi
 }
 
 /** Prompt tokens that were computed, over the time that took. */
-export function prefillRate(stats: Stats): string | null {
+export function prefillRate(stats: Pick<Stats, "prompt_tokens" | "cached_tokens" | "prefill_ms">): string | null {
   if (stats.prompt_tokens === undefined || !stats.prefill_ms) return null;
   const computed = stats.prompt_tokens - (stats.cached_tokens ?? 0);
   return computed > 0 ? rate(computed, stats.prefill_ms) : null;
@@ -51,7 +51,7 @@ export function statsParts(stats: Stats): { text: string; title: string }[] {
   return parts;
 }
 
-function promptWords(stats: Stats): string {
+function promptWords(stats: Pick<Stats, "prompt_tokens" | "cached_tokens" | "prefill_ms">): string {
   const cached = stats.cached_tokens ? ` (${count(stats.cached_tokens)} cached)` : "";
   const speed = prefillRate(stats);
   return `prompt ${count(stats.prompt_tokens ?? 0)}${cached}${speed ? ` at ${speed}` : ""}`;
@@ -67,12 +67,13 @@ export function liveWords(live: Live): string {
     case "loading":
       return live.permille === undefined ? "Loading the model" : `Loading the model: ${Math.floor(live.permille / 10)} %`;
     case "prefill":
-      return live.prompt_tokens === undefined ? "Reading" : `Reading ${count(live.prompt_tokens)} tokens`;
+      return live.prompt_tokens === undefined ? "Reading" : `Reading ${count(live.prompt_tokens - (live.cached_tokens ?? 0))} tokens${live.cached_tokens ? `, ${count(live.cached_tokens)} cached` : ""}`;
     case "decode":
       return [
         decodeRate(live.tokens, live.decode_ms),
         live.ttft_ms === undefined ? null : `TTFT ${duration(live.ttft_ms)}`,
         `${count(live.tokens)} tokens`,
+        live.prompt_tokens === undefined ? null : promptWords(live),
       ]
         .filter(Boolean)
         .join(" · ");

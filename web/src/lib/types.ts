@@ -77,8 +77,10 @@ export interface Live {
   state: "queued" | "planning" | "loading" | "prefill" | "decode";
   permille?: number;
   prompt_tokens?: number;
+  cached_tokens?: number;
   context_length?: number;
   ttft_ms?: number;
+  prefill_ms?: number;
   tokens: number;
   decode_ms: number;
   thinking_ms?: number;

@@ -112,10 +112,11 @@ class App {
   }
 
   #hello({ server, version }: { server: string; version: string }): void {
-    const restarted = this.#server !== "" && this.#server !== server;
+    const first = this.#server === "";
     this.#server = server;
     this.version = version;
-    if (restarted || this.lost || !this.modelsKnown) void this.#refresh();
+    // Whatever happened to other chats since the last event is in their list. The first list is on its way already.
+    if (!first || !this.modelsKnown) void this.#refresh();
   }
 
   #gone(): void {

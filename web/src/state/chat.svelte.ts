@@ -4,6 +4,15 @@ import { childrenOf, newestLeaf, pathTo } from "../lib/tree";
 import type { ChatFull, Delta, Live, Message, Settings } from "../lib/types";
 import { MessageView } from "./message.svelte";
 
+/** A growing answer is drawn at most this often: fast enough to read along, and a fraction of the work of every frame. */
+const SHOW_EVERY_MS = 75;
+
+interface Pending {
+  content: string;
+  thinking: string;
+  delta: Delta | null;
+}
+
 export class OpenChat {
   /** `null` for a chat that does not exist before its first message is sent. */
   id = $state<string | null>(null);
@@ -18,8 +27,9 @@ export class OpenChat {
   readonly children = $derived(childrenOf(this.#messages.values()));
   readonly path = $derived(pathTo(this.#messages, this.leafId));
 
-  #pending = { content: "", thinking: "" };
-  #frame = 0;
+  #pending: Pending = { content: "", thinking: "", delta: null };
+  #shownAt = 0;
+  #timer = 0;
 
   constructor(id: string | null, model: string | null, settings: Settings) {
     this.id = id;
@@ -71,13 +81,13 @@ export class OpenChat {
     if (this.#messages.has(live.id)) this.live = live;
   }
 
-  /** Text to append. It is shown with the next frame: an answer can be faster than the screen. */
-  append({ id, content, thinking, tokens, decode_ms, thinking_ms }: Delta): void {
-    if (this.live?.id !== id) return;
-    this.#pending.content += content ?? "";
-    this.#pending.thinking += thinking ?? "";
-    this.live = { ...this.live, state: "decode", tokens, decode_ms, ...(thinking_ms !== undefined && { thinking_ms }) };
-    if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#flush());
+  /** Text to append. It is shown a little later, with what has come until then. */
+  append(delta: Delta): void {
+    if (this.live?.id !== delta.id) return;
+    this.#pending.content += delta.content ?? "";
+    this.#pending.thinking += delta.thinking ?? "";
+    this.#pending.delta = delta;
+    if (this.#timer === 0) this.#timer = window.setTimeout(() => this.#flush(), this.#shownAt + SHOW_EVERY_MS - performance.now());
   }
 
   message(id: string): MessageView | undefined {
@@ -106,17 +116,20 @@ export class OpenChat {
   }
 
   #flush(): void {
-    const { content, thinking } = this.#pending;
-    const message = this.live && this.#messages.get(this.live.id);
+    const { content, thinking, delta } = this.#pending;
     this.#forgetPending();
-    if (!message) return;
+    const message = this.live && this.#messages.get(this.live.id);
+    if (!this.live || !message || !delta) return;
+    this.#shownAt = performance.now();
+    const { tokens, decode_ms, thinking_ms } = delta;
+    this.live = { ...this.live, state: "decode", tokens, decode_ms, ...(thinking_ms !== undefined && { thinking_ms }) };
     if (content) message.content += content;
     if (thinking) message.thinking += thinking;
   }
 
   #forgetPending(): void {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = 0;
-    this.#pending = { content: "", thinking: "" };
+    clearTimeout(this.#timer);
+    this.#timer = 0;
+    this.#pending = { content: "", thinking: "", delta: null };
   }
 }

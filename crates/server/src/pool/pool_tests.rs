@@ -73,6 +73,7 @@ async fn an_answer_has_a_prompt_deltas_and_one_end() {
         events.as_slice(),
         [
             GenerateEvent::Prompt(_),
+            GenerateEvent::Started { .. },
             GenerateEvent::Delta(_),
             GenerateEvent::Delta(_),
             GenerateEvent::Finished { .. }
@@ -115,7 +116,7 @@ async fn a_dead_runner_ends_its_answers_with_what_was_emitted_and_is_replaced() 
     let test = TestPool::new();
     let held = test.generate("hold").await;
     let (events, kind, message) = failure(test.generate("die").await).await;
-    assert_eq!((events, kind), (3, ErrorKind::RunnerLost));
+    assert_eq!((events, kind), (4, ErrorKind::RunnerLost));
     assert_eq!(message, "the runner of tiny:latest was lost after 2 tokens: it ended");
     assert_eq!(failure(held).await.1, ErrorKind::RunnerLost);
     test.answers().await;

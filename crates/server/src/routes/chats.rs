@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     app::App,
+    limits,
     talk::{Turn, remove_chat, remove_message},
     watcher::Seen,
 };
@@ -75,9 +76,6 @@ enum Added {
     Many(Vec<NewMessage>),
 }
 
-/// Hits of a search when no number is asked for.
-const SEARCH_HITS_DEFAULT: usize = 20;
-
 async fn list(State(app): State<Arc<App>>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
     let page = async {
         let query = queried(query)?;
@@ -91,7 +89,7 @@ async fn list(State(app): State<Arc<App>>, query: Result<Query<ListQuery>, Query
 async fn search(State(app): State<Arc<App>>, query: Result<Query<SearchQuery>, QueryRejection>) -> Response {
     let hits = async {
         let SearchQuery { q, limit } = queried(query)?;
-        let limit = limit.unwrap_or(SEARCH_HITS_DEFAULT);
+        let limit = limit.unwrap_or(limits::SEARCH_HITS_DEFAULT);
         let hits = app.with_chats(move |chats| chats.search(&q, limit)).await?;
         json(&json!({ "hits": hits }))
     };

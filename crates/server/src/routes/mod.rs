@@ -93,9 +93,14 @@ async fn wrong_method(method: Method, uri: Uri) -> Response {
 
 /// The body's bytes.
 fn read(body: Body) -> Result<Bytes, ApiError> {
+    read_within(MAX_BODY_BYTES, body)
+}
+
+/// The same for a route with another limit, which its layer enforces.
+fn read_within(limit: usize, body: Body) -> Result<Bytes, ApiError> {
     body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
-            let message = format!("the body is longer than {MAX_BODY_BYTES} bytes");
+            let message = format!("the body is longer than {limit} bytes");
             ApiError::new(ErrorCode::BodyTooLarge, message)
         }
         _ => ApiError::new(ErrorCode::InvalidRequest, "the body could not be read")

@@ -4,14 +4,14 @@ use std::{fmt::Write as _, sync::Arc};
 
 use axum::{
     Router,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
     http::{HeaderValue, header},
     response::Response,
     routing::{get, post},
 };
 use firepot_store::{
     ChatWithMessages, Chats, Page, StoreError,
-    limits::PAGE_CHATS_MAX,
+    limits::{IMPORT_BYTES_MAX, PAGE_CHATS_MAX},
     transfer::{ParsedChats, Skipped, TransferError, markdown, parse_chats},
 };
 use firepot_wire::{ApiError, ErrorCode};
@@ -21,7 +21,7 @@ use serde_json::json;
 use super::{
     Body,
     chats::{chat_id, checked_settings, queried},
-    read,
+    read_within,
     reply::{self, Dialect, json},
 };
 use crate::{
@@ -32,7 +32,7 @@ use crate::{
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/firepot/v1/chats/export", get(export_all))
-        .route("/firepot/v1/chats/import", post(import))
+        .route("/firepot/v1/chats/import", post(import).layer(DefaultBodyLimit::max(IMPORT_BYTES_MAX)))
         .route("/firepot/v1/chats/{chat}/export", get(export))
 }
 
@@ -113,7 +113,7 @@ fn all(chats: Chats<'_>) -> Result<Vec<ChatWithMessages>, StoreError> {
 
 async fn import(State(app): State<Arc<App>>, body: Body) -> Response {
     let imported = async {
-        let bytes = read(body)?;
+        let bytes = read_within(IMPORT_BYTES_MAX, body)?;
         let parsed = blocking(move || parse_chats(&bytes)).await?.map_err(|error| unreadable(&error))?;
         let ParsedChats { mut chats, mut skipped } = parsed;
         for chat in &mut chats {

@@ -19,6 +19,10 @@ pub struct Live {
     /// What is known since the model was granted.
     pub(super) granted: Option<Granted>,
     pub(super) prompt: Option<Prompt>,
+    /// When the engine began with the prompt, and how much of it was in its cache.
+    started: Option<(Instant, u32)>,
+    /// Memory of the runner when it ended.
+    pub(super) rss_bytes: Option<u64>,
     /// Tokens that were emitted by this run.
     pub(super) tokens: u32,
     pub(super) first_token: Option<Instant>,
@@ -36,7 +40,7 @@ pub struct Live {
 /// How far it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Waits for its model's turn.
+    /// Waits for its model's turn, or for a place in its engine.
     Queued,
     /// The model's load is planned.
     Planning,
@@ -87,9 +91,14 @@ pub struct Status {
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_tokens: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    cached_tokens: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     context_length: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ttft_ms: Option<f64>,
+    /// From the engine's start with the prompt to the first token, by the server's clock.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefill_ms: Option<f64>,
     tokens: u32,
     decode_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -129,6 +138,8 @@ impl Live {
             asked_at,
             granted: None,
             prompt: None,
+            started: None,
+            rss_bytes: None,
             tokens: 0,
             first_token: None,
             last_token: None,
@@ -157,8 +168,10 @@ impl Live {
                 _ => None,
             },
             prompt_tokens: self.prompt.map(|prompt| prompt.tokens),
+            cached_tokens: self.started.map(|(_, cached)| cached),
             context_length: self.granted.and_then(|granted| granted.context_length),
             ttft_ms: self.ttft().map(ms),
+            prefill_ms: self.prefill().map(ms),
             tokens: self.tokens,
             decode_ms: self.decode_ms(now),
             thinking_ms: self.thinking(now).map(ms),
@@ -177,7 +190,7 @@ impl Live {
     /// The model may be used.
     pub fn grant(&mut self, granted: Granted, now: Instant) -> Option<Status> {
         self.granted = Some(granted);
-        self.advance(Stage::Prefill, now)
+        self.advance(Stage::Queued, now)
     }
 
     /// Takes what the runner reports; its end changes nothing here.
@@ -187,6 +200,10 @@ impl Live {
             GenerateEvent::Prompt(report) => {
                 self.prompt = Some(Prompt::of(report));
                 Change { status: Some(self.status(now)), added: None }
+            }
+            GenerateEvent::Started { cached_tokens } => {
+                self.started = Some((now, *cached_tokens));
+                Change { status: self.advance(Stage::Prefill, now), added: None }
             }
             GenerateEvent::Delta(delta) => self.add(delta, now),
             GenerateEvent::Finished { .. } | GenerateEvent::Failed(_) => Change::default(),
@@ -222,6 +239,11 @@ impl Live {
     #[must_use]
     pub fn ttft(&self) -> Option<Duration> {
         self.first_token.map(|at| at.saturating_duration_since(self.asked_at))
+    }
+
+    fn prefill(&self) -> Option<Duration> {
+        let (started, _) = self.started?;
+        self.first_token.map(|at| at.saturating_duration_since(started))
     }
 
     /// How long it thought, so far or until it began to answer.
@@ -310,16 +332,18 @@ mod tests {
             json!({ "id": id, "state": "loading", "permille": 250, "tokens": 0, "decode_ms": 0.0 })
         );
         let granted = Granted { waited: Waited::default(), context_length: Some(1024) };
-        assert_eq!(said(live.grant(granted, at(start, 2)).unwrap())["state"], "prefill");
+        assert_eq!(said(live.grant(granted, at(start, 2)).unwrap())["state"], "queued");
         let change = live.apply(&prompt(), at(start, 3));
         assert_eq!(said(change.status.unwrap())["prompt_tokens"], 3);
+        let change = live.apply(&GenerateEvent::Started { cached_tokens: 2 }, at(start, 4));
+        assert_eq!(said(change.status.unwrap())["state"], "prefill");
 
         let first = live.apply(&delta(thinking("hm")), at(start, 10));
         assert_eq!(
             said(first.status.unwrap()),
             json!({
-                "id": id, "state": "decode", "prompt_tokens": 3, "context_length": 1024, "ttft_ms": 10.0,
-                "tokens": 1, "decode_ms": 0.0, "thinking_ms": 0.0
+                "id": id, "state": "decode", "prompt_tokens": 3, "cached_tokens": 2, "context_length": 1024,
+                "ttft_ms": 10.0, "prefill_ms": 6.0, "tokens": 1, "decode_ms": 0.0, "thinking_ms": 0.0
             })
         );
         let second = live.apply(&delta(content("Yes")), at(start, 14));

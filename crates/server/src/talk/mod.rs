@@ -220,6 +220,13 @@ impl Talks {
         self.update(talk, |live| (live.apply(event, now), ()));
     }
 
+    fn weigh(&self, talk: TalkId, rss_bytes: Option<u64>) {
+        self.update(talk, |live| {
+            live.rss_bytes = rss_bytes;
+            (Change::default(), ())
+        });
+    }
+
     fn is_running(&self, talk: TalkId) -> bool {
         self.update(talk, |_| (Change::default(), ())).is_some()
     }

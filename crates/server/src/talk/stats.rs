@@ -62,6 +62,9 @@ struct Stats {
     thinking_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     context_length: Option<u32>,
+    /// Resident memory of the runner at the end, measured within the last half second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rss_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -148,6 +151,7 @@ fn measured(live: &Live, now: Instant) -> Stats {
         decode_ms: decode.map(|(first, last)| ms(last.saturating_duration_since(first))),
         thinking_ms: live.thinking(now).map(ms),
         context_length: live.granted.and_then(|granted| granted.context_length),
+        rss_bytes: live.rss_bytes,
         seed: live.prompt.map(|prompt| prompt.seed),
         dropped_messages: live.prompt.map(|prompt| prompt.dropped_messages),
         ..Stats::default()

@@ -78,10 +78,18 @@ async fn make(app: &App, job: Job) -> Outcome {
     };
     let context_length = context_length(app, &model);
     app.talks.grant(talk, Granted { waited: lease.waited(), context_length });
-    match lease.generate(request, arrived.client) {
+    let outcome = match lease.generate(request, arrived.client) {
         Ok(generation) => follow(app, talk, &halt, generation).await,
         Err(error) => Outcome::Failed(error.into()),
-    }
+    };
+    app.talks.weigh(talk, rss_bytes(app, &model));
+    outcome
+}
+
+/// Memory of a model's runner; `None` where it is not known.
+fn rss_bytes(app: &App, model: &Model) -> Option<u64> {
+    let PhaseView::Ready { runner, .. } = app.pool.view(&model.name)?.phase else { return None };
+    app.pool.heartbeat(runner).map(|heartbeat| heartbeat.stats.rss_bytes).filter(|&bytes| bytes > 0)
 }
 
 /// Waits for the model and tells how far its load is.
@@ -178,12 +186,16 @@ async fn keep(app: &App, talk: TalkId, done: &CancellationToken) {
         }
         let turn = app.talks.turn().await;
         if let Some(message) = app.talks.take_unsaved(talk)
-            && let Err(error) = store(app, talk.chat, message).await
+            && let Err(error) = save(app, talk.chat, message).await
         {
             tracing::warn!(chat = %talk.chat, %error, "the text of an answer could not be stored");
         }
         drop(turn);
     }
+}
+
+async fn save(app: &App, chat: ChatId, message: StoredMessage) -> Result<(), ApiError> {
+    app.with_chats(move |chats| chats.replace_message(chat, message.id, &message.body).map(drop)).await
 }
 
 /// Stores the answer as it remains, and tells of it. One that is gone with its message is left alone.
