@@ -17,7 +17,7 @@ try {
   for (const turns of OLDER) await stack.chat(turns);
   // Formulas and code are beyond a model of 135 million parameters, so this turn is a stored one; the next is the model's own.
   const id = await stack.chat([QUESTION, ANSWER]);
-  const { page } = await stack.page({ path: `/#/c/${id}`, viewport: { width: 1200, height: 780 }, deviceScaleFactor: 2 });
+  const { page } = await stack.page({ path: `/#/c/${id}`, viewport: { width: 1200, height: 840 }, deviceScaleFactor: 2 });
   await answers(page).first().locator(".hljs-keyword").first().waitFor();
   await answers(page).first().locator(".katex").first().waitFor();
   await stack.call("PATCH", `/firepot/v1/chats/${id}`, { settings: { temperature: 0, max_tokens: 60 } });

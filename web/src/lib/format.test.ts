@@ -13,8 +13,8 @@ describe("numbers in words", () => {
   });
 
   test("the prefill rate counts computed tokens only", () => {
-    expect(prefillRate({ finish: "stop", prompt_tokens: 110, cached_tokens: 10, prefill_ms: 1000 })).toBe("100 tokens/s");
-    expect(prefillRate({ finish: "stop", prompt_tokens: 10, cached_tokens: 10, prefill_ms: 5 })).toBeNull();
+    expect(prefillRate({ prompt_tokens: 110, cached_tokens: 10, prefill_ms: 1000 })).toBe("100 tokens/s");
+    expect(prefillRate({ prompt_tokens: 10, cached_tokens: 10, prefill_ms: 5 })).toBeNull();
   });
 
   test("what is not known of an answer is left out", () => {
