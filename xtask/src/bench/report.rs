@@ -83,26 +83,47 @@ impl Report {
                 text += &row(case, metric, index, taken);
             }
         }
-        text += "\n## How it was taken\n\n| figure | pairs | day | commit | read bandwidth meanwhile | the peer's settings |\n";
-        text += "|---|---|---|---|---|---|\n";
+        let machines = self.machines();
+        text += "\n## How it was taken\n\n| figure | pairs | day | commit | machine | read bandwidth meanwhile | the peer's settings |\n";
+        text += "|---|---|---|---|---|---|---|\n";
         for (_, taken) in known() {
             let bandwidth = || taken.pairs.iter().map(|pair| pair.probe);
             let (low, high) = (bandwidth().fold(f64::MAX, f64::min), bandwidth().fold(0.0, f64::max));
             let Taken { name, date, commit, settings, pairs, .. } = taken;
             let settings = if settings.is_empty() { "–".to_owned() } else { format!("`{settings}`") };
             let count = pairs.len();
+            let machine =
+                1 + machines.iter().position(|machine| same(machine, &taken.machine)).unwrap_or_default();
             let _ = writeln!(
                 text,
-                "| `{name}` | {count} | {date} | {commit} | {low:.1} to {high:.1} GB/s | {settings} |"
+                "| `{name}` | {count} | {date} | {commit} | {machine} | {low:.1} to {high:.1} GB/s | {settings} |"
             );
         }
-        text += "\n## Machine\n\n```\n";
-        if let Some(taken) = self.cases.last() {
-            text += &(taken.machine.join("\n") + "\n");
+        for (index, machine) in machines.iter().enumerate() {
+            let _ = write!(text, "\n## Machine {}\n\n```\n{}\n```\n", index + 1, machine.join("\n"));
         }
-        let _ = write!(text, "peers      {PACKAGE}, {}\n```\n", CMAKE_FLAGS.join(" "));
+        let _ = write!(text, "\nPeers: {PACKAGE}, `{}`\n", CMAKE_FLAGS.join(" "));
         text
     }
+
+    /// The machines on which the samples were taken, each once.
+    fn machines(&self) -> Vec<&[String]> {
+        let mut machines: Vec<&[String]> = Vec::new();
+        for taken in &self.cases {
+            if !machines.iter().any(|machine| same(machine, &taken.machine)) {
+                machines.push(&taken.machine);
+            }
+        }
+        machines
+    }
+}
+
+/// Whether two descriptions are of one machine: all but the memory that happened to be available.
+fn same(one: &[String], other: &[String]) -> bool {
+    let lasting = |lines: &[String]| -> Vec<String> {
+        lines.iter().filter(|line| !line.starts_with("memory")).cloned().collect()
+    };
+    lasting(one) == lasting(other)
 }
 
 const HEAD: &str = "\
@@ -176,6 +197,22 @@ mod tests {
     fn three_digits_are_shown() {
         let shown = [0.0, 0.051_23, 0.997, 1.5, 13.88, 14_666.4].map(short);
         assert_eq!(shown, ["0", "0.0512", "0.997", "1.50", "13.9", "14666"]);
+    }
+
+    #[test]
+    fn each_machine_is_listed_once_whatever_memory_it_had_left() {
+        let taken = |cpu: &str, memory: &str| Taken {
+            name: String::new(),
+            date: String::new(),
+            commit: String::new(),
+            machine: vec![format!("CPU        {cpu}"), format!("memory     {memory}")],
+            settings: String::new(),
+            pairs: Vec::new(),
+        };
+        let cases = vec![taken("A", "1 GB"), taken("B", "1 GB"), taken("A", "2 GB")];
+        let report = Report { cases };
+        assert_eq!(report.machines().len(), 2);
+        assert_eq!(report.machines()[1][0], "CPU        B");
     }
 
     #[test]
