@@ -125,12 +125,22 @@ class Stack {
     page.on("request", (request) => request.url().startsWith(this.address) || request.url().startsWith("blob:") || foreign.push(request.url()));
     page.on("console", (message) => message.type() === "error" && problems.push(message.text()));
     page.on("pageerror", (error) => problems.push(String(error)));
+    await page.route("**/firepot/v1/chats", bounded);
     await page.goto(this.address + path);
     await page.locator("#prompt").waitFor();
     await page.locator("#model", { hasText: ":" }).waitFor();
     const close = () => context.close();
     return { page, foreign, problems, context, close };
   }
+}
+
+/** A new chat without settings gets some: a small model can talk for minutes. */
+function bounded(route) {
+  const request = route.request();
+  if (request.method() !== "POST") return route.continue();
+  const body = request.postDataJSON();
+  if (Object.keys(body.settings).length === 0) body.settings = { temperature: 0, max_tokens: 60 };
+  return route.continue({ postData: JSON.stringify(body) });
 }
 
 export const answers = (page) => page.getByRole("article", { name: "Answer" });
