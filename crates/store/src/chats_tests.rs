@@ -5,21 +5,11 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::{
-    Attachment, ChatCursor, ChatId, Database, MessageBody, MessageId, MessagePatch, MessageRole,
-    MessageState, NewChat, NewMessage, Page, Parent, StoreError, clock,
+    Attachment, ChatCursor, ChatId, MessageBody, MessageId, MessagePatch, MessageRole, MessageState, NewChat,
+    NewMessage, Page, Parent, StoreError, clock,
     limits::{CHAT_MESSAGES_MAX, MESSAGE_BYTES_MAX, MODEL_NAME_BYTES_MAX, PAGE_CHATS_MAX, TITLE_CHARS_MAX},
-    testing::TestHome,
+    testing::{database, user},
 };
-
-fn database() -> (TestHome, Database) {
-    let test = TestHome::new();
-    let database = test.home.database().unwrap();
-    (test, database)
-}
-
-fn user(text: &str) -> NewMessage {
-    MessageBody::text(MessageRole::User, text).into()
-}
 
 fn full_message() -> MessageBody {
     MessageBody {

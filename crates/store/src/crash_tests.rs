@@ -4,9 +4,9 @@
 use std::{fs, io::Read as _, os::unix::process::ExitStatusExt as _, path::Path};
 
 use crate::{
-    Access, Database, Digest, Home, MessageBody, MessageRole, NewChat, NewMessage, StoreError,
+    Access, Database, Digest, Home, NewChat, NewMessage, StoreError,
     fail::{Step, armed},
-    testing::{Action, NEXT_SCHEMA, OUTCOME, Order, TestHome, gguf, other_gguf, outcome, run_child},
+    testing::{Action, NEXT_SCHEMA, OUTCOME, Order, TestHome, gguf, other_gguf, outcome, run_child, user},
     write_atomic,
 };
 
@@ -51,10 +51,6 @@ fn act(order: &Order) -> Result<String, String> {
         Action::Migrate => Database::open_with(&home.database_path(), NEXT_SCHEMA).map(drop),
     };
     done.map(|()| "done".to_owned()).map_err(|error| error.to_string())
-}
-
-fn user(text: &str) -> NewMessage {
-    MessageBody::text(MessageRole::User, text).into()
 }
 
 /// Lets a child die; the step is then known to lie on the action's way.

@@ -9,18 +9,8 @@ use crate::{
     NewMessage, Page, Parent, StoreError,
     db::SCHEMA,
     limits::{ATTACHMENT_NAME_CHARS_MAX, ATTACHMENTS_MAX, MESSAGE_BYTES_MAX},
-    testing::TestHome,
+    testing::{TestHome, database, user},
 };
-
-fn database() -> (TestHome, Database) {
-    let test = TestHome::new();
-    let database = test.home.database().unwrap();
-    (test, database)
-}
-
-fn user(text: &str) -> NewMessage {
-    MessageBody::text(MessageRole::User, text).into()
-}
 
 fn all_pages(chats: Chats<'_>, limit: usize) -> Vec<ChatId> {
     let mut listed = Vec::new();

@@ -3,14 +3,8 @@
 use crate::{
     Chat, ChatId, Chats, Database, MessageBody, MessagePatch, MessageRole, NewChat, SearchHit, clock,
     limits::{SEARCH_HITS_MAX, SEARCH_QUERY_CHARS_MAX},
-    testing::TestHome,
+    testing::database,
 };
-
-fn database() -> (TestHome, Database) {
-    let test = TestHome::new();
-    let database = test.home.database().unwrap();
-    (test, database)
-}
 
 fn chat(chats: Chats<'_>, title: &str) -> Chat {
     chats.create(&NewChat { title: Some(title.into()), ..NewChat::default() }).unwrap()

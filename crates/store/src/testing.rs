@@ -11,7 +11,10 @@ use firepot_gguf::testing::Builder;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::{Access, ChatId, Home, ImportError, ImportedModel, ModelName, fail::Step};
+use crate::{
+    Access, ChatId, Database, Home, ImportError, ImportedModel, MessageBody, MessageRole, ModelName,
+    NewMessage, fail::Step,
+};
 
 /// Schema version 3, as some later Firepot might have it.
 pub const NEXT_SCHEMA: &[&str] =
@@ -21,6 +24,18 @@ pub const NEXT_SCHEMA: &[&str] =
 pub struct TestHome {
     pub dir: TempDir,
     pub home: Home,
+}
+
+/// A database in a home of its own.
+pub fn database() -> (TestHome, Database) {
+    let test = TestHome::new();
+    let database = test.home.database().unwrap();
+    (test, database)
+}
+
+/// A user's message.
+pub fn user(text: &str) -> NewMessage {
+    MessageBody::text(MessageRole::User, text).into()
 }
 
 impl TestHome {

@@ -3,15 +3,9 @@
 use proptest::prelude::*;
 
 use crate::{
-    ChatId, Chats, Database, MessageBody, MessageId, MessageRole, NewChat, NewMessage, Parent, StoreError,
-    limits::CHAT_MESSAGES_MAX, testing::TestHome,
+    ChatId, Chats, MessageBody, MessageId, MessageRole, NewChat, NewMessage, Parent, StoreError,
+    limits::CHAT_MESSAGES_MAX, testing::database,
 };
-
-fn database() -> (TestHome, Database) {
-    let test = TestHome::new();
-    let database = test.home.database().unwrap();
-    (test, database)
-}
 
 /// Adds a message below `parent` and returns its id.
 fn add(chats: Chats<'_>, chat: ChatId, parent: Parent, text: &str) -> MessageId {

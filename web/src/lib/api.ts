@@ -1,5 +1,5 @@
 // The server's routes that the page uses, as functions. No state is kept here.
-import type { Attachment, Chat, ChatFull, Message, Model, Preset, Runners, SearchHit, Settings } from "./types";
+import type { Attachment, Chat, Message, Model, Preset, SearchHit, Settings } from "./types";
 
 const BASE = "/firepot/v1";
 
@@ -72,7 +72,6 @@ export const listChats = (after?: string) =>
 export const searchChats = (query: string) =>
   json<{ hits: SearchHit[] }>("GET", `${BASE}/chats/search?q=${encodeURIComponent(query)}`);
 export const createChat = (chat: { model: string | null; settings: Settings }) => json<Chat>("POST", `${BASE}/chats`, chat);
-export const getChat = (id: string) => json<ChatFull>("GET", `${BASE}/chats/${id}`);
 export const changeChat = (id: string, change: ChatChange) => json<Chat>("PATCH", `${BASE}/chats/${id}`, change);
 export const deleteChat = (id: string) => request("DELETE", `${BASE}/chats/${id}`);
 export const restoreChat = (id: string) => json<Chat>("POST", `${BASE}/chats/${id}/restore`);
@@ -86,7 +85,6 @@ export const importChats = (file: Blob) =>
   json<{ chats: Chat[]; skipped: { title: string; reason: string }[] }>("POST", `${BASE}/chats/import`, file);
 
 export const listModels = async () => (await json<{ models: Model[] }>("GET", "/api/tags")).models;
-export const getRunners = () => json<Runners>("GET", `${BASE}/runners`);
 export const getMachine = () => json<Record<string, unknown>>("GET", `${BASE}/machine`);
 export const unloadModel = (model: string) => request("POST", `${BASE}/models/unload`, { model });
 

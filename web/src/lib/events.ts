@@ -17,7 +17,7 @@ export interface EventMap {
 }
 
 export type Handlers = { [Name in keyof EventMap]: (data: EventMap[Name]) => void };
-export type Connection = "connecting" | "open" | "lost";
+export type Connection = "open" | "lost";
 
 const FIRST_RETRY_MS = 300;
 const LAST_RETRY_MS = 5000;

@@ -173,6 +173,15 @@ impl TestApp {
         begun["leaf_id"].as_str().unwrap().to_owned()
     }
 
+    /// A new chat, asked `question`, whose answer has said so much already; with the answer's id and a page.
+    pub async fn talking(&self, question: &str, said: usize) -> (String, String, Page) {
+        let chat = self.new_chat().await;
+        let id = self.ask_in(&chat, question).await;
+        let mut page = Page::open(self, &chat).await;
+        page.until_said(said).await;
+        (chat, id, page)
+    }
+
     pub async fn answer_in(&self, chat: &str, body: Value) -> (StatusCode, Value) {
         self.post(&format!("{chat}/answer"), body).await
     }

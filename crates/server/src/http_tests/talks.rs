@@ -77,10 +77,7 @@ async fn an_answer_goes_on_when_every_page_is_gone() {
 #[tokio::test]
 async fn a_chat_that_is_read_in_the_middle_of_its_answer_has_the_text_so_far() {
     let test = TestApp::new();
-    let chat = test.new_chat().await;
-    let id = test.ask_in(&chat, "long").await;
-    let mut page = Page::open(&test, &chat).await;
-    page.until_said(20).await;
+    let (chat, id, _page) = test.talking("long", 20).await;
     let (_, read) = test.get(&chat).await;
     assert_eq!((&read["live"]["id"], &read["live"]["state"]), (&json!(id), &json!("decode")));
     assert!(read["messages"][1]["content"].as_str().unwrap().len() >= 20, "{read}");
@@ -90,10 +87,7 @@ async fn a_chat_that_is_read_in_the_middle_of_its_answer_has_the_text_so_far() {
 #[tokio::test]
 async fn a_stopped_answer_keeps_its_text_and_what_the_runner_says_of_it() {
     let test = TestApp::new();
-    let chat = test.new_chat().await;
-    let id = test.ask_in(&chat, "long").await;
-    let mut page = Page::open(&test, &chat).await;
-    page.until_said(20).await;
+    let (chat, id, mut page) = test.talking("long", 20).await;
     test.stop_in(&chat).await;
     let at_stop = test.message(&chat, &id).await["content"].as_str().unwrap().to_owned();
     let answer = page.until_answered().await;
@@ -111,10 +105,7 @@ async fn a_stopped_answer_keeps_its_text_and_what_the_runner_says_of_it() {
 async fn a_runner_that_does_not_confirm_a_stop_is_waited_for_only_so_long() {
     let test = TestApp::new();
     *test.script.stubborn.lock().unwrap() = true;
-    let chat = test.new_chat().await;
-    let id = test.ask_in(&chat, "ponder").await;
-    let mut page = Page::open(&test, &chat).await;
-    page.until_said(20).await;
+    let (chat, id, _page) = test.talking("ponder", 20).await;
     test.stop_in(&chat).await;
     let answer = test.answered(&chat, &id).await;
     assert_eq!((&answer["stats"]["finish"], answer["stats"].get("cached_tokens")), (&json!("stopped"), None));

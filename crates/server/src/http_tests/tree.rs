@@ -49,10 +49,7 @@ async fn an_answer_made_again_is_a_sibling_and_an_edited_question_a_branch() {
 #[tokio::test]
 async fn a_stopped_answer_is_continued_in_its_own_message() {
     let test = TestApp::new();
-    let chat = test.new_chat().await;
-    let id = test.ask_in(&chat, "long").await;
-    let mut page = Page::open(&test, &chat).await;
-    page.until_said(20).await;
+    let (chat, id, mut page) = test.talking("long", 20).await;
     test.stop_in(&chat).await;
     let stopped = page.until_answered().await;
     let (status, begun) = test.answer_in(&chat, json!({ "kind": "continue", "message_id": id })).await;
@@ -75,10 +72,7 @@ async fn a_stopped_answer_is_continued_in_its_own_message() {
 #[tokio::test]
 async fn an_answer_of_thoughts_alone_cannot_be_continued() {
     let test = TestApp::new();
-    let chat = test.new_chat().await;
-    let id = test.ask_in(&chat, "ponder").await;
-    let mut page = Page::open(&test, &chat).await;
-    page.until_said(10).await;
+    let (chat, id, mut page) = test.talking("ponder", 10).await;
     test.stop_in(&chat).await;
     page.until_answered().await;
     let (status, body) = test.answer_in(&chat, json!({ "kind": "continue", "message_id": id })).await;
@@ -89,10 +83,7 @@ async fn an_answer_of_thoughts_alone_cannot_be_continued() {
 #[tokio::test]
 async fn a_chat_that_is_removed_while_it_is_answered_stops_and_can_be_restored() {
     let test = TestApp::new();
-    let chat = test.new_chat().await;
-    let id = test.ask_in(&chat, "long").await;
-    let mut page = Page::open(&test, &chat).await;
-    page.until_said(20).await;
+    let (chat, id, mut page) = test.talking("long", 20).await;
     assert_eq!(test.call(Method::DELETE, &chat, json!({})).await.0, StatusCode::NO_CONTENT);
     eventually("the cancel", || test.script.cancelled.lock().unwrap().len() == 1).await;
     eventually("the place", || test.app.pool.in_flight() == 0).await;
