@@ -85,11 +85,14 @@ impl Sequences {
         capacity: u32,
         running: &[&Sequence],
     ) -> Option<Sequence> {
-        let source = self.source(decoder, prompt, running);
-        let known = source.as_ref().map_or(0, |source| source.tokens);
+        let known = self.source(decoder, prompt, running).map_or(0, |source| source.tokens);
         let sequence = match self.open_parked(decoder, prompt, capacity, known) {
             Some(sequence) => sequence,
-            None => self.open_resident(decoder, prompt, capacity, source)?,
+            None => {
+                // Looked for again: room for the parked prefix may have been made of the first one.
+                let source = self.source(decoder, prompt, running);
+                self.open_resident(decoder, prompt, capacity, source)?
+            }
         };
         self.park_idle(decoder, &sequence, running);
         Some(sequence)

@@ -179,6 +179,29 @@ fn a_second_turn_reuses_the_first_and_says_so() {
     assert_eq!(bench.text(2), alone(&second, 10));
 }
 
+/// The blocks of the running answer decide whether the parked prefix, which is longer than what is used of it, fits once
+/// more; the cached one that begins as the prompt does has to go in any case.
+#[test]
+fn a_prefix_that_went_to_make_room_is_not_shared() {
+    for (beside, cached) in [(33, 84), (49, 0)] {
+        let config = FakeConfig { ctx_per_answer: 160, kv_cells: 160, ..FakeConfig::default() };
+        let mut bench = Bench::new(config);
+        let long = "a".repeat(84);
+        for (key, prompt) in
+            [(1, format!("{long}{}", "b".repeat(16))), (2, "c".repeat(150)), (3, "a".repeat(20) + "d")]
+        {
+            bench.submit(request(key, &prompt, 1));
+            bench.run();
+        }
+        bench.submit(request(4, &"e".repeat(beside), 15));
+        bench.tick();
+        bench.submit(request(5, &format!("{long}f"), 11));
+        bench.run();
+        assert_eq!(bench.seen[&5].cached, Some(cached));
+        assert_eq!(bench.text(5), alone(&format!("{long}f"), 11));
+    }
+}
+
 #[test]
 fn idle_chats_leave_the_cells_and_come_back_without_a_prefill() {
     let mut bench = Bench::new(FakeConfig { ctx_per_answer: 1024, ..FakeConfig::default() });
