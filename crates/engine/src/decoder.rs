@@ -23,6 +23,8 @@ pub struct SeqId(pub u32);
 pub struct LoadSpec {
     /// GGUF file; the first one of a split model.
     pub path: PathBuf,
+    /// The further files of a split model, in order.
+    pub shards: Vec<PathBuf>,
     /// Context of one answer, in tokens.
     pub ctx_per_answer: u32,
     /// KV cells shared by all sequences (`n_ctx`, unified).

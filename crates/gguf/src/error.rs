@@ -58,6 +58,14 @@ pub enum GgufError {
     /// A key twice, invalid UTF-8, a zero dimension and the like.
     #[error("the header is damaged: {0}")]
     Damaged(String),
+    /// A split model of which files are missing, or one file too many.
+    #[error("the model is split into {expected} files, and there are {found}")]
+    Split {
+        /// Files that are there.
+        found: u64,
+        /// Files that the first one speaks of.
+        expected: u64,
+    },
     /// A key without which a model cannot be described.
     #[error("the file has no {key}; it may hold something else than a language model")]
     Missing {

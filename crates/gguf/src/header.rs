@@ -68,6 +68,25 @@ impl Gguf {
         Ok(gguf)
     }
 
+    /// Reads the files of a split model, in their order, as one: the first one's metadata and all tensors. Offsets and
+    /// lengths of the file are those of the first.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and when there are not as many files as the first one says.
+    pub fn read_split<S: ByteSource>(files: &[S]) -> Result<Self, GgufError> {
+        let Some((first, others)) = files.split_first() else { return Err(GgufError::Empty) };
+        let mut whole = Self::read(first)?;
+        let expected = whole.get("split.count").and_then(Value::as_u64).unwrap_or(1).max(1);
+        let found = files.len() as u64;
+        if found != expected {
+            return Err(GgufError::Split { found, expected });
+        }
+        for file in others {
+            whole.tensors.extend(Self::read(file)?.tensors);
+        }
+        Ok(whole)
+    }
+
     /// The value of a key.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Value> {

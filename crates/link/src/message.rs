@@ -6,7 +6,7 @@ use firepot_engine::{DecoderInfo, LoadSpec};
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages; changes whenever one of them does.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// A generation, unique within one server process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

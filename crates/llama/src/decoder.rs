@@ -46,7 +46,7 @@ impl LlamaDecoder {
     /// may also end the process.
     pub fn load(spec: &LoadSpec, control: &mut LoadControl<'_>) -> Result<Self, LoadError> {
         let params = ModelParams::new(spec, Allocation::Real)?;
-        let model = Model::load(&spec.path, &params, control.progress)?;
+        let model = Model::load(&spec.path, &spec.shards, &params, control.progress)?;
         if !model.is_causal_decoder() {
             let architecture = model.architecture();
             return Err(LoadError::NotGenerative { path: spec.path.clone(), architecture });

@@ -23,7 +23,7 @@ const BUFFER_TYPES_MAX: usize = 64;
 /// As loading, but for memory that is not there.
 pub fn dry_run(spec: &LoadSpec) -> Result<Vec<DeviceMemory>, LoadError> {
     let params = ModelParams::new(spec, Allocation::DryRun)?;
-    let model = Model::load(&spec.path, &params, &mut |_| true)?;
+    let model = Model::load(&spec.path, &spec.shards, &params, &mut |_| true)?;
     Ok(breakdown(&Context::new(Arc::new(model), spec)?))
 }
 

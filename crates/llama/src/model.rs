@@ -10,7 +10,7 @@ use firepot_engine::PrefixCut;
 use llama_cpp_sys_2::{
     llama_model, llama_model_chat_template, llama_model_desc, llama_model_free, llama_model_get_vocab,
     llama_model_has_encoder, llama_model_is_diffusion, llama_model_is_hybrid, llama_model_is_recurrent,
-    llama_model_load_from_file, llama_model_meta_val_str, llama_model_n_ctx_train, llama_model_n_swa,
+    llama_model_load_from_splits, llama_model_meta_val_str, llama_model_n_ctx_train, llama_model_n_swa,
     llama_vocab, llama_vocab_n_tokens,
 };
 
@@ -29,22 +29,27 @@ unsafe impl Send for Model {}
 unsafe impl Sync for Model {}
 
 impl Model {
-    /// Loads the file. `progress` gets the share that is loaded, 0 to 1, and cancels with `false`.
+    /// Loads the file, and the further ones of a split model. `progress` gets the share that is loaded, 0 to 1, and cancels with `false`.
     pub fn load(
         path: &Path,
+        shards: &[PathBuf],
         params: &ModelParams,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<Self, LoadError> {
         backend::init();
-        let file = file::checked_path(path)?;
+        let mut files = vec![file::checked_path(path)?];
+        for shard in shards {
+            files.push(file::checked_path(shard)?);
+        }
+        let mut names: Vec<*const c_char> = files.iter().map(|file| file.as_ptr()).collect();
         log::forget_errors();
         let mut watch = Watch { progress, cancelled: false };
         let mut raw = params.raw;
         raw.progress_callback = Some(on_progress);
         raw.progress_callback_user_data = (&raw mut watch).cast();
-        // SAFETY: the path is NUL-terminated; the lists in `raw` live in `params`, and `watch` outlives the call,
-        // after which llama.cpp does not report any more.
-        let model = unsafe { llama_model_load_from_file(file.as_ptr(), raw) };
+        // SAFETY: the paths are NUL-terminated and outlive the call as their list does; the lists in `raw` live in
+        // `params`, and so does `watch`, after which llama.cpp does not report any more.
+        let model = unsafe { llama_model_load_from_splits(names.as_mut_ptr(), names.len(), raw) };
         match NonNull::new(model) {
             Some(raw) => Ok(Self { raw, path: path.to_owned() }),
             None if watch.cancelled => Err(LoadError::Cancelled),

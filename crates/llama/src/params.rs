@@ -213,6 +213,7 @@ mod tests {
     fn spec() -> LoadSpec {
         LoadSpec {
             path: PathBuf::new(),
+            shards: Vec::new(),
             ctx_per_answer: 2048,
             kv_cells: 8192,
             parallel: 4,

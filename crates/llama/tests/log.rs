@@ -26,6 +26,7 @@ impl Write for Written {
 fn spec(path: &std::path::Path) -> LoadSpec {
     LoadSpec {
         path: path.to_owned(),
+        shards: Vec::new(),
         ctx_per_answer: 256,
         kv_cells: 256,
         parallel: 1,

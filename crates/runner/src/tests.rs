@@ -24,6 +24,7 @@ use crate::{AtEnd, FakeLoader, ServeError, serve};
 fn spec(path: &str) -> LoadSpec {
     LoadSpec {
         path: PathBuf::from(format!("fake:{path}")),
+        shards: Vec::new(),
         ctx_per_answer: 256,
         kv_cells: 1024,
         parallel: 4,

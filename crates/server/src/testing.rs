@@ -89,6 +89,7 @@ impl Planner for BudgetPlanner {
 pub fn spec(path: &Path, wishes: &Wishes) -> LoadSpec {
     LoadSpec {
         path: path.to_owned(),
+        shards: Vec::new(),
         ctx_per_answer: wishes.ctx.unwrap_or(1024),
         kv_cells: 4096,
         parallel: wishes.parallel.unwrap_or(4),

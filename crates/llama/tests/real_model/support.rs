@@ -20,6 +20,7 @@ pub fn model_file() -> PathBuf {
 pub fn spec() -> LoadSpec {
     LoadSpec {
         path: model_file(),
+        shards: Vec::new(),
         ctx_per_answer: 1024,
         kv_cells: 2048,
         parallel: 4,
