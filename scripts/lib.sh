@@ -21,5 +21,12 @@ apt_install() {
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
+# apt_download PACKAGE: its file into this folder; nothing is installed.
+apt_download() {
+    apt-get download -qq "$1" 2>/dev/null && return 0
+    if [ "$(id -u)" -eq 0 ]; then apt-get update -qq; else sudo -n apt-get update -qq; fi
+    apt-get download -qq "$1" 2>/dev/null || die "$1 cannot be fetched" "sudo apt-get install $1"
+}
+
 # at_least HAVE WANT: whether a version is not older.
 at_least() { [ "$(printf '%s\n%s\n' "$2" "$1" | sort -V | head -n 1)" = "$2" ]; }

@@ -50,6 +50,20 @@ need_python() {
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
 }
 
+# nginx and docker-registry stand for the model hubs in tests. They are unpacked and not installed: Debian's packages would
+# start them as services.
+need_hubs() {
+    local tools=${CARGO_TARGET_DIR:-target}/tools package
+    has_tool() { command -v "$1" >/dev/null || [ -x "$tools/usr/sbin/$1" ] || [ -x "$tools/usr/bin/$1" ]; }
+    for package in nginx docker-registry; do
+        has_tool $package && continue
+        say "fetching $package for the tests (apt, into $tools)"
+        command -v apt-get >/dev/null || die "$package is missing" "install $package with your package manager"
+        mkdir -p "$tools"
+        (cd "$tools" && rm -f "$package"_*.deb && apt_download "$package" && dpkg -x "$package"_*.deb . && rm -f "$package"_*.deb)
+    done
+}
+
 need_test() {
     need_build
     need_python
@@ -62,6 +76,7 @@ need_test() {
         cp tests/requirements.txt "$venv/requirements.txt"
     fi
     command -v chromium >/dev/null || apt_install chromium
+    need_hubs
     need_npm tests/page "the page test's tools"
 }
 

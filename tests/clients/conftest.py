@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from registry import Registry
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIREPOT = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "firepot"
 MODEL_FILE = ROOT / "target" / "test-model" / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -20,12 +22,24 @@ def server(tmp_path_factory):
     """The base address of a running server, stopped at the end of the session."""
     home = tmp_path_factory.mktemp("home")
     subprocess.run([FIREPOT, "--home", home, "import", MODEL_FILE, MODEL], check=True, timeout=60)
-    process = subprocess.Popen([FIREPOT, "--home", home, "--port", "0", "serve"])
+    # Models of other programs on this machine are none of the tests' business.
+    elsewhere = {"OLLAMA_MODELS": str(home / "none"), "HF_HUB_CACHE": str(home / "none")}
+    process = subprocess.Popen([FIREPOT, "--home", home, "--port", "0", "serve"], env=os.environ | elsewhere)
     try:
         yield f"http://{wait_for_address(home, process)}"
     finally:
         process.terminate()
         assert process.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory):
+    """A real registry on loopback, stopped at the end of the session."""
+    running = Registry(tmp_path_factory.mktemp("hub"))
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 def wait_for_address(home, process):

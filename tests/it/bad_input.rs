@@ -98,7 +98,7 @@ async fn bad_bodies_are_refused_with_a_reason_and_the_server_goes_on() {
         ),
         ("/v1/chat/completions", json!({"model": MODEL}), 400, "messages"),
         ("/nowhere", json!({}), 404, ""),
-        ("/api/pull", json!({"model": "qwen3:8b"}), 501, "pull"),
+        ("/api/push", json!({"model": "qwen3:8b"}), 501, "push"),
     ];
     for (path, body, expected, word) in cases {
         let (status, answer) = stack.post(path, body.clone()).await;

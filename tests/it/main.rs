@@ -5,5 +5,7 @@ mod bad_input;
 mod cli;
 mod death;
 mod home;
+mod hub;
 mod open_webui;
+mod pulls;
 mod stack;

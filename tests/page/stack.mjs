@@ -13,7 +13,7 @@ export const ROOT = join(dirname(fileURLToPath(import.meta.url)), "..", "..");
 export const MODEL = "smollm2:135m";
 export const THINKER = "thinker:135m";
 const FIREPOT = join(process.env.CARGO_TARGET_DIR ?? join(ROOT, "target"), "release", "firepot");
-const MODEL_FILE = join(ROOT, "target", "test-model", "SmolLM2-135M-Instruct.Q4_1.gguf");
+export const MODEL_FILE = join(ROOT, "target", "test-model", "SmolLM2-135M-Instruct.Q4_1.gguf");
 const THINKING_TEMPLATE =
   "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}" +
   "{% if add_generation_prompt %}<|im_start|>assistant\n{% if enable_thinking is defined and not enable_thinking %}" +
@@ -57,7 +57,9 @@ class Stack {
   async start(port = this.#port) {
     const record = join(this.home, "run", "server.json");
     rmSync(record, { force: true });
-    const server = spawn(FIREPOT, ["--home", this.home, "--port", port, "serve"], { stdio: "ignore" });
+    // Models of other programs on this machine are none of the tests' business, but for those of a test.
+    const env = { ...process.env, OLLAMA_MODELS: join(this.home, "ollama"), HF_HUB_CACHE: join(this.home, "none") };
+    const server = spawn(FIREPOT, ["--home", this.home, "--port", port, "serve"], { stdio: "ignore", env });
     for (let tries = 0; !existsSync(record); tries++) {
       assert.ok(tries < 500 && server.exitCode === null, "the server did not listen");
       await sleep(20);

@@ -2,6 +2,7 @@
 
 mod bench;
 mod page;
+mod pull;
 mod synth;
 
 use std::path::PathBuf;
@@ -45,6 +46,8 @@ enum Chore {
     BenchEngine(bench::Args),
     /// Measure the chat page in Chromium, and write docs/page.md. Takes some minutes.
     BenchPage,
+    /// Measure a pull beside curl, and the list of a full store, and write docs/pull.md. Takes a minute or two.
+    BenchPull,
     /// Take the README's pictures of the page anew.
     Screenshots,
 }
@@ -57,6 +60,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", out.display());
             Ok(())
         }
+        Chore::BenchPull => pull::run(),
         Chore::BenchEngine(args) => bench::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),

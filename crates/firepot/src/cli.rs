@@ -47,8 +47,17 @@ pub enum Command {
     Stop(OneModel),
     /// Remove models from the store.
     Rm(ManyModels),
+    /// Download models into the store; a download that was cut off goes on where it ended.
+    Pull(Pull),
     /// Copy a GGUF file into the store under a name.
     Import(Import),
+    /// Make a model of another one, with settings of its own, from a Modelfile.
+    Create(Create),
+    /// Give a model a second name.
+    Cp(Cp),
+    /// Check and tidy the store.
+    #[command(subcommand)]
+    Store(Store),
     /// Say what this machine is, what works, what does not, and why.
     Doctor(Output),
     /// Host one model; started by the server, with the link on standard input.
@@ -185,4 +194,60 @@ pub struct Import {
     pub file: PathBuf,
     /// Name in the store, such as `smollm2:135m`.
     pub name: String,
+    /// Copy even where the file system could share the file's blocks or link it.
+    #[arg(long)]
+    pub copy: bool,
+}
+
+/// Arguments of `pull`.
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// Which models: `qwen3:8b`, `hf.co/USER/REPOSITORY:Q4_K_M`, or the address of a GGUF file.
+    #[arg(required = true)]
+    pub models: Vec<String>,
+    /// Name in the store, when it is to be another one.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Allow a registry without encryption.
+    #[arg(long)]
+    pub insecure: bool,
+}
+
+/// Arguments of `create`.
+#[derive(Debug, Args)]
+pub struct Create {
+    /// Name of the new model.
+    pub name: String,
+    /// The Modelfile; `-` is standard input.
+    #[arg(long, short, default_value = "Modelfile", value_name = "FILE")]
+    pub file: PathBuf,
+}
+
+/// Arguments of `cp`.
+#[derive(Debug, Args)]
+pub struct Cp {
+    /// The model that is there.
+    pub from: String,
+    /// Its second name.
+    pub to: String,
+}
+
+/// What to do with the store.
+#[derive(Debug, Subcommand)]
+pub enum Store {
+    /// Read every file again and compare it with its digest.
+    Check {
+        /// Fetch what is damaged again, where it came from; only the damaged parts.
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Remove files that no model needs.
+    Gc {
+        /// Downloads that were not finished, too.
+        #[arg(long)]
+        partial: bool,
+        /// Only say what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }

@@ -2,6 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
+use firepot_fetch::PullError;
 use firepot_server::StartError;
 use firepot_store::{ImportError, StoreError};
 
@@ -125,6 +126,14 @@ fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
     }
     if let Some(error) = error.downcast_ref::<ImportError>() {
         return (Exit::Failed, error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<PullError>() {
+        let exit = match error {
+            PullError::NotFound { .. } => Exit::NoModel,
+            PullError::Store(error) => store_exit(error),
+            _ => Exit::Failed,
+        };
+        return (exit, error.hint());
     }
     match error.downcast_ref::<StartError>() {
         Some(StartError::Home(store)) => (store_exit(store), store.hint()),

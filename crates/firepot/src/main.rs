@@ -6,6 +6,7 @@ mod client;
 mod commands;
 mod exit;
 mod gpu;
+mod hub;
 mod logging;
 mod planner;
 mod settings;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
-use commands::{doctor, down, models, run, runner, up};
+use commands::{create, doctor, down, models, pull, run, runner, store, up};
 use settings::{Environment, Settings};
 
 /// The server has little to compute; more threads would only cost memory.
@@ -44,6 +45,8 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
             doctor::devices();
             Ok(())
         }
+        Command::Create(args) => create::create(&settings, &args),
+        Command::Cp(args) => models::cp(&settings, &args),
         Command::Runner => runner::runner(),
         command => block_on(with_server(&settings, command)),
     }
@@ -55,6 +58,8 @@ async fn with_server(settings: &Settings, command: Command) -> anyhow::Result<()
         Command::Serve(args) => up::serve(settings, &args).await,
         Command::Run(args) => run::run(settings, args).await,
         Command::Down => down::down(settings).await,
+        Command::Pull(args) => pull::pull(settings, &args).await,
+        Command::Store(args) => store::store(settings, &args).await,
         Command::Ps(output) => models::ps(settings, &output).await,
         Command::Stop(args) => models::stop(settings, &args).await,
         _ => unreachable!("the other commands need no server"),

@@ -85,9 +85,12 @@ fn read_meta(model: &Model) -> Result<ModelMeta, PlanFailure> {
         message: format!("{}: {message}", model.name),
         hint: Some("the file may be damaged; import it again".to_owned()),
     };
-    let file = File::open(&model.blob_path)
-        .map_err(|error| bad(format!("the model file cannot be opened: {error}")))?;
-    let gguf = Gguf::read(&file).map_err(|error| bad(error.to_string()))?;
+    let open = |path: &PathBuf| {
+        File::open(path).map_err(|error| bad(format!("the model file cannot be opened: {error}")))
+    };
+    let files: Vec<File> =
+        std::iter::once(&model.blob_path).chain(&model.shards).map(open).collect::<Result<_, _>>()?;
+    let gguf = Gguf::read_split(&files).map_err(|error| bad(error.to_string()))?;
     ModelMeta::from_gguf(&gguf).map_err(|error| bad(error.to_string()))
 }
 
@@ -99,6 +102,7 @@ fn refuse(error: &PlanError) -> PlanFailure {
 fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
     LoadSpec {
         path: model.blob_path.clone(),
+        shards: model.shards.clone(),
         ctx_per_answer: plan.ctx_per_answer,
         kv_cells: plan.kv_cells,
         parallel: plan.parallel,

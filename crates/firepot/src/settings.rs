@@ -7,6 +7,7 @@ use std::{
 };
 
 use firepot_plan::GpuUse;
+use firepot_store::{Access, Home, Sources};
 
 use crate::{cli::Cli, gpu, planner::LocalPlanner};
 
@@ -29,6 +30,20 @@ pub struct Environment {
     pub kaggle: Option<String>,
     /// `COLAB_RELEASE_TAG`: set on Colab.
     pub colab: Option<String>,
+    /// `FIREPOT_REGISTRY`: a mirror that stands for Ollama's registry.
+    pub registry: Option<String>,
+    /// `HF_ENDPOINT`: a mirror that stands for Hugging Face.
+    pub hf_endpoint: Option<String>,
+    /// `HF_TOKEN`: for repositories that ask for one.
+    pub hf_token: Option<String>,
+    /// `HF_TOKEN_PATH`: a file with it, by default `token` in `HF_HOME`.
+    pub hf_token_path: Option<PathBuf>,
+    /// `HF_HOME`: by default `~/.cache/huggingface`.
+    pub hf_home: Option<PathBuf>,
+    /// `HF_HUB_CACHE`: by default `hub` in `HF_HOME`.
+    pub hf_hub_cache: Option<PathBuf>,
+    /// `OLLAMA_MODELS`: by default `~/.ollama/models`.
+    pub ollama_models: Option<PathBuf>,
 }
 
 impl Environment {
@@ -36,10 +51,18 @@ impl Environment {
     #[expect(clippy::disallowed_methods, reason = "this is where it is read")]
     pub fn read() -> Self {
         let text = |name: &str| std::env::var_os(name).map(|value| value.to_string_lossy().into_owned());
+        let path = |name: &str| std::env::var_os(name).filter(|path| !path.is_empty()).map(PathBuf::from);
         Self {
             home_dir: std::env::home_dir(),
             kaggle: text("KAGGLE_KERNEL_RUN_TYPE"),
             colab: text("COLAB_RELEASE_TAG"),
+            registry: text("FIREPOT_REGISTRY"),
+            hf_endpoint: text("HF_ENDPOINT"),
+            hf_token: text("HF_TOKEN"),
+            hf_token_path: path("HF_TOKEN_PATH"),
+            hf_home: path("HF_HOME"),
+            hf_hub_cache: path("HF_HUB_CACHE"),
+            ollama_models: path("OLLAMA_MODELS"),
         }
     }
 }
@@ -68,6 +91,39 @@ impl Settings {
             address_named: cli.host.is_some() || cli.port.is_some(),
             environment,
         }
+    }
+
+    /// The home, and the models of other programs beside it.
+    pub fn open_home(&self) -> anyhow::Result<Home> {
+        let below = |path: &str| self.environment.home_dir.as_ref().map(|home| home.join(path));
+        let environment = &self.environment;
+        let ollama = environment.ollama_models.clone().or_else(|| below(".ollama/models"));
+        let hub_cache = environment.hf_hub_cache.clone();
+        let hugging_face = hub_cache.or_else(|| self.hugging_face_home().map(|home| home.join("hub")));
+        let sources = Sources {
+            ollama: ollama.into_iter().collect(),
+            hugging_face: hugging_face.into_iter().collect(),
+        };
+        Ok(Home::open(&self.home, Access::ReadWrite)?.with_sources(sources))
+    }
+
+    /// The token for Hugging Face, from where its own programs look for it; a file longer than `limit` holds none.
+    pub fn hugging_face_token(&self, limit: u64) -> Option<String> {
+        let environment = &self.environment;
+        let of_file = || {
+            let kept = || self.hugging_face_home().map(|home| home.join("token"));
+            let path = environment.hf_token_path.clone().or_else(kept)?;
+            let metadata = std::fs::metadata(&path).ok()?;
+            (metadata.is_file() && metadata.len() <= limit).then(|| std::fs::read_to_string(path).ok())?
+        };
+        let token = environment.hf_token.clone().filter(|token| !token.is_empty()).or_else(of_file)?;
+        let token = token.trim();
+        (!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())).then(|| token.to_owned())
+    }
+
+    fn hugging_face_home(&self) -> Option<PathBuf> {
+        let default = || self.environment.home_dir.as_ref().map(|home| home.join(".cache/huggingface"));
+        self.environment.hf_home.clone().or_else(default)
     }
 
     /// The planner of this machine.

@@ -9,6 +9,7 @@ use firepot_gguf::Gguf;
 use firepot_store::{Chats, Database, Home, Listing, Model, ModelName, StoreError};
 use firepot_wire::{ApiError, ErrorCode};
 use jiff::Timestamp;
+use tokio::sync::{Semaphore, watch};
 
 use crate::{
     capabilities::Capabilities,
@@ -16,6 +17,7 @@ use crate::{
     limits,
     metrics::Metrics,
     pool::{Launcher, Planner, Pool, PoolParts, Wishes},
+    pulls::{Fetcher, Pulls},
     settings::ServerSettings,
     talk::{Talks, Turn},
 };
@@ -37,6 +39,12 @@ pub struct App {
     pub guard: Guard,
     /// Answers of stored chats, and who watches them.
     pub talks: Talks,
+    /// Models that are on their way.
+    pub pulls: Pulls,
+    /// Told whenever there is another model, or one less.
+    pub models_changed: watch::Sender<()>,
+    /// A place for each file that is being received.
+    pub uploads: Semaphore,
     home: Home,
     /// Opened when the first chat is asked for: a server that only answers needs none.
     database: Arc<OnceLock<Database>>,
@@ -50,6 +58,7 @@ impl App {
         home: Home,
         planner: Arc<dyn Planner>,
         launcher: Arc<dyn Launcher>,
+        fetcher: Arc<dyn Fetcher>,
     ) -> Self {
         let guard = Guard::new(settings.address.ip(), &settings.allowed_hosts, &settings.allowed_origins);
         let metrics = Metrics::default();
@@ -61,6 +70,7 @@ impl App {
             keep_alive: settings.keep_alive,
             max_in_flight: settings.max_in_flight,
         });
+        let models_changed = watch::Sender::new(());
         Self {
             settings,
             pool,
@@ -69,6 +79,9 @@ impl App {
             capabilities: Capabilities::default(),
             guard,
             talks: Talks::default(),
+            pulls: Pulls::new(fetcher, models_changed.clone()),
+            models_changed,
+            uploads: Semaphore::new(limits::MAX_UPLOADS),
             home,
             database: Arc::default(),
         }
@@ -98,7 +111,9 @@ impl App {
     /// Removes the model that a client named.
     pub async fn remove_model(&self, name: &str) -> Result<(), ApiError> {
         let name = model_name(name)?;
-        self.with_home(move |home| home.models().remove(&name)).await.map(drop)
+        self.with_home(move |home| home.models().remove(&name)).await?;
+        self.models_changed.send_replace(());
+        Ok(())
     }
 
     /// The header of a model's file.
@@ -153,7 +168,14 @@ impl App {
         .await
     }
 
-    async fn with_home<T: Send + 'static>(
+    /// Where everything is stored.
+    #[must_use]
+    pub const fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Does something with the home.
+    pub async fn with_home<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Home) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, ApiError> {
@@ -183,7 +205,8 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     })
 }
 
-fn model_name(name: &str) -> Result<ModelName, ApiError> {
+/// The name that a client wrote.
+pub fn model_name(name: &str) -> Result<ModelName, ApiError> {
     let unusable = |error: firepot_store::NameError| ApiError {
         param: Some("model".to_owned()),
         ..ApiError::new(ErrorCode::ModelNotFound, error.to_string())
@@ -192,14 +215,18 @@ fn model_name(name: &str) -> Result<ModelName, ApiError> {
 }
 
 /// The store's failures, as clients see them.
-fn api_error(error: &StoreError) -> ApiError {
+pub fn api_error(error: &StoreError) -> ApiError {
     let code = match error {
         StoreError::UnknownModel { .. } => return unknown_model(error),
         StoreError::UnknownChat { .. }
         | StoreError::UnknownMessage { .. }
-        | StoreError::UnknownPreset { .. } => ErrorCode::NotFound,
-        StoreError::TooLarge { .. } | StoreError::Invalid { .. } => ErrorCode::InvalidRequest,
-        StoreError::DiskFull { .. } => ErrorCode::StorageFull,
+        | StoreError::UnknownPreset { .. }
+        | StoreError::UnknownBlob { .. } => ErrorCode::NotFound,
+        StoreError::InPlace { .. } => ErrorCode::Conflict,
+        StoreError::TooLarge { .. } | StoreError::Invalid { .. } | StoreError::DigestMismatch { .. } => {
+            ErrorCode::InvalidRequest
+        }
+        StoreError::DiskFull { .. } | StoreError::NoSpace { .. } => ErrorCode::StorageFull,
         StoreError::BadManifest { .. } => ErrorCode::LoadFailed,
         _ => ErrorCode::Internal,
     };
@@ -213,7 +240,7 @@ fn unknown_model(error: &StoreError) -> ApiError {
         Some(nearest) => format!("{error}; {nearest}"),
         None => error.to_string(),
     };
-    let hint = "copy a model into the store with `firepot import`, list them with `firepot list`";
+    let hint = "get a model with `firepot pull`, list those that are here with `firepot list`";
     ApiError { param: Some("model".to_owned()), ..ApiError::new(ErrorCode::ModelNotFound, message) }
         .with_hint(hint)
 }

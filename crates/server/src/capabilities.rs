@@ -34,7 +34,7 @@ impl Capabilities {
         if known.len() >= limits::MAX_KNOWN_MODELS {
             known.clear();
         }
-        *known.entry(model.digest).or_insert_with(|| try_out(model))
+        *known.entry(model.manifest_digest).or_insert_with(|| try_out(model))
     }
 
     /// The same in Ollama's words.
@@ -48,7 +48,7 @@ impl Capabilities {
 /// Where the prompts of a model leave their answers when it is asked to think like that.
 #[must_use]
 pub fn opening(model: &Model, thinking: Thinking) -> Opening {
-    let Some(source) = &model.summary.template else { return Opening::Past };
+    let Some(source) = template(model) else { return Opening::Past };
     let Ok(template) = ChatTemplate::compile(source, "", "") else { return Opening::Past };
     let Some(markers) = template.think_markers() else { return Opening::Past };
     let question = [Message::text(Role::User, "hi")];
@@ -70,8 +70,14 @@ pub fn opening(model: &Model, thinking: Thinking) -> Opening {
     }
 }
 
+/// The template that renders a model's prompts: the one that it was given, else the file's.
+#[must_use]
+pub fn template(model: &Model) -> Option<&str> {
+    model.defaults.template.as_deref().or(model.summary.template.as_deref())
+}
+
 fn try_out(model: &Model) -> Abilities {
-    let Some(template) = &model.summary.template else { return ChatTemplate::plain().abilities() };
+    let Some(template) = template(model) else { return ChatTemplate::plain().abilities() };
     match ChatTemplate::compile(template, "", "") {
         Ok(template) => template.abilities(),
         Err(error) => {

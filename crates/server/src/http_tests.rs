@@ -5,6 +5,7 @@ mod chats;
 mod life;
 mod models;
 mod page;
+mod pulls;
 mod refusals;
 mod talks;
 mod tree;

@@ -1,7 +1,8 @@
 //! The server: HTTP in the dialects of Ollama and OpenAI, the page, and the pool of runners.
 //!
 //! A request is checked by `guard`, read by `firepot-wire`, granted a loaded model by [`pool`], and driven
-//! through its dialect's encoder by `answer`. Answers of stored chats are made by `talk`, whoever watches. No
+//! through its dialect's encoder by `answer`. Answers of stored chats are made by `talk`, whoever watches. Models
+//! come by way of [`Fetcher`], which the binary gives: what a registry is, is not known here. No
 //! llama.cpp here: a runner is a child process at the other end of a link. No environment either: the binary
 //! resolves [`ServerSettings`].
 
@@ -11,9 +12,11 @@ mod arrived;
 mod capabilities;
 mod events;
 mod guard;
+mod library;
 pub mod limits;
 mod metrics;
 pub mod pool;
+mod pulls;
 mod routes;
 mod runners;
 mod server;
@@ -27,6 +30,7 @@ mod http_tests;
 #[cfg(test)]
 mod testing;
 
+pub use pulls::{Fetcher, PullFile, PullPhase, PullProgress};
 pub use server::Server;
 pub use settings::{KeepAlive, LoadDefaults, RunnerCommand, ServerSettings, Times};
 pub use start::{Occupant, StartError};

@@ -103,6 +103,31 @@ pub const TALK_STOP_WAIT: Duration = Duration::from_secs(2);
 /// How long the last text of answers may take to be stored when the server ends.
 pub const TALKS_END_WAIT: Duration = Duration::from_secs(5);
 
+/// Models that are pulled at the same time. One more is 503.
+pub const MAX_PULLS: usize = 8;
+
+/// Pulls of pages that failed and are still shown; with one more, the oldest is forgotten.
+pub const MAX_FAILED_PULLS: usize = 16;
+
+/// How long pulls may take to let go of their files when the server ends; then they are cut off, and resumed
+/// when they are asked for again.
+pub const PULLS_END_WAIT: Duration = Duration::from_secs(2);
+
+/// Least time between two overviews of the pulls that a watcher gets.
+pub const PULLS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Least time between two lines about the same file that `/api/pull` sends.
+pub const PULL_LINES_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Lines about pulls and new models that wait for a client who reads slowly; then whoever makes them waits.
+pub const MAX_WAITING_LINES: usize = 64;
+
+/// Files that are sent to `/api/blobs` at the same time. One more is 503.
+pub const MAX_UPLOADS: usize = 8;
+
+/// Pieces of a file that were received and wait for the disk; then the connection waits.
+pub const MAX_WAITING_PIECES: usize = 16;
+
 /// How long a deleted chat can be restored; then it is removed when the next one is deleted, or when the
 /// database is opened.
 pub const UNDO_DELETE_FOR: Duration = Duration::from_mins(10);

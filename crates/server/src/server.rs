@@ -22,6 +22,7 @@ use crate::{
     arrived::Peer,
     limits,
     pool::{Launcher, Planner, ProcessLauncher},
+    pulls::Fetcher,
     routes::router,
     settings::ServerSettings,
     start::{StartError, listen, raise_open_files},
@@ -47,9 +48,10 @@ impl Server {
         settings: ServerSettings,
         home: Home,
         planner: Arc<dyn Planner>,
+        fetcher: Arc<dyn Fetcher>,
     ) -> Result<Self, StartError> {
         let launcher = ProcessLauncher::new(settings.runner.clone(), settings.log_dir.clone());
-        Self::bind_with(settings, home, planner, Arc::new(launcher)).await
+        Self::bind_with(settings, home, planner, Arc::new(launcher), fetcher).await
     }
 
     /// The same with another way to start runners.
@@ -61,6 +63,7 @@ impl Server {
         home: Home,
         planner: Arc<dyn Planner>,
         launcher: Arc<dyn Launcher>,
+        fetcher: Arc<dyn Fetcher>,
     ) -> Result<Self, StartError> {
         raise_open_files();
         let wanted = settings.address;
@@ -74,7 +77,7 @@ impl Server {
         settings.address = address;
         lock.announce(address, env!("CARGO_PKG_VERSION"))?;
         tidy(home.clone());
-        let app = Arc::new(App::new(settings, home, planner, launcher));
+        let app = Arc::new(App::new(settings, home, planner, launcher, fetcher));
         Ok(Self { app, listener, address, lock })
     }
 
@@ -86,7 +89,7 @@ impl Server {
 
     /// Serves until `shutdown` is done. Then nobody is let in any more, running answers get
     /// [`Times::shutdown_grace`](crate::Times::shutdown_grace), runners are stopped, what was said in chats is
-    /// stored, those who watch are let go, and the home is freed.
+    /// stored, pulls are left for the next start, those who watch are let go, and the home is freed.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let Self { app, listener, lock, .. } = self;
         let connections = GracefulShutdown::new();
@@ -98,6 +101,7 @@ impl Server {
         drop(listener);
         tracing::info!(in_flight = app.pool.in_flight(), "shutting down");
         app.talks.close();
+        app.pulls.close().await;
         let closing = tokio::spawn(connections.shutdown());
         app.pool.shutdown().await;
         app.talks.ended().await;

@@ -31,13 +31,17 @@ use firepot_link::{
     ToRunner, ToServer, encode,
 };
 use firepot_store::{Access, Home, Model, ModelName};
+use firepot_wire::ApiError;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
 use tower::ServiceExt as _;
 
 use crate::{
     app::App,
     pool::{Launched, Launcher, PlanFailure, Planned, Planner, Wishes},
+    pulls::{Fetcher, PullProgress},
     routes::router,
     settings::{RunnerCommand, ServerSettings},
 };
@@ -469,6 +473,74 @@ fn content(text: &str) -> Vec<Part> {
     vec![Part::Content(text.into())]
 }
 
+/// Pulls as it is told to.
+#[derive(Debug, Default)]
+pub struct ScriptedFetcher {
+    asked: Mutex<Vec<(String, bool)>>,
+    running: Arc<Mutex<HashMap<String, Running>>>,
+}
+
+#[derive(Debug)]
+struct Running {
+    progress: watch::Sender<PullProgress>,
+    end: oneshot::Sender<Result<(), ApiError>>,
+}
+
+/// A pull that is no more when this is dropped.
+struct Gone(Arc<Mutex<HashMap<String, Running>>>, String);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().remove(&self.1);
+    }
+}
+
+impl Fetcher for ScriptedFetcher {
+    fn pull(
+        &self,
+        model: String,
+        insecure: bool,
+        progress: watch::Sender<PullProgress>,
+    ) -> BoxFuture<'static, Result<(), ApiError>> {
+        self.asked.lock().unwrap().push((model.clone(), insecure));
+        let (end, ended) = oneshot::channel();
+        self.running.lock().unwrap().insert(model.clone(), Running { progress, end });
+        let gone = Gone(Arc::clone(&self.running), model);
+        Box::pin(async move {
+            let _gone = gone;
+            ended.await.expect("the script broke it off")
+        })
+    }
+}
+
+impl ScriptedFetcher {
+    /// What was asked for.
+    pub fn asked(&self) -> Vec<(String, bool)> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// How many pulls run.
+    pub fn running(&self) -> usize {
+        self.running.lock().unwrap().len()
+    }
+
+    /// A pull gets so far.
+    pub fn tell(&self, model: &str, progress: &PullProgress) {
+        self.running.lock().unwrap()[model].progress.send_replace(progress.clone());
+    }
+
+    /// A pull ends.
+    pub fn end(&self, model: &str, result: Result<(), ApiError>) {
+        let running = self.running.lock().unwrap().remove(model).unwrap();
+        running.end.send(result).unwrap();
+    }
+
+    /// A pull panics.
+    pub fn break_off(&self, model: &str) {
+        drop(self.running.lock().unwrap().remove(model));
+    }
+}
+
 /// A home in a directory of its own.
 pub struct TestHome {
     pub dir: TempDir,
@@ -489,6 +561,8 @@ impl TestHome {
         std::fs::File::create(&path).unwrap().write_all(&bytes).unwrap();
         let name: ModelName = name.parse().unwrap();
         self.home.models().import(&path, &name, &mut |_| {}).unwrap();
+        // The store may have linked it: it is not to be written again.
+        std::fs::remove_file(&path).unwrap();
         Arc::new(self.home.models().find(&name).unwrap())
     }
 }
@@ -500,6 +574,7 @@ pub struct TestApp {
     pub router: Router,
     pub script: Arc<Script>,
     pub planner: Arc<BudgetPlanner>,
+    pub fetcher: Arc<ScriptedFetcher>,
 }
 
 pub fn settings(dir: &Path) -> ServerSettings {
@@ -520,9 +595,11 @@ impl TestApp {
         let planner = Arc::new(BudgetPlanner::default());
         let launcher = ScriptLauncher::default();
         let script = Arc::clone(&launcher.script);
-        let app = App::new(settings, home.home.clone(), planner.clone(), Arc::new(launcher));
+        let fetcher = Arc::new(ScriptedFetcher::default());
+        let launcher = Arc::new(launcher);
+        let app = App::new(settings, home.home.clone(), planner.clone(), launcher, fetcher.clone());
         let app = Arc::new(app);
-        Self { home, router: router(Arc::clone(&app)), app, script, planner }
+        Self { home, router: router(Arc::clone(&app)), app, script, planner, fetcher }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Response<Body> {

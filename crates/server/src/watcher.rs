@@ -1,6 +1,6 @@
 //! One page that watches: a snapshot of its chat, then what happens, until it goes or the server ends.
 
-use std::{sync::Arc, time::Instant};
+use std::{future::pending, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use firepot_store::{ChatId, ChatWithMessages};
@@ -36,6 +36,9 @@ pub struct Watcher {
     older: usize,
     changes: watch::Receiver<()>,
     pace: Pace,
+    /// Models that are on their way, and those that are here.
+    pulls: Paced,
+    models: Paced,
     /// What is sent first.
     greeting: Option<BytesMut>,
 }
@@ -72,11 +75,14 @@ impl Watcher {
         let events = app.talks.enter(chat)?;
         let changes = app.pool.changes();
         let pace = Pace::new(Instant::now());
+        let pulls = Paced::new(app.pulls.changes());
+        let models = Paced::new(app.models_changed.subscribe());
         let seat = Seat { app, chat };
-        let mut watcher = Self { seat, events, older: 0, changes, pace, greeting: None };
+        let mut watcher = Self { seat, events, older: 0, changes, pace, pulls, models, greeting: None };
         let mut greeting = BytesMut::from(&*watcher.hello());
         greeting.extend_from_slice(&watcher.snapshot().await?);
         greeting.extend_from_slice(&watcher.runners());
+        greeting.extend_from_slice(&watcher.pulls());
         watcher.greeting = Some(greeting);
         Ok(watcher)
     }
@@ -94,6 +100,8 @@ impl Watcher {
                 () = self.seat.app.talks.closing() => return None,
                 () = sleep_until(self.pace.due().into()) => {}
                 Ok(()) = self.changes.changed(), if !self.pace.changed => self.pace.changed = true,
+                () = self.pulls.due() => chunk.extend_from_slice(&self.pulls()),
+                () = self.models.due() => chunk.extend_from_slice(&encode("models", &json!({}))),
             }
             self.add_runners(&mut chunk);
             if !chunk.is_empty() {
@@ -170,6 +178,10 @@ impl Watcher {
         encode("runners", &runners::overview(&self.seat.app))
     }
 
+    fn pulls(&self) -> Bytes {
+        encode("pulls", &json!({ "pulls": self.seat.app.pulls.views() }))
+    }
+
     /// The watched chat as it is now. All events until now are older.
     async fn snapshot(&mut self) -> Result<Bytes, ApiError> {
         let Some(id) = self.seat.chat else { return Ok(Bytes::new()) };
@@ -188,6 +200,34 @@ impl Watcher {
             }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Changes of which a watcher hears now and then.
+#[derive(Debug)]
+struct Paced {
+    changes: watch::Receiver<()>,
+    told_at: Instant,
+}
+
+impl Paced {
+    /// What is now was told just now.
+    fn new(changes: watch::Receiver<()>) -> Self {
+        Self { changes, told_at: Instant::now() }
+    }
+
+    /// Waits until there is something to tell, and until enough time has passed since the last time. It can be
+    /// dropped and called anew: what has changed is not forgotten before it is told.
+    async fn due(&mut self) {
+        while !self.changes.has_changed().unwrap_or(false) {
+            if self.changes.changed().await.is_err() {
+                return pending().await;
+            }
+            self.changes.mark_changed();
+        }
+        sleep_until((self.told_at + limits::PULLS_INTERVAL).into()).await;
+        self.changes.mark_unchanged();
+        self.told_at = Instant::now();
     }
 }
 

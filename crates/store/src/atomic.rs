@@ -175,7 +175,8 @@ fn remove_if_abandoned(path: &Path) -> Result<u64, StoreError> {
     }
 }
 
-fn has_size(path: &Path, size_bytes: u64) -> bool {
+/// Whether a file of this length is there.
+pub fn has_size(path: &Path, size_bytes: u64) -> bool {
     fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() == size_bytes)
 }
 

@@ -7,7 +7,7 @@ use std::{io, net::SocketAddr, path::Path, path::PathBuf};
 
 use rusqlite::ErrorCode;
 
-use crate::{Digest, ModelName};
+use crate::{Digest, ModelName, Origin};
 
 /// A failure of the store.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,16 @@ pub enum StoreError {
         /// What could not be written.
         path: PathBuf,
     },
+    /// The disk has too little room for what is to be written; nothing was.
+    #[error("{needed_bytes} bytes are needed in {path} and {free_bytes} are free")]
+    NoSpace {
+        /// Where it would be written.
+        path: PathBuf,
+        /// What would be written, and [`DISK_RESERVE_BYTES`](crate::limits::DISK_RESERVE_BYTES).
+        needed_bytes: u64,
+        /// What a user may still write there.
+        free_bytes: u64,
+    },
     /// Any other failure of the file system.
     #[error("could not {action} {path}")]
     Io {
@@ -86,6 +96,20 @@ pub enum StoreError {
         /// Names that exist and look like it, best first.
         nearest: Vec<String>,
     },
+    /// No blob with this digest.
+    #[error("the store has no file with the digest {digest}")]
+    UnknownBlob {
+        /// What was asked for.
+        digest: Digest,
+    },
+    /// A model that lies in place of another program, which would have to be changed.
+    #[error("'{name}' lies in {origin}, which Firepot only reads")]
+    InPlace {
+        /// The model.
+        name: ModelName,
+        /// Where it lies.
+        origin: Origin,
+    },
     /// A manifest, or what it points to, cannot be used.
     #[error("the manifest {path} cannot be used: {reason}")]
     BadManifest {
@@ -93,6 +117,18 @@ pub enum StoreError {
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// The home was written by a newer Firepot; it was not touched.
+    #[error(
+        "{path} is a store written by a newer version: it has layout {found}, this Firepot knows up to {supported}"
+    )]
+    NewerHome {
+        /// The home.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The newest version that this program knows.
+        supported: u32,
     },
     /// The database was written by a newer Firepot; it was not touched.
     #[error("{path} has schema version {found}, this Firepot knows up to {supported}")]
@@ -183,10 +219,20 @@ impl StoreError {
             Self::DiskFull { .. } => {
                 "free some space, or remove a model with `firepot rm`; nothing was changed".to_owned()
             }
+            Self::NoSpace { .. } => {
+                "free some space, remove a model with `firepot rm`, or use another --home".to_owned()
+            }
             Self::ServerRunning { .. } => "use that server, or stop it with `firepot down`".to_owned(),
             Self::UnknownModel { nearest, .. } => return nearest_hint(nearest),
             Self::BadManifest { .. } => "remove the file and import the model again".to_owned(),
-            Self::NewerDatabase { .. } => "use the newer Firepot, or another --home".to_owned(),
+            Self::InPlace { origin: Origin::Ollama, name } => {
+                format!("`ollama rm {name}` removes it there")
+            }
+            Self::InPlace { .. } => "`hf cache rm` removes it there".to_owned(),
+            Self::UnknownBlob { .. } => "send it first, or pull the model again".to_owned(),
+            Self::NewerHome { .. } | Self::NewerDatabase { .. } => {
+                "use the newer Firepot, or another --home".to_owned()
+            }
             Self::DamagedDatabase { path, .. } => {
                 format!("move {} away, or put a backup from the same directory in its place", path.display())
             }

@@ -18,6 +18,14 @@ pub enum Step {
     WeightsStored,
     /// The config is stored too, the manifest is not.
     ConfigStored,
+    /// The file has its second name in the store, the directory is not yet synced.
+    Linked,
+    /// What a pull needs is recorded.
+    PullBegun,
+    /// The manifest of a new model stands, what it replaces is still there.
+    ManifestWritten,
+    /// The model is there, the record of its pull too.
+    PullInstalled,
     /// The manifest is gone, its blobs are still there.
     ManifestRemoved,
     /// One of several blobs is gone.

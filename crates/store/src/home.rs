@@ -4,6 +4,11 @@
 //! blobs/sha256-<hex>                      model files and configs, by content
 //! manifests/{host}/{namespace}/{model}/{tag}
 //! db/firepot.sqlite3                      chats
+//! partial/                                downloads that have not ended
+//! sums/                                   checksums of each block of a blob
+//! summaries/                              what model files say about themselves, read once
+//! pulls/                                  what pulls that have not ended need
+//! version                                 of this layout
 //! logs/
 //! run/server.json                         the server that listens, while it does
 //! run/models.lock                         held for moments, while manifests and blobs change together
@@ -18,11 +23,15 @@ use std::{
     io,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use rustix::fs::Access as Rights;
 
-use crate::{Database, Models, ServerLock, ServerRecord, StoreError, atomic::remove_abandoned, server_lock};
+use crate::{
+    Database, Digest, GcOptions, Models, ServerLock, ServerRecord, Sources, StoreError,
+    limits::UNNAMED_BLOB_SPARED, server_lock, write_atomic,
+};
 
 const DIR_MODE: u32 = 0o700;
 
@@ -35,11 +44,15 @@ pub enum Access {
     ReadOnly,
 }
 
+/// Version of the layout; one that is greater was made by a newer Firepot.
+const VERSION: u32 = 1;
+
 /// A directory with everything that Firepot keeps. Cheap to clone: it holds a path and no open file.
 #[derive(Clone, Debug)]
 pub struct Home {
     root: PathBuf,
     access: Access,
+    sources: Arc<Sources>,
 }
 
 impl Home {
@@ -47,15 +60,38 @@ impl Home {
     ///
     /// # Errors
     /// [`StoreError::NoHome`], [`StoreError::NotADirectory`], [`StoreError::NoPermission`],
-    /// [`StoreError::ReadOnly`], [`StoreError::DiskFull`]: each names the path at fault.
+    /// [`StoreError::ReadOnly`], [`StoreError::DiskFull`], [`StoreError::NewerHome`]: each names the path at fault.
     pub fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
         let root = std::path::absolute(path).map_err(|error| StoreError::io("resolve", path, error))?;
-        let home = Self { root, access };
+        let home = Self { root, access, sources: Arc::default() };
+        home.check_version()?;
         match access {
             Access::ReadWrite => home.make_layout()?,
             Access::ReadOnly => home.check_readable()?,
         }
         Ok(home)
+    }
+
+    /// Lets models of other programs be used where they lie.
+    #[must_use]
+    pub fn with_sources(self, sources: Sources) -> Self {
+        Self { sources: Arc::new(sources), ..self }
+    }
+
+    /// Where models of other programs lie.
+    pub(crate) fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// Whether a blob of this digest is in the store. A client that asks is about to name it: an hour begins anew in
+    /// which no sweep removes it.
+    #[must_use]
+    pub fn has_blob(&self, digest: &Digest) -> bool {
+        let path = self.blobs_dir().join(digest.file_name());
+        if self.access == Access::ReadWrite {
+            touch(&path);
+        }
+        path.is_file()
     }
 
     /// The directory, absolute.
@@ -116,17 +152,32 @@ impl Home {
     }
 
     /// Removes what killed processes left behind: temporary files that nobody holds any more, and blobs that no
-    /// manifest names. Returns the bytes freed. To be called when a server starts.
+    /// manifest and no pull names and that are older than [`UNNAMED_BLOB_SPARED`](crate::limits::UNNAMED_BLOB_SPARED).
+    /// Partial downloads stay. Returns the bytes freed. To be called when a server starts.
     ///
     /// # Errors
     /// When something cannot be listed or removed.
     pub fn sweep(&self) -> Result<u64, StoreError> {
         self.require_write()?;
-        let mut freed_bytes = self.models().remove_unreferenced()?;
-        for dir in [self.blobs_dir(), self.run_dir(), self.db_dir()] {
-            freed_bytes += remove_abandoned(&dir)?;
-        }
-        Ok(freed_bytes)
+        Ok(self.models().collect(GcOptions::default(), UNNAMED_BLOB_SPARED)?.freed_bytes())
+    }
+
+    /// Directories in which temporary files may be left, those of manifests apart.
+    pub(crate) fn swept_dirs(&self) -> [PathBuf; 5] {
+        [self.blobs_dir(), self.run_dir(), self.db_dir(), self.pulls_dir(), self.summaries_dir()]
+    }
+
+    pub(crate) fn pulls_dir(&self) -> PathBuf {
+        self.root.join("pulls")
+    }
+
+    pub(crate) fn summaries_dir(&self) -> PathBuf {
+        self.root.join("summaries")
+    }
+
+    /// Where the summary of a model file is kept.
+    pub(crate) fn summary_path(&self, digest: &Digest) -> PathBuf {
+        self.summaries_dir().join(format!("{}.json", digest.file_name()))
     }
 
     pub(crate) fn manifests_dir(&self) -> PathBuf {
@@ -167,7 +218,23 @@ impl Home {
             make_dir(&dir)?;
             require_rights(&dir, Rights::READ_OK | Rights::WRITE_OK | Rights::EXEC_OK, "write to")?;
         }
-        Ok(())
+        let version = self.version_path();
+        if version.exists() { Ok(()) } else { write_atomic(&version, format!("{VERSION}\n").as_bytes()) }
+    }
+
+    fn version_path(&self) -> PathBuf {
+        self.root.join("version")
+    }
+
+    /// Before anything is made or read: what a newer version wrote may mean something else.
+    fn check_version(&self) -> Result<(), StoreError> {
+        let Ok(text) = fs::read_to_string(self.version_path()) else { return Ok(()) };
+        match text.trim().parse() {
+            Ok(found) if found > VERSION => {
+                Err(StoreError::NewerHome { path: self.root.clone(), found, supported: VERSION })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_readable(&self) -> Result<(), StoreError> {
@@ -200,6 +267,14 @@ pub fn open_lock(path: &Path) -> Result<File, StoreError> {
         .write(true)
         .open(path)
         .map_err(|error| StoreError::io("open", path, error))
+}
+
+/// Makes a file new to sweeps, which go by the time of its last change of whatever kind. Best effort.
+fn touch(path: &Path) {
+    let now = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_NOW };
+    let kept = rustix::fs::Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT };
+    let times = rustix::fs::Timestamps { last_access: now, last_modification: kept };
+    let _ = rustix::fs::utimensat(rustix::fs::CWD, path, &times, rustix::fs::AtFlags::empty());
 }
 
 /// Asks now what would otherwise fail at the first write: root, too, gets a clear answer on a read-only mount.
@@ -270,5 +345,25 @@ mod tests {
         assert!(refused(home.database().map(drop).unwrap_err()));
         assert!(refused(home.sweep().unwrap_err()));
         assert!(refused(home.models().remove(&"a".parse().unwrap()).map(drop).unwrap_err()));
+    }
+
+    #[test]
+    fn a_home_of_a_newer_version_is_refused_and_not_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        write_atomic(&dir.path().join("version"), b"2\n").unwrap();
+        for access in [Access::ReadWrite, Access::ReadOnly] {
+            let error = Home::open(dir.path(), access).unwrap_err();
+            assert!(error.to_string().contains("a store written by a newer version"), "{error}");
+            assert!(error.hint().is_some());
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_home_says_the_version_of_its_layout() {
+        let dir = tempfile::tempdir().unwrap();
+        Home::open(dir.path(), Access::ReadWrite).unwrap();
+        assert_eq!(fs::read_to_string(dir.path().join("version")).unwrap(), "1\n");
+        Home::open(dir.path(), Access::ReadWrite).unwrap();
     }
 }

@@ -73,6 +73,21 @@ pub const DISK_RESERVE_BYTES: u64 = 64 * 1024 * 1024;
 /// Bytes read, hashed and written at once while importing.
 pub const COPY_CHUNK_BYTES: usize = 1024 * 1024;
 
+/// Bytes of a partial file that are read back and hashed at once.
+pub const HASH_CHUNK_BYTES: usize = 256 * 1024;
+
+/// Bytes of a partial file that are written before the disk is told to keep them.
+pub const PARTIAL_SYNC_BYTES: u64 = 64 * 1024 * 1024;
+
+/// How long bytes of a partial file are written before the disk is told to keep them.
+pub const PARTIAL_SYNC_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Largest file of checksums that is read, in bytes; a larger one counts as absent. Enough for a blob of 16 TiB.
+pub const SUMS_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Longest text that says where a blob came from, in bytes; longer is left out.
+pub const SUMS_SOURCE_BYTES_MAX: usize = 4096;
+
 /// Most names that an unknown model's error suggests.
 pub const NEAREST_NAMES_MAX: usize = 3;
 
@@ -82,3 +97,25 @@ pub const CACHED_STATEMENTS_MAX: usize = 64;
 
 /// How long a statement waits for another process's transaction before it fails as busy.
 pub const DATABASE_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Most layers of a manifest that are read; one with more is reported as unreadable. A split model has one for each of
+/// its files.
+pub const MANIFEST_LAYERS_MAX: usize = 1000;
+
+/// Most blobs that one pull names; more are refused.
+pub const PULL_DIGESTS_MAX: usize = MANIFEST_LAYERS_MAX + 1;
+
+/// How long a blob that no manifest names is spared by a sweep: it was uploaded, or is about to be named.
+pub const UNNAMED_BLOB_SPARED: Duration = Duration::from_hours(1);
+
+/// Most GGUF files of one repository in a Hugging Face cache; of more, the rest is not seen.
+pub const HUB_FILES_MAX: usize = 1000;
+
+/// Deepest directory below a snapshot in a Hugging Face cache; files in deeper ones are not seen.
+pub const HUB_DEPTH_MAX: usize = 4;
+
+/// Most threads that read the models of a list.
+pub const LIST_THREADS_MAX: usize = 4;
+
+/// Fewest models for which a further thread reads a list.
+pub const LIST_SHARE_MIN: usize = 32;

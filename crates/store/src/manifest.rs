@@ -1,7 +1,7 @@
 //! Manifests: what a model is made of, as Ollama's registry and disk have it.
 //!
-//! A manifest names a config blob and layers by digest. Ours has one layer, the model file. Layers that other
-//! programs add (templates in Go's language, parameters, licences) are kept and counted, not read.
+//! A manifest names a config blob and layers by digest. Several layers of the model's media type are the files of a
+//! split model, in their order. What the others say is read in `layers`; those of unknown types are kept and counted.
 
 use std::{
     fs::{self, File},
@@ -14,8 +14,30 @@ use serde::{Deserialize, Serialize};
 use crate::{Blob, Digest, ModelName, StoreError, atomic::is_temporary, limits::MANIFEST_BYTES_MAX};
 
 const MANIFEST_MEDIA_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const OCI_MEDIA_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 const CONFIG_MEDIA_TYPE: &str = "application/vnd.docker.container.image.v1+json";
-const MODEL_MEDIA_TYPE: &str = "application/vnd.ollama.image.model";
+
+/// Media types of layers, as Ollama has them.
+pub mod media {
+    /// A model file, or one of the files of a split model.
+    pub const MODEL: &str = "application/vnd.ollama.image.model";
+    /// What makes a model see or hear.
+    pub const PROJECTOR: &str = "application/vnd.ollama.image.projector";
+    /// An adapter of the weights.
+    pub const ADAPTER: &str = "application/vnd.ollama.image.adapter";
+    /// A chat template.
+    pub const TEMPLATE: &str = "application/vnd.ollama.image.template";
+    /// The older name of [`TEMPLATE`].
+    pub const PROMPT: &str = "application/vnd.ollama.image.prompt";
+    /// The system prompt.
+    pub const SYSTEM: &str = "application/vnd.ollama.image.system";
+    /// Options, a JSON object.
+    pub const PARAMS: &str = "application/vnd.ollama.image.params";
+    /// Messages, a JSON array.
+    pub const MESSAGES: &str = "application/vnd.ollama.image.messages";
+    /// The text of a licence.
+    pub const LICENSE: &str = "application/vnd.ollama.image.license";
+}
 
 /// Directories between the manifests' own and a manifest: host, namespace, model.
 const DEPTH: usize = 3;
@@ -25,6 +47,7 @@ const DEPTH: usize = 3;
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     schema_version: u32,
+    #[serde(default)]
     media_type: String,
     /// What a list shows of the model.
     pub config: Layer,
@@ -44,32 +67,66 @@ pub struct Layer {
 }
 
 impl Layer {
-    fn new(media_type: &str, blob: &Blob) -> Self {
+    /// A blob as a layer of a type of [`media`].
+    pub fn new(media_type: &str, blob: &Blob) -> Self {
         Self { media_type: media_type.to_owned(), digest: blob.digest, size: blob.size_bytes }
+    }
+
+    /// What it is.
+    pub fn media_type(&self) -> &str {
+        &self.media_type
     }
 }
 
 impl Manifest {
-    /// A model of one file.
-    pub fn new(config: &Blob, weights: &Blob) -> Self {
+    /// A model of given layers.
+    pub fn new(config: &Blob, layers: Vec<Layer>) -> Self {
         Self {
             schema_version: 2,
             media_type: MANIFEST_MEDIA_TYPE.to_owned(),
             config: Layer::new(CONFIG_MEDIA_TYPE, config),
-            layers: vec![Layer::new(MODEL_MEDIA_TYPE, weights)],
+            layers,
         }
+    }
+
+    /// The same with other layers.
+    pub fn with_layers(self, layers: Vec<Layer>) -> Self {
+        Self { layers, ..self }
     }
 
     /// Reads a manifest and the digest of its file.
     pub fn read(path: &Path) -> Result<(Self, Digest), StoreError> {
-        let bytes = read_bounded(path)?;
-        let manifest = serde_json::from_slice(&bytes).map_err(|error| bad(path, &error.to_string()))?;
-        Ok((manifest, Digest::of(&bytes)))
+        Self::parse(path, &read_bounded(path)?)
     }
 
-    /// The layer with the model file.
-    pub fn weights(&self) -> Option<&Layer> {
-        self.layers.iter().find(|layer| layer.media_type == MODEL_MEDIA_TYPE)
+    /// Reads the content of a manifest, that of the file at `path`.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<(Self, Digest), StoreError> {
+        let manifest = serde_json::from_slice(bytes).map_err(|error| bad(path, &error.to_string()))?;
+        Ok((manifest, Digest::of(bytes)))
+    }
+
+    /// Refuses a manifest of something that is no image: an index of several, or an artifact of another program.
+    pub fn require_image(&self, path: &Path) -> Result<(), StoreError> {
+        match &*self.media_type {
+            "" | MANIFEST_MEDIA_TYPE | OCI_MEDIA_TYPE if self.schema_version == 2 => Ok(()),
+            "" | MANIFEST_MEDIA_TYPE | OCI_MEDIA_TYPE => {
+                Err(bad(path, "it has another schema version than 2"))
+            }
+            other => Err(bad(
+                path,
+                &format!("it is of the type '{}'", other.chars().take(100).collect::<String>()),
+            )),
+        }
+    }
+
+    /// The layers with model files, in the order of a split model.
+    pub fn weights(&self) -> impl Iterator<Item = &Layer> {
+        self.of_type(media::MODEL)
+    }
+
+    /// The layers of one type.
+    pub fn of_type(&self, media_type: &str) -> impl Iterator<Item = &Layer> {
+        self.layers.iter().filter(move |layer| layer.media_type == media_type)
     }
 
     /// Every blob that it needs.
@@ -123,8 +180,10 @@ pub fn manifest_dirs(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
 /// Reads a small file whole.
 pub fn read_bounded(path: &Path) -> Result<Vec<u8>, StoreError> {
     let failed = |error| StoreError::io("read", path, error);
-    let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
+    // Room for all and a byte, so that two reads see its end; a list reads a thousand of these.
+    let length = file.metadata().map_err(failed)?.len().min(MANIFEST_BYTES_MAX);
+    let mut bytes = Vec::with_capacity(length as usize + 1);
     file.take(MANIFEST_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > MANIFEST_BYTES_MAX {
         return Err(bad(path, &format!("it is larger than {MANIFEST_BYTES_MAX} bytes")));
@@ -188,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_manifest_is_written_as_ollama_writes_it() {
-        let manifest = Manifest::new(&blob(b"{}"), &blob(b"abc"));
+        let manifest = Manifest::new(&blob(b"{}"), vec![Layer::new(media::MODEL, &blob(b"abc"))]);
         insta::assert_snapshot!(serde_json::to_string_pretty(&manifest).unwrap(), @r#"
         {
           "schemaVersion": 2,
@@ -218,10 +277,10 @@ mod tests {
             r#"{{"schemaVersion":2,"mediaType":"{MANIFEST_MEDIA_TYPE}","extra":1,
             "config":{{"mediaType":"{CONFIG_MEDIA_TYPE}","digest":"sha256:{hex}","size":1}},
             "layers":[{{"mediaType":"application/vnd.ollama.image.license","digest":"sha256:{hex}","size":2}},
-            {{"mediaType":"{MODEL_MEDIA_TYPE}","digest":"sha256:{hex}","size":3,"from":"/x"}}]}}"#
+            {{"mediaType":"application/vnd.ollama.image.model","digest":"sha256:{hex}","size":3,"from":"/x"}}]}}"#
         );
         let (manifest, digest) = Manifest::read(&put(dir.path(), "m", json.as_bytes())).unwrap();
-        assert_eq!(manifest.weights().unwrap().size, 3);
+        assert_eq!(manifest.weights().next().unwrap().size, 3);
         assert_eq!(manifest.size_bytes(), 6);
         assert_eq!(digest, Digest::of(json.as_bytes()));
     }

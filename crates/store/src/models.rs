@@ -6,20 +6,23 @@
 
 use std::{
     collections::HashSet,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    Digest, Home, ImportError, ImportedModel, ModelName, ModelSummary, Progress, StoreError,
-    atomic::{remove_abandoned, sync_dir},
+    Defaults, Digest, Home, ImportError, ImportedModel, ModelName, ModelSummary, Origin, Placement, Progress,
+    StoreError,
+    atomic::sync_dir,
+    elsewhere,
     fail::{Step, step},
     import,
-    manifest::{Manifest, ManifestFile, bad, manifest_dirs, manifest_files},
+    limits::{LIST_SHARE_MIN, LIST_THREADS_MAX},
+    load::{Place, load},
+    manifest::{Manifest, ManifestFile, bad, manifest_files},
     name::nearest,
 };
 
@@ -36,10 +39,18 @@ pub struct Model {
     pub size_bytes: u64,
     /// When it was imported under this name.
     pub modified_at: Timestamp,
-    /// The model file.
+    /// The model file, of a split model the first.
     pub blob_path: PathBuf,
+    /// The further files of a split model, in their order.
+    pub shards: Vec<PathBuf>,
+    /// What makes it see or hear.
+    pub projector: Option<PathBuf>,
     /// What the file says about itself.
     pub summary: ModelSummary,
+    /// How it wants to be used.
+    pub defaults: Defaults,
+    /// Whose files these are.
+    pub origin: Origin,
 }
 
 /// What is in the store.
@@ -71,8 +82,8 @@ impl<'a> Models<'a> {
         Self { home }
     }
 
-    /// Copies a GGUF file into the store under a name. A name that exists, in whatever case, gets the new file; a
-    /// file that is stored already is not copied again. `progress` is called after every chunk.
+    /// Takes a GGUF file into the store under a name, linked or copied. A name that exists, in whatever case, gets the
+    /// new file; a file that is stored already is not stored again. `progress` is called after every chunk.
     ///
     /// # Errors
     /// Says what is wrong with the file, or why it cannot be stored. The store is then as it was.
@@ -82,20 +93,43 @@ impl<'a> Models<'a> {
         name: &ModelName,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<ImportedModel, ImportError> {
-        import::import(self.home, source, name, progress)
+        import::import(self.home, source, name, Placement::default(), progress)
     }
 
-    /// Every model. One that cannot be used is reported beside the others.
+    /// As [`import`](Self::import), with a say in how the file comes into the store.
+    ///
+    /// # Errors
+    /// As [`import`](Self::import).
+    pub fn import_with(
+        self,
+        source: &Path,
+        name: &ModelName,
+        placement: Placement,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<ImportedModel, ImportError> {
+        import::import(self.home, source, name, placement, progress)
+    }
+
+    pub(crate) const fn home(self) -> &'a Home {
+        self.home
+    }
+
+    /// Every model, also those that lie in place of other programs, unless one of ours has their name. One that cannot
+    /// be used is reported beside the others.
     ///
     /// # Errors
     /// When the store itself cannot be read.
     pub fn list(self) -> Result<Listing, StoreError> {
         let mut listing = Listing::default();
-        for file in manifest_files(&self.home.manifests_dir())? {
-            match self.load_listed(&file) {
-                Ok(Some(model)) => listing.models.push(model),
-                Ok(None) => {}
+        for loaded in self.load_all(&manifest_files(&self.home.manifests_dir())?) {
+            match loaded {
+                Ok(model) => listing.models.extend(model),
                 Err(problem) => listing.unreadable.push(problem),
+            }
+        }
+        for model in elsewhere::all(self.home) {
+            if !listing.models.iter().any(|other| other.name.matches(&model.name)) {
+                listing.models.push(model);
             }
         }
         listing.models.sort_by(|a, b| b.modified_at.cmp(&a.modified_at).then_with(|| a.name.cmp(&b.name)));
@@ -107,7 +141,9 @@ impl<'a> Models<'a> {
     /// # Errors
     /// [`StoreError::UnknownModel`] with the names that look like it; [`StoreError::BadManifest`].
     pub fn find(self, name: &ModelName) -> Result<Model, StoreError> {
-        let (stored_name, path) = self.locate(name)?;
+        let Some((stored_name, path)) = self.spelling(name)? else {
+            return elsewhere::find(self.home, name).map_or_else(|| Err(self.unknown(name)?), Ok);
+        };
         match self.load(&stored_name, &path) {
             Err(_) if !path.exists() => Err(self.unknown(name)?),
             loaded => loaded,
@@ -118,7 +154,8 @@ impl<'a> Models<'a> {
     /// the model file open keeps it until it closes it.
     ///
     /// # Errors
-    /// [`StoreError::UnknownModel`] with the names that look like it; a failure to remove.
+    /// [`StoreError::UnknownModel`] with the names that look like it; [`StoreError::InPlace`] for a model of another
+    /// program; a failure to remove.
     pub fn remove(self, name: &ModelName) -> Result<Removed, StoreError> {
         let _lock = self.home.lock_models()?;
         let (stored_name, path) = self.locate(name)?;
@@ -127,36 +164,6 @@ impl<'a> Models<'a> {
         step(Step::ManifestRemoved);
         self.remove_empty_dirs(&path)?;
         Ok(Removed { name: stored_name, freed_bytes: self.remove_unneeded(digests)? })
-    }
-
-    /// Removes what imports that were killed left behind, and returns the bytes freed.
-    pub(crate) fn remove_unreferenced(self) -> Result<u64, StoreError> {
-        let _lock = self.home.lock_models()?;
-        let mut freed_bytes = 0;
-        for dir in manifest_dirs(&self.home.manifests_dir())? {
-            freed_bytes += remove_abandoned(&dir)?;
-        }
-        let blobs_dir = self.home.blobs_dir();
-        let listed = fs::read_dir(&blobs_dir)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>());
-        let names = listed.map_err(|error| StoreError::io("list", &blobs_dir, error))?;
-        let stored = names.iter().filter_map(|name| Digest::from_file_name(name.to_str()?)).collect();
-        Ok(freed_bytes + self.remove_unneeded(stored)?)
-    }
-
-    /// Removes those of the blobs that no manifest names. The caller holds the models' lock.
-    pub(crate) fn remove_unneeded(self, mut digests: HashSet<Digest>) -> Result<u64, StoreError> {
-        for file in manifest_files(&self.home.manifests_dir())? {
-            match Manifest::read(&file.path) {
-                Ok((manifest, _)) => digests.retain(|digest| !manifest.names(digest)),
-                Err(error) => {
-                    // It may need any of them, and can perhaps be repaired.
-                    tracing::warn!(%error, "no blob is removed while a manifest cannot be read");
-                    return Ok(0);
-                }
-            }
-        }
-        digests.iter().map(|digest| self.remove_blob(digest)).sum()
     }
 
     /// How the name is spelled in the store, and where its manifest is.
@@ -175,37 +182,43 @@ impl<'a> Models<'a> {
     }
 
     pub(crate) fn load(self, name: &ModelName, path: &Path) -> Result<Model, StoreError> {
-        let (manifest, manifest_digest) = Manifest::read(path)?;
-        let weights = manifest.weights().ok_or_else(|| bad(path, "it names no model file"))?;
-        let blob_path = self.home.blobs_dir().join(weights.digest.file_name());
-        match fs::metadata(&blob_path) {
-            Ok(metadata) if metadata.len() == weights.size => {}
-            Ok(_) => return Err(bad(path, "its model file has another size")),
-            Err(_) => return Err(bad(path, "its model file is missing")),
-        }
-        let config_path = self.home.blobs_dir().join(manifest.config.digest.file_name());
-        Ok(Model {
-            name: name.clone(),
-            digest: weights.digest,
-            manifest_digest,
-            size_bytes: manifest.size_bytes(),
-            modified_at: modified_at(path)?,
-            summary: ModelSummary::stored(&config_path, &blob_path).map_err(|reason| bad(path, &reason))?,
-            blob_path,
-        })
+        load(&Place::store(self.home), name, path)
     }
 
-    fn locate(self, name: &ModelName) -> Result<(ModelName, PathBuf), StoreError> {
+    pub(crate) fn locate(self, name: &ModelName) -> Result<(ModelName, PathBuf), StoreError> {
         match self.spelling(name)? {
             Some(found) => Ok(found),
-            None => Err(self.unknown(name)?),
+            None => match elsewhere::find(self.home, name) {
+                Some(Model { name, origin, .. }) => Err(StoreError::InPlace { name, origin }),
+                None => Err(self.unknown(name)?),
+            },
         }
     }
 
-    fn unknown(self, name: &ModelName) -> Result<StoreError, StoreError> {
+    pub(crate) fn unknown(self, name: &ModelName) -> Result<StoreError, StoreError> {
         let files = manifest_files(&self.home.manifests_dir())?;
-        let existing: Vec<_> = files.into_iter().filter_map(|file| file.name).collect();
+        let mut existing: Vec<_> = files.into_iter().filter_map(|file| file.name).collect();
+        existing.extend(elsewhere::all(self.home).into_iter().map(|model| model.name));
         Ok(StoreError::UnknownModel { name: name.clone(), nearest: nearest(name, &existing) })
+    }
+
+    /// In the order of the files. Many are read by several threads: of each model it is a handful of small files.
+    fn load_all(self, files: &[ManifestFile]) -> Vec<Result<Option<Model>, StoreError>> {
+        let share = files.len().div_ceil(LIST_THREADS_MAX).max(LIST_SHARE_MIN);
+        let load = |files: &[ManifestFile]| files.iter().map(|file| self.load_listed(file)).collect();
+        std::thread::scope(|scope| {
+            let mut shares = files.chunks(share);
+            let own = shares.next().unwrap_or_default();
+            let threads: Vec<_> = shares.map(|share| scope.spawn(move || load(share))).collect();
+            let mut loaded: Vec<_> = load(own);
+            for thread in threads {
+                match thread.join() {
+                    Ok(share) => loaded.extend::<Vec<_>>(share),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            loaded
+        })
     }
 
     /// `None` for a manifest that was removed since it was listed.
@@ -217,17 +230,6 @@ impl<'a> Models<'a> {
             Err(_) if !file.path.exists() => Ok(None),
             loaded => loaded.map(Some),
         }
-    }
-
-    fn remove_blob(self, digest: &Digest) -> Result<u64, StoreError> {
-        let path = self.home.blobs_dir().join(digest.file_name());
-        let size_bytes = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-        match fs::remove_file(&path) {
-            Ok(()) => step(Step::BlobRemoved),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StoreError::io("remove", &path, error)),
-        }
-        Ok(size_bytes)
     }
 
     /// Removes the directories that held only this manifest.
@@ -245,10 +247,4 @@ impl<'a> Models<'a> {
 /// The blobs that a manifest names; none when it cannot be read, which leaves them to the next sweep.
 pub fn blobs_of(manifest: &Path) -> HashSet<Digest> {
     Manifest::read(manifest).map(|(manifest, _)| manifest.digests().collect()).unwrap_or_default()
-}
-
-fn modified_at(path: &Path) -> Result<Timestamp, StoreError> {
-    let modified = fs::metadata(path).and_then(|metadata| metadata.modified());
-    let modified: SystemTime = modified.map_err(|error| StoreError::io("read", path, error))?;
-    Timestamp::try_from(modified).map_err(|_| bad(path, "its time cannot be told"))
 }

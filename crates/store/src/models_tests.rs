@@ -9,7 +9,7 @@ use std::{
 use firepot_gguf::testing::Builder;
 
 use crate::{
-    Access, Digest, Home, ImportError, ModelName, Phase, Progress, StoreError,
+    Access, Digest, Home, ImportError, ModelName, Phase, Placement, Progress, StoreError, Stored,
     home::make_dir,
     limits::COPY_CHUNK_BYTES,
     testing::{TestHome, gguf},
@@ -29,7 +29,7 @@ fn an_imported_model_lies_in_ollamas_layout() {
     let test = TestHome::new();
     let content = gguf(1);
     let imported = test.import(&test.file("model.gguf", &content), "smollm2:135m").unwrap();
-    assert!(!imported.already_stored);
+    assert_ne!(imported.stored, Stored::Already);
     let model = imported.model;
     assert_eq!(model.digest, Digest::of(&content));
     assert_eq!(model.blob_path, test.home.path().join("blobs").join(Digest::of(&content).file_name()));
@@ -68,7 +68,7 @@ fn progress_rises_to_the_size_of_the_file_and_ends_with_the_sync() {
     content.resize(COPY_CHUNK_BYTES * 2 + 5, 0);
     let file = test.file("model.gguf", &content);
     let mut seen: Vec<Progress> = Vec::new();
-    test.home.models().import(&file, &name("m"), &mut |progress| seen.push(progress)).unwrap();
+    test.home.models().import_with(&file, &name("m"), Placement::Copy, &mut |p| seen.push(p)).unwrap();
     let total_bytes = content.len() as u64;
     let expected = [
         (Phase::Copying, COPY_CHUNK_BYTES as u64),
@@ -88,7 +88,7 @@ fn importing_the_same_file_again_copies_nothing_and_changes_nothing() {
     let blobs = test.blobs();
     let mut phases = Vec::new();
     let again = test.home.models().import(&file, &name("m"), &mut |p| phases.push(p.phase)).unwrap();
-    assert!(again.already_stored);
+    assert!(again.stored == Stored::Already);
     assert_eq!(again.model, first.model);
     assert_eq!(test.blobs(), blobs);
     assert!(phases.iter().all(|&phase| phase == Phase::Comparing));
@@ -100,7 +100,7 @@ fn one_file_under_two_names_is_stored_once_and_stays_until_both_are_gone() {
     let file = test.file("model.gguf", &gguf(1));
     test.import(&file, "a").unwrap();
     let second = test.import(&file, "b").unwrap();
-    assert!(second.already_stored);
+    assert!(second.stored == Stored::Already);
     assert_eq!(test.blobs().len(), 2);
 
     assert_eq!(test.home.models().remove(&name("a")).unwrap().freed_bytes, 0);
@@ -116,7 +116,7 @@ fn a_file_of_the_same_size_is_not_taken_for_the_same() {
     let test = TestHome::new();
     test.import(&test.file("a.gguf", &gguf(1)), "a").unwrap();
     let other = test.import(&test.file("b.gguf", &gguf(2)), "b").unwrap();
-    assert!(!other.already_stored);
+    assert_ne!(other.stored, Stored::Already);
     assert_eq!(other.model.digest, Digest::of(&gguf(2)));
 }
 
@@ -323,11 +323,11 @@ fn while_a_manifest_cannot_be_read_no_blob_is_removed() {
     write_atomic(&broken, b"{").unwrap();
 
     assert_eq!(test.home.models().remove(&name("a")).unwrap().freed_bytes, 0);
-    assert_eq!(test.home.sweep().unwrap(), 0);
+    assert_eq!(test.sweep_all(), 0);
     assert_eq!(test.blobs().len(), 2);
 
     test.home.models().remove(&name("broken")).unwrap();
-    assert!(test.home.sweep().unwrap() > whole.len() as u64);
+    assert!(test.sweep_all() > whole.len() as u64);
     assert_eq!(test.blobs(), [""; 0]);
 }
 
@@ -335,7 +335,7 @@ fn while_a_manifest_cannot_be_read_no_blob_is_removed() {
 fn a_broken_file_in_the_store_is_replaced_by_importing_again() {
     let test = TestHome::new();
     let file = test.file("model.gguf", &gguf(1));
-    let model = test.import(&file, "m").unwrap().model;
+    let model = test.import_copy(&file, "m").unwrap().model;
     fs::File::options().write(true).open(&model.blob_path).unwrap().set_len(100).unwrap();
     assert!(matches!(test.home.models().find(&name("m")).unwrap_err(), StoreError::BadManifest { .. }));
     test.import(&file, "m").unwrap();

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::NEAREST_NAMES_MAX;
 
+/// The hub's host in names, as Ollama has it; its long name is the same host.
+pub const HUGGING_FACE: &str = "hf.co";
+
 const DEFAULT_HOST: &str = "registry.ollama.ai";
 const DEFAULT_NAMESPACE: &str = "library";
 const DEFAULT_TAG: &str = "latest";
@@ -61,10 +64,42 @@ impl ModelName {
         }
     }
 
+    /// A name for the model in a file: `Qwen3-8B-Q4_K_M` becomes `qwen3-8b:q4_k_m`. What a name may not have becomes a
+    /// dash; the counting of split files goes.
+    ///
+    /// # Errors
+    /// When nothing is left of it.
+    pub fn for_file(stem: &str) -> Result<Self, NameError> {
+        let whole = stem.rsplit('/').next().unwrap_or(stem);
+        let whole = strip_gguf(whole);
+        let whole = split_of(whole).map_or(whole, |(whole, ..)| whole);
+        let (model, tag) = match quantization_of(whole) {
+            Some(quantization) if quantization.len() < whole.len() => {
+                (whole[..whole.len() - quantization.len()].trim_end_matches(['-', '.', '_']), quantization)
+            }
+            _ => (whole, DEFAULT_TAG),
+        };
+        let part = |text: &str| -> String {
+            let known = |c: char| {
+                if c.is_ascii_alphanumeric() || "._-".contains(c) { c.to_ascii_lowercase() } else { '-' }
+            };
+            let text: String = text.chars().map(known).take(PART_BYTES_MAX).collect();
+            text.trim_matches(['-', '.']).to_owned()
+        };
+        Self::from_parts(DEFAULT_HOST, DEFAULT_NAMESPACE, &part(model), &part(tag))
+            .map_err(|error| name_error(stem, error.problem))
+    }
+
     /// The registry, `registry.ollama.ai` unless named.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
+    }
+
+    /// Whether no other registry than Ollama's own is named.
+    #[must_use]
+    pub fn is_of_default_registry(&self) -> bool {
+        self.host == DEFAULT_HOST
     }
 
     /// The owner, `library` unless named.
@@ -113,7 +148,7 @@ impl FromStr for ModelName {
         let (host, namespace, model) = match parts[..] {
             [model] => (DEFAULT_HOST, DEFAULT_NAMESPACE, model),
             [namespace, model] => (DEFAULT_HOST, namespace, model),
-            [host, namespace, model] => (host, namespace, model),
+            [host, namespace, model] => (canonical_host(host), namespace, model),
             _ => return Err(name_error(text, "it has more than host, namespace and model")),
         };
         Self::from_parts(host, namespace, model, tag).map_err(|error| name_error(text, error.problem))
@@ -166,6 +201,56 @@ fn similarity(a: &ModelName, b: &ModelName) -> f64 {
     0.8 * alike(&a.model, &b.model) + 0.1 * alike(&a.tag, &b.tag) + 0.1 * alike(&a.namespace, &b.namespace)
 }
 
+fn canonical_host(host: &str) -> &str {
+    let long = ["huggingface.co", "www.huggingface.co"].iter().any(|long| host.eq_ignore_ascii_case(long));
+    if long { HUGGING_FACE } else { host }
+}
+
+/// The name of a file without its ending.
+pub fn strip_gguf(name: &str) -> &str {
+    let ending = name.len().saturating_sub(".gguf".len());
+    match name.get(ending..) {
+        Some(end) if end.eq_ignore_ascii_case(".gguf") => &name[..ending],
+        _ => name,
+    }
+}
+
+/// The name without its counting, the place from 1 and the number of files, of one of the files of a split model
+/// (`m-00001-of-00003`).
+pub fn split_of(stem: &str) -> Option<(&str, u32, u32)> {
+    let (rest, count) = stem.rsplit_once("-of-")?;
+    let (whole, number) = rest.rsplit_once('-')?;
+    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(number) || !digits(count) || whole.is_empty() {
+        return None;
+    }
+    Some((whole, number.parse().ok()?, count.parse().ok()?))
+}
+
+/// The end of a file's name that says how it is quantized (`Q4_K_M`, `UD-IQ2_XXS`, `BF16`).
+pub fn quantization_of(stem: &str) -> Option<&str> {
+    let begin = stem.rfind(['-', '.']).map_or(0, |mark| mark + 1);
+    let known = is_quantization(&stem[begin..]).then_some(&stem[begin..])?;
+    let dynamic =
+        begin >= 3 && stem.get(begin - 3..begin).is_some_and(|mark| mark.eq_ignore_ascii_case("UD-"));
+    Some(if dynamic { &stem[begin - 3..] } else { known })
+}
+
+fn is_quantization(text: &str) -> bool {
+    let upper = text.to_ascii_uppercase();
+    if matches!(&*upper, "F16" | "F32" | "BF16" | "FP16" | "FP32") {
+        return true;
+    }
+    let kinds = ["IQ", "TQ", "MXFP", "NVFP", "Q"];
+    let Some(rest) = kinds.iter().find_map(|kind| upper.strip_prefix(kind)) else { return false };
+    let mut words = rest.split('_');
+    let bits =
+        words.next().is_some_and(|bits| bits.len() == 1 && bits.bytes().all(|bit| bit.is_ascii_digit()));
+    bits && words.all(|word| {
+        matches!(word, "0" | "1" | "K" | "S" | "M" | "L" | "XL" | "XS" | "XXS" | "NL" | "MOE" | "4" | "8")
+    })
+}
+
 fn strip_scheme(text: &str) -> &str {
     text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or(text)
 }
@@ -215,6 +300,30 @@ mod tests {
         check("localhost:5000/me/m:1.5b", ["localhost:5000", "me", "m", "1.5b"]);
         check("https://hf.co/me/m:t", ["hf.co", "me", "m", "t"]);
         check("_x", ["registry.ollama.ai", "library", "_x", "latest"]);
+    }
+
+    #[test]
+    fn the_hubs_long_name_is_its_short_one() {
+        assert_eq!(name("huggingface.co/me/m:Q4_0"), name("hf.co/me/m:Q4_0"));
+        assert_eq!(name("https://HuggingFace.co/me/m").host(), "hf.co");
+    }
+
+    #[test]
+    fn a_file_has_a_sensible_name() {
+        let check = |stem: &str, expected: &str| {
+            assert_eq!(ModelName::for_file(stem).unwrap().to_string(), expected, "{stem}");
+        };
+        check("Qwen3-8B-Q4_K_M", "qwen3-8b:q4_k_m");
+        check("SmolLM2.Q8_0.gguf", "smollm2:q8_0");
+        check("gemma-3-UD-IQ2_XXS", "gemma-3:ud-iq2_xxs");
+        check("m-BF16-00001-of-00003.gguf", "m:bf16");
+        check("gpt-oss-20b-MXFP4", "gpt-oss-20b:mxfp4");
+        check("a b (1)", "a-b--1:latest");
+        check("dir/llama-2-7b", "llama-2-7b:latest");
+        check("Q4_0", "q4_0:latest");
+        check("Quiet-2", "quiet-2:latest");
+        assert!(ModelName::for_file("").is_err());
+        assert!(ModelName::for_file("...").is_err());
     }
 
     #[test]

@@ -2,15 +2,18 @@
 //! listing need not read headers.
 //!
 //! The blob has the fields that Ollama reads there and ours beside them. Without ours, in a model that another
-//! program brought or an older Firepot, the header is read.
+//! program brought or an older Firepot, the header is read, once: the home keeps what it said by the file's digest.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+};
 
 use firepot_gguf::{Gguf, GgufError, ModelMeta};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{ImportError, manifest::read_bounded};
+use crate::{Digest, Home, ImportError, home::make_dir, manifest::read_bounded, write_atomic};
 
 /// What a model file says about itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,18 +51,36 @@ struct Config {
 }
 
 impl ModelSummary {
-    /// Reads the header of a file that is to be imported.
-    pub(crate) fn of_file(file: &File, path: &Path) -> Result<Self, ImportError> {
-        Self::from_header(file).map_err(|error| ImportError::gguf(path, error))
+    /// Reads the headers of the files of a model, in their order.
+    pub(crate) fn of_files(files: &[File], path: &Path) -> Result<Self, ImportError> {
+        Self::from_header(files).map_err(|error| ImportError::gguf(path, error))
     }
 
-    /// The summary of a stored model: the kept one, else from the header.
-    pub(crate) fn stored(config: &Path, weights: &Path) -> Result<Self, String> {
-        if let Some(kept) = Self::kept(config) {
+    /// The summary of a model: the config's, else the one kept for this digest, else from the headers of its files.
+    pub(crate) fn stored(
+        home: &Home,
+        config: &Path,
+        digest: &Digest,
+        files: &[PathBuf],
+    ) -> Result<Self, String> {
+        if let Some(kept) = Self::in_config(config) {
             return Ok(kept);
         }
-        let file = File::open(weights).map_err(|error| error.to_string())?;
-        Self::from_header(&file).map_err(|error| error.to_string())
+        let cache = home.summary_path(digest);
+        let length = |path: &PathBuf| fs::metadata(path).map(|metadata| metadata.len());
+        let lengths: Vec<u64> =
+            files.iter().map(length).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+        if let Some(kept) = read_bounded(&cache).ok().and_then(|bytes| Cached::read(&bytes, &lengths)) {
+            return Ok(kept);
+        }
+        let open = |path: &PathBuf| File::open(path);
+        let opened: Vec<File> =
+            files.iter().map(open).collect::<Result<_, _>>().map_err(|e| e.to_string())?;
+        let summary = Self::from_header(&opened).map_err(|error| error.to_string())?;
+        if home.require_write().is_ok() {
+            Cached { lengths, summary: summary.clone() }.keep(&cache);
+        }
+        Ok(summary)
     }
 
     /// The config blob's content.
@@ -74,14 +95,14 @@ impl ModelSummary {
         })
     }
 
-    fn kept(config: &Path) -> Option<Self> {
+    fn in_config(config: &Path) -> Option<Self> {
         let bytes = read_bounded(config).ok()?;
         let config: Config = serde_json::from_slice(&bytes).ok()?;
         serde_json::from_value(config.firepot).ok()
     }
 
-    fn from_header(file: &File) -> Result<Self, GgufError> {
-        let meta = ModelMeta::from_gguf(&Gguf::read(file)?)?;
+    fn from_header(files: &[File]) -> Result<Self, GgufError> {
+        let meta = ModelMeta::from_gguf(&Gguf::read_split(files)?)?;
         Ok(Self {
             parameter_size: meta.parameter_size_label(),
             architecture: meta.architecture,
@@ -96,6 +117,34 @@ impl ModelSummary {
     }
 }
 
+/// What the home keeps of a header.
+#[derive(Serialize, Deserialize)]
+struct Cached {
+    /// Of the files, in bytes: a split model has other files behind the same first one only when it is damaged.
+    lengths: Vec<u64>,
+    summary: ModelSummary,
+}
+
+impl Cached {
+    fn read(bytes: &[u8], lengths: &[u64]) -> Option<ModelSummary> {
+        let cached: Self = serde_json::from_slice(bytes).ok()?;
+        (cached.lengths == lengths).then_some(cached.summary)
+    }
+
+    /// Best effort: without it the header is read again.
+    fn keep(&self, path: &Path) {
+        let kept = serde_json::to_vec(self).map_err(|error| error.to_string()).and_then(|json| {
+            path.parent()
+                .map_or(Ok(()), make_dir)
+                .and_then(|()| write_atomic(path, &json))
+                .map_err(|e| e.to_string())
+        });
+        if let Err(error) = kept {
+            tracing::debug!(%error, path = %path.display(), "a summary was not kept");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -103,10 +152,14 @@ mod tests {
     use super::*;
     use crate::testing::{TestHome, gguf};
 
+    fn stored(test: &TestHome, config: &Path, weights: &Path) -> Result<ModelSummary, String> {
+        ModelSummary::stored(&test.home, config, &Digest::of(b"weights"), &[weights.to_owned()])
+    }
+
     fn files(config: &[u8]) -> (TestHome, ModelSummary) {
         let test = TestHome::new();
         let weights = test.file("weights", &gguf(1));
-        let summary = ModelSummary::stored(&test.file("config", config), &weights).unwrap();
+        let summary = stored(&test, &test.file("config", config), &weights).unwrap();
         (test, summary)
     }
 
@@ -143,7 +196,7 @@ mod tests {
         let (test, summary) = files(b"");
         let changed = ModelSummary { title: Some("kept".into()), ..summary };
         let config = test.file("config", &changed.to_config().unwrap());
-        assert_eq!(ModelSummary::stored(&config, Path::new("/nowhere")).unwrap(), changed);
+        assert_eq!(stored(&test, &config, Path::new("/nowhere")).unwrap(), changed);
     }
 
     #[test]
@@ -164,7 +217,29 @@ mod tests {
         let test = TestHome::new();
         let weights = test.file("weights", b"no model");
         fs::remove_file(test.file("config", b"")).unwrap();
-        let reason = ModelSummary::stored(&test.dir.path().join("config"), &weights).unwrap_err();
+        let reason = stored(&test, &test.dir.path().join("config"), &weights).unwrap_err();
         assert!(reason.starts_with("the file is not GGUF"), "{reason}");
+    }
+
+    #[test]
+    fn a_header_is_read_once_and_again_only_for_other_files() {
+        let (test, summary) = files(b"");
+        // Of the same length, and no model any more: what is kept is told.
+        let length = gguf(1).len();
+        let weights = test.file("weights", &vec![0; length]);
+        let config = test.dir.path().join("config");
+        assert_eq!(stored(&test, &config, &weights).unwrap(), summary);
+        test.file("weights", &vec![0; length + 1]);
+        assert!(stored(&test, &config, &weights).is_err());
+    }
+
+    #[test]
+    fn a_home_that_is_only_read_keeps_no_summary() {
+        let test = TestHome::new();
+        let home = Home::open(test.home.path(), crate::Access::ReadOnly).unwrap();
+        let weights = test.file("weights", &gguf(1));
+        let digest = Digest::of(b"weights");
+        ModelSummary::stored(&home, &test.dir.path().join("none"), &digest, &[weights]).unwrap();
+        assert!(!home.summaries_dir().exists());
     }
 }

@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::Duration,
 };
 
 use firepot_gguf::testing::Builder;
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
 use crate::{
-    Access, ChatId, Database, Home, ImportError, ImportedModel, MessageBody, MessageRole, ModelName,
-    NewMessage, fail::Step,
+    Access, ChatId, Database, Digest, GcOptions, Home, ImportError, ImportedModel, MessageBody, MessageRole,
+    ModelName, NewMessage, Placement, fail::Step,
 };
 
 /// Schema version 3, as some later Firepot might have it.
@@ -56,6 +57,16 @@ impl TestHome {
         self.home.models().import(path, &name.parse().unwrap(), &mut |_| {})
     }
 
+    /// Imports by copying, whatever the file system can.
+    pub fn import_copy(&self, path: &Path, name: &str) -> Result<ImportedModel, ImportError> {
+        self.home.models().import_with(path, &name.parse().unwrap(), Placement::Copy, &mut |_| {})
+    }
+
+    /// Removes what nobody needs, however young.
+    pub fn sweep_all(&self) -> u64 {
+        self.home.models().collect(GcOptions::default(), Duration::ZERO).unwrap().freed_bytes()
+    }
+
     pub fn blobs(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.home.blobs_dir()).unwrap();
         let mut names: Vec<_> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -86,11 +97,37 @@ pub fn other_gguf() -> Vec<u8> {
     Builder::llama().text("general.license", "mit").build()
 }
 
+/// A model as a registry has it: its manifest, and the blobs that this names.
+pub fn registry_model(weights: &[u8], system: &str) -> (Vec<u8>, Vec<Vec<u8>>) {
+    let config = br#"{"model_format":"gguf","model_family":"llama","rootfs":{}}"#.to_vec();
+    let params = br#"{"temperature":0.5,"stop":["<end>"]}"#.to_vec();
+    let layer = |kind: &str, content: &[u8]| {
+        let media_type = format!("application/vnd.ollama.image.{kind}");
+        serde_json::json!({
+            "mediaType": media_type, "digest": Digest::of(content).to_string(), "size": content.len()
+        })
+    };
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {
+            "mediaType": "application/vnd.docker.container.image.v1+json",
+            "digest": Digest::of(&config).to_string(), "size": config.len(),
+        },
+        "layers": [layer("model", weights), layer("system", system.as_bytes()), layer("params", &params)],
+    });
+    let blobs = vec![config, weights.to_vec(), system.as_bytes().to_vec(), params];
+    // As servers write it, which is not as we would.
+    (format!(" {manifest}\n").into_bytes(), blobs)
+}
+
 /// What the child process does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Action {
     OpenHome,
     Import { file: PathBuf, name: ModelName },
+    ImportLinked { file: PathBuf, name: ModelName },
+    Pull { weights: PathBuf, name: ModelName },
     Remove { name: ModelName },
     WriteAtomic { file: PathBuf, content: String },
     Append { chat: ChatId, texts: Vec<String> },

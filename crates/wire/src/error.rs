@@ -48,6 +48,8 @@ pub enum ErrorCode {
     ShuttingDown,
     /// Nothing more can be written to the disk.
     StorageFull,
+    /// A registry or hub cannot be reached, or does not give what was asked for.
+    PullFailed,
 }
 
 /// A row of the table of error codes.
@@ -65,7 +67,7 @@ pub struct ErrorInfo {
 
 impl ErrorCode {
     /// Every code, for documentation and tests.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::InvalidRequest,
         Self::ContextOverflow,
         Self::Unsupported,
@@ -85,6 +87,7 @@ impl ErrorCode {
         Self::RunnerLost,
         Self::ShuttingDown,
         Self::StorageFull,
+        Self::PullFailed,
     ];
 
     /// This code's row of the table.
@@ -111,6 +114,7 @@ impl ErrorCode {
             Self::RunnerLost => ErrorInfo::unavailable("runner_lost", limits::RETRY_AFTER_RUNNER_SECS),
             Self::ShuttingDown => ErrorInfo::unavailable("shutting_down", limits::RETRY_AFTER_SHUTDOWN_SECS),
             Self::StorageFull => ErrorInfo::fatal("storage_full", 507),
+            Self::PullFailed => ErrorInfo::fatal("pull_failed", 502),
         }
     }
 }
@@ -246,6 +250,7 @@ mod tests {
         503 runner_lost Some(1)
         503 shutting_down Some(5)
         507 storage_full None
+        502 pull_failed None
         ");
     }
 

@@ -7,12 +7,14 @@
 //!
 //! - [`ollama`]: `/api/*`, checked against `reference/ollama-api.md` and the official Python client.
 //! - [`openai`]: `/v1/chat/completions`, `/v1/completions`, `/v1/models`.
+//! - [`ModelDefaults`]: what a model brings along for requests that do not say otherwise.
 //! - [`ChatSettings`]: how our own routes say how a stored chat is answered.
 //! - [`Encoder`]: what the server drives, whichever dialect it is.
 //! - [`ApiError`] and [`ErrorCode`]: one table of errors for all dialects.
 //! - [`limits`]: every limit that a request is held to.
 
 mod common;
+mod defaults;
 mod encoder;
 mod error;
 mod fields;
@@ -26,6 +28,7 @@ mod tools;
 #[cfg(test)]
 mod testing;
 
+pub use defaults::{ModelDefaults, Said};
 pub use encoder::{Encoder, Ending, Mode, ServerTimes};
 pub use error::{ApiError, ErrorCode, ErrorInfo};
 pub use own::ChatSettings;

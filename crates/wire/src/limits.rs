@@ -10,6 +10,15 @@ pub const MAX_BODY_BYTES: usize = 32 << 20;
 /// Length of a model's name; Ollama's registry allows about 600.
 pub const MAX_MODEL_NAME_BYTES: usize = 1024;
 
+/// Longest Modelfile; licences are its longest part.
+pub const MAX_MODELFILE_BYTES: usize = 4 << 20;
+
+/// Files of one model: the parts of a split one and a projector.
+pub const MAX_MODEL_FILES: usize = 1000;
+
+/// Licences of one model.
+pub const MAX_LICENSES: usize = 64;
+
 /// Characters of a client's text that an error or a warning repeats; the rest is an ellipsis.
 pub const MAX_QUOTED_CHARS: usize = 80;
 

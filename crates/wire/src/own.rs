@@ -1,10 +1,10 @@
 //! What our own routes take: how the answers of a stored chat are made.
 
 use firepot_chat::{Effort, Limits, Sampling, ThinkMode, Thinking};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
-    ApiError, common,
+    ApiError, Said, common,
     fields::{Field, Fields, kind, quoted, set},
     limits,
 };
@@ -24,6 +24,8 @@ pub struct ChatSettings {
     pub thinking: Thinking,
     /// `ctx`: context of one answer in tokens, a wish for loading the model.
     pub ctx: Option<u32>,
+    /// The options that are set here: a model's own defaults do not touch them.
+    pub said: Said,
 }
 
 impl ChatSettings {
@@ -43,12 +45,20 @@ impl ChatSettings {
             limits: Limits { max_tokens: max_tokens(&fields)?, stop: common::stops(&fields)? },
             thinking: thinking(&fields)?,
             ctx: fields.int("ctx", 1..=limits::MAX_CTX)?.map(|tokens| tokens as u32),
+            said: said(map),
         };
         match fields.unread().first() {
             Some(unknown) => Err(ApiError::invalid(fields.path_of(&quoted(unknown)), "is not a setting")),
             None => Ok(settings),
         }
     }
+}
+
+/// The settings by the names that models' parameters have.
+fn said(map: &Map<String, Value>) -> Said {
+    let renamed = [("max_tokens", "num_predict"), ("think_budget", "thinking_budget"), ("ctx", "num_ctx")];
+    let there = renamed.into_iter().filter(|(ours, _)| map.get(*ours).is_some_and(|value| !value.is_null()));
+    Said::of(map).and(there.map(|(_, theirs)| theirs))
 }
 
 fn sampling(fields: &Fields<'_>) -> Result<Sampling, ApiError> {
@@ -127,6 +137,7 @@ mod tests {
             limits: Limits { max_tokens: Some(128), stop: vec!["END".into()] },
             thinking: Thinking { mode: ThinkMode::On, effort: Some(Effort::High), budget_tokens: Some(64) },
             ctx: Some(2048),
+            said: settings.said.clone(),
         };
         assert_eq!(settings, expected);
     }

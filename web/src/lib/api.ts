@@ -1,5 +1,5 @@
 // The server's routes that the page uses, as functions. No state is kept here.
-import type { Attachment, Chat, Message, Model, Preset, SearchHit, Settings } from "./types";
+import type { Attachment, Chat, Message, Model, Preset, Pull, SearchHit, Settings } from "./types";
 
 const BASE = "/firepot/v1";
 
@@ -87,6 +87,11 @@ export const importChats = (file: Blob) =>
 export const listModels = async () => (await json<{ models: Model[] }>("GET", "/api/tags")).models;
 export const getMachine = () => json<Record<string, unknown>>("GET", `${BASE}/machine`);
 export const unloadModel = (model: string) => request("POST", `${BASE}/models/unload`, { model });
+
+/** Begins to pull a model; how far it is comes with the events. */
+export const beginPull = (model: string) => json<Pull>("POST", `${BASE}/pulls`, { model });
+/** Ends a pull, or forgets one that failed. */
+export const endPull = (id: string) => request("DELETE", `${BASE}/pulls/${encodeURIComponent(id)}`);
 
 export const listPresets = async () => (await json<{ presets: Preset[] }>("GET", `${BASE}/presets`)).presets;
 export const savePreset = (name: string, settings: Settings) => request("PUT", `${BASE}/presets/${encodeURIComponent(name)}`, settings);

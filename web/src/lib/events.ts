@@ -2,7 +2,7 @@
 // handlers; the first events after each opening are a whole picture, so nothing has to be remembered over a gap.
 //
 // A page that nobody sees holds no connection: browsers allow six for all tabs together.
-import type { ChatFull, Delta, Live, Message, Chat, Runners } from "./types";
+import type { ChatFull, Delta, Live, Message, Chat, Pull, Runners } from "./types";
 
 export interface EventMap {
   hello: { server: string; version: string };
@@ -10,6 +10,8 @@ export interface EventMap {
   gone: { id: string };
   chats: { chat: Chat } | { removed: string };
   runners: Runners;
+  pulls: { pulls: Pull[] };
+  models: object;
   message: { message: Message; leaf_id: string | null };
   messages_removed: { ids: string[]; leaf_id: string | null };
   progress: Live;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { bytes, dayHeading, decodeRate, duration, liveWords, prefillRate, statsParts } from "./format";
+import { bytes, dayHeading, decodeRate, duration, liveWords, prefillRate, pullWords, statsParts } from "./format";
 
 describe("numbers in words", () => {
   test("sizes and durations have units", () => {
@@ -43,5 +43,20 @@ describe("numbers in words", () => {
     expect(heading(2026, 10, 16, 1)).toBe("Last 7 days");
     expect(heading(2026, 10, 1, 1)).toBe("Last 30 days");
     expect(heading(2026, 7, 1, 1)).toBe("August 2026");
+  });
+});
+
+describe("pulls in words", () => {
+  const pull = { id: "1", model: "m", phase: "files" as const, files: 1, total_bytes: 4_000_000_000, done_bytes: 1_000_000_000, kept: true };
+
+  test("a download says how much, how fast and how long, as far as it is known", () => {
+    expect(pullWords(pull, 25_000_000, 120_000)).toBe("1.0 GB of 4.0 GB · 25 MB/s · about 2 min left");
+    expect(pullWords(pull, null, null)).toBe("1.0 GB of 4.0 GB");
+    expect(pullWords({ ...pull, total_bytes: null }, 0, null)).toBe("1.0 GB · no data is coming");
+  });
+
+  test("every other step has its words", () => {
+    const words = (["manifest", "verifying", "writing"] as const).map((phase) => pullWords({ ...pull, phase }, null, null));
+    expect(words).toEqual(["Asking for it", "Comparing digests", "Giving it its name"]);
   });
 });

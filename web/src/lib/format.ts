@@ -1,5 +1,5 @@
 // Numbers and times in words. Units stand beside every number; what is not known is left out by the caller.
-import type { Live, Stats } from "./types";
+import type { Live, Pull, Stats } from "./types";
 
 const MS_PER_DAY = 86_400_000;
 
@@ -78,6 +78,30 @@ export function liveWords(live: Live): string {
         .filter(Boolean)
         .join(" · ");
   }
+}
+
+/** What a running pull is doing, in words; speed in bytes per second, the time that is left in milliseconds. */
+export function pullWords(pull: Pull, perSecond: number | null, leftMs: number | null): string {
+  switch (pull.phase) {
+    case "manifest":
+      return "Asking for it";
+    case "verifying":
+      return "Comparing digests";
+    case "writing":
+      return "Giving it its name";
+    case "files": {
+      const done = pull.total_bytes === null ? bytes(pull.done_bytes) : `${bytes(pull.done_bytes)} of ${bytes(pull.total_bytes)}`;
+      const speed = perSecond === null ? null : perSecond < 1 ? "no data is coming" : `${bytes(perSecond)}/s`;
+      return [done, speed, leftMs === null ? null : `about ${roughly(leftMs)} left`].filter(Boolean).join(" · ");
+    }
+  }
+}
+
+/** A time that is only guessed: no more digits than it deserves. */
+function roughly(ms: number): string {
+  if (ms < 60_000) return `${Math.max(1, Math.round(ms / 1000))} s`;
+  const minutes = Math.round(ms / 60_000);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
 }
 
 /** The heading under which a chat stands in the list. */

@@ -104,6 +104,20 @@ export interface Model {
   size: number;
   details: { family: string; parameter_size: string; quantization_level: string; context_length?: number };
   capabilities: string[];
+  /** Whose files they are, when the model lies in another program's store. */
+  origin?: string;
+}
+
+/** A model that is on its way, or one whose pull failed. */
+export interface Pull {
+  id: string;
+  model: string;
+  phase: "manifest" | "files" | "verifying" | "writing";
+  files: number;
+  total_bytes: number | null;
+  done_bytes: number;
+  kept: boolean;
+  error?: { message: string; hint?: string };
 }
 
 export interface Runner {

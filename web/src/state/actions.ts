@@ -2,9 +2,10 @@
 // changes nothing, and gives back `false` where the caller keeps a draft.
 import * as api from "../lib/api";
 import { remember } from "../lib/storage";
-import type { Attachment, Chat, Settings } from "../lib/types";
+import type { Attachment, Chat, Pull, Settings } from "../lib/types";
 import { app } from "./app.svelte";
 import type { MessageView } from "./message.svelte";
+import { pulls } from "./pulls.svelte";
 import { toasts } from "./toasts.svelte";
 
 async function attempt(work: () => Promise<unknown>): Promise<boolean> {
@@ -21,7 +22,7 @@ async function attempt(work: () => Promise<unknown>): Promise<boolean> {
 export function send(content: string, attachments: Attachment[], parent?: string | null): Promise<boolean> {
   return attempt(async () => {
     const chat = app.open;
-    if (chat.model === null) throw new Error("There is no model to ask. Import one: firepot import FILE NAME");
+    if (chat.model === null) throw new Error("There is no model to ask. Pull one in the list of models, or with: firepot pull NAME");
     if (chat.id === null) {
       const created = await api.createChat({ model: chat.model, settings: chat.settings });
       if (app.open !== chat) return;
@@ -103,6 +104,21 @@ export function importFile(file: File): void {
     if (first) toasts.show(`${skipped.length} not imported: “${first.title}” ${first.reason}${skipped.length > 1 ? ", …" : ""}`, "error");
   });
 }
+
+/** Begins to pull a model. A refusal is thrown: the field that was filled shows it. */
+export async function pull(model: string): Promise<void> {
+  pulls.put(await api.beginPull(model), performance.now());
+}
+
+/** Cancels a pull, or dismisses one that failed. What was downloaded stays on the server. */
+export const endPull = (pull: Pull) =>
+  attempt(async () => {
+    await api.endPull(pull.id).catch((error: unknown) => {
+      // It has just ended by itself.
+      if (!(error instanceof api.RequestError && error.status === 404)) throw error;
+    });
+    pulls.drop(pull.id);
+  });
 
 export const load = (model: string) => attempt(() => api.loadModel(model, app.open.settings.ctx));
 export const unload = (model: string) => attempt(() => api.unloadModel(model));

@@ -5,6 +5,7 @@ import { EventStream, type Connection } from "../lib/events";
 import { recall } from "../lib/storage";
 import type { Chat, Model, Runner, Runners, Settings } from "../lib/types";
 import { OpenChat } from "./chat.svelte";
+import { pulls } from "./pulls.svelte";
 import { toasts } from "./toasts.svelte";
 
 export type Panel = "settings" | "stack" | null;
@@ -37,6 +38,8 @@ class App {
       gone: ({ id }) => id === this.open.id && this.#gone(),
       chats: (change) => ("chat" in change ? this.putChat(change.chat) : this.dropChat(change.removed)),
       runners: (runners) => (this.runners = runners),
+      pulls: (now) => pulls.replace(now.pulls, performance.now()),
+      models: () => void this.refreshModels().catch(() => undefined),
       message: ({ message, leaf_id }) => this.open.put([message], leaf_id),
       messages_removed: ({ ids, leaf_id }) => this.open.remove(ids, leaf_id),
       progress: (live) => this.open.progress(live),

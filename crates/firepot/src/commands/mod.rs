@@ -1,10 +1,13 @@
 //! One module for each subcommand.
 
+pub mod create;
 pub mod detach;
 pub mod doctor;
 pub mod down;
 pub mod explain;
 pub mod models;
+pub mod pull;
 pub mod run;
 pub mod runner;
+pub mod store;
 pub mod up;

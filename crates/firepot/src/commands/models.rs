@@ -2,20 +2,20 @@
 
 use std::{path::Path, time::Duration};
 
-use firepot_store::{Access, Home, ModelName};
+use firepot_store::{ModelName, Placement};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
 use crate::{
     attach,
-    cli::{Import, ManyModels, OneModel, Output, Show},
+    cli::{Cp, Import, ManyModels, OneModel, Output, Show},
     settings::Settings,
     table,
 };
 
 /// Lists what is in the store; no server is needed.
 pub fn list(settings: &Settings, output: &Output) -> anyhow::Result<()> {
-    let home = Home::open(&settings.home, Access::ReadWrite)?;
+    let home = settings.open_home()?;
     let listing = home.models().list()?;
     if output.json {
         println!("{}", serde_json::to_string(&listing.models)?);
@@ -77,7 +77,7 @@ fn ps_row(model: &Value) -> Vec<String> {
 
 /// Shows what a model is.
 pub fn show(settings: &Settings, args: &Show) -> anyhow::Result<()> {
-    let home = Home::open(&settings.home, Access::ReadWrite)?;
+    let home = settings.open_home()?;
     let model = home.models().find(&args.model.parse::<ModelName>()?)?;
     let gguf = firepot_gguf::Gguf::read(&std::fs::File::open(&model.blob_path)?)?;
     let meta = firepot_gguf::ModelMeta::from_gguf(&gguf)?;
@@ -114,7 +114,7 @@ pub async fn stop(settings: &Settings, args: &OneModel) -> anyhow::Result<()> {
 
 /// Removes models from the store. A model that is loaded goes on until it is unloaded: its file stays open.
 pub fn rm(settings: &Settings, args: &ManyModels) -> anyhow::Result<()> {
-    let home = Home::open(&settings.home, Access::ReadWrite)?;
+    let home = settings.open_home()?;
     for model in &args.models {
         home.models().remove(&model.parse()?)?;
         eprintln!("removed {model}");
@@ -122,12 +122,21 @@ pub fn rm(settings: &Settings, args: &ManyModels) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Gives a model a second name; its files are not copied.
+pub fn cp(settings: &Settings, args: &Cp) -> anyhow::Result<()> {
+    let home = settings.open_home()?;
+    let copied = home.models().copy(&args.from.parse()?, &args.to.parse()?)?;
+    eprintln!("copied {} to {}", args.from, copied.name);
+    Ok(())
+}
+
 /// Copies a file into the store, hashing it on the way.
 pub fn import(settings: &Settings, args: &Import) -> anyhow::Result<()> {
-    let home = Home::open(&settings.home, Access::ReadWrite)?;
+    let home = settings.open_home()?;
     let name: ModelName = args.name.parse()?;
     let bar = copy_bar(&args.file);
-    let imported = home.models().import(&args.file, &name, &mut |progress| {
+    let placement = if args.copy { Placement::Copy } else { Placement::LinkOrCopy };
+    let imported = home.models().import_with(&args.file, &name, placement, &mut |progress| {
         bar.set_length(progress.total_bytes);
         bar.set_position(progress.done_bytes);
     })?;

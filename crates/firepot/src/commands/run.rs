@@ -14,6 +14,7 @@ use crate::{
     attach::Attached,
     cli::Run,
     client::Client,
+    commands::pull::find_or_pull,
     exit::{Exit, Failure},
     settings::Settings,
 };
@@ -28,6 +29,9 @@ Ctrl-C ends an answer. \"\"\" begins and ends a question of several lines.";
 /// Answers one question, or holds a conversation when nothing is asked and a person types.
 pub async fn run(settings: &Settings, args: Run) -> anyhow::Result<()> {
     let question = question(&args)?;
+    if !settings.address_named {
+        find_or_pull(settings, &settings.open_home()?, &args.model).await?;
+    }
     let server = Attached::find_or_start(settings, &args.load).await?;
     let mut conversation = Conversation::new(server.client().clone(), args);
     let outcome = match question {

@@ -4,7 +4,7 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use firepot_server::{LoadDefaults, RunnerCommand, Server, ServerSettings};
-use firepot_store::{Access, Home, Model, ModelName};
+use firepot_store::{Home, Model};
 use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -14,9 +14,10 @@ use crate::{
     attach,
     cli::{Admit, Load, Serve, Up},
     client::Client,
-    commands::{detach::detach, explain::explain},
+    commands::{detach::detach, explain::explain, pull},
     exit::{Exit, Failure},
     gpu::{self, Verdict},
+    hub::{self, HubFetcher},
     settings::Settings,
 };
 
@@ -25,7 +26,7 @@ const TRIAL_MODEL: &str = "smollm2:135m";
 
 /// Serves without loading anything.
 pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
-    let home = Home::open(&settings.home, Access::ReadWrite)?;
+    let home = settings.open_home()?;
     let server = bind(settings, &home, &args.load, &args.admit, None).await?;
     println!("Firepot serves at http://{}", server.address());
     server.serve(stopped()).await;
@@ -34,8 +35,8 @@ pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
 
 /// Serves with a model loaded; joins a server that already runs.
 pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
-    let home = Home::open(&settings.home, Access::ReadWrite)?;
-    let model = choose(&home, args.model.as_deref())?;
+    let home = settings.open_home()?;
+    let model = choose(settings, &home, args.model.as_deref()).await?;
     let unused = check_gpu(settings, args)?;
     if args.explain {
         print!("{}", explain(settings, &home, &model, &args.load)?);
@@ -68,13 +69,13 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
 }
 
 /// The model that was named; else the only one, or the newest.
-fn choose(home: &Home, named: Option<&str>) -> anyhow::Result<Model> {
+async fn choose(settings: &Settings, home: &Home, named: Option<&str>) -> anyhow::Result<Model> {
     if let Some(name) = named {
-        return Ok(home.models().find(&name.parse::<ModelName>()?)?);
+        return pull::find_or_pull(settings, home, name).await;
     }
     home.models().list()?.models.into_iter().next().ok_or_else(|| {
         Failure::new(Exit::NoModel, "the store has no model yet")
-            .hint("copy one into it: firepot import FILE.gguf NAME")
+            .hint("fetch one: firepot pull NAME, or copy one into it: firepot import FILE.gguf NAME")
             .into()
     })
 }
@@ -113,7 +114,8 @@ async fn bind(
             settings.address
         );
     }
-    Ok(Server::bind(server, home.clone(), Arc::new(settings.planner())).await?)
+    let fetcher = Arc::new(HubFetcher(hub::puller(settings, home)?));
+    Ok(Server::bind(server, home.clone(), Arc::new(settings.planner()), fetcher).await?)
 }
 
 /// Until somebody asks this process to end.

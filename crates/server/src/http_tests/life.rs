@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     Server, ServerSettings, StartError,
-    testing::{BudgetPlanner, Script, ScriptLauncher, TestHome, ask, eventually, settings},
+    testing::{BudgetPlanner, Script, ScriptLauncher, ScriptedFetcher, TestHome, ask, eventually, settings},
 };
 
 struct Running {
@@ -28,7 +28,8 @@ async fn bind(settings: ServerSettings, home: &Home) -> Result<(Server, Arc<Scri
     let launcher = ScriptLauncher::default();
     let script = Arc::clone(&launcher.script);
     let planner = Arc::new(BudgetPlanner::default());
-    Ok((Server::bind_with(settings, home.clone(), planner, Arc::new(launcher)).await?, script))
+    let fetcher = Arc::new(ScriptedFetcher::default());
+    Ok((Server::bind_with(settings, home.clone(), planner, Arc::new(launcher), fetcher).await?, script))
 }
 
 impl Running {

@@ -43,7 +43,7 @@ async fn what_does_not_exist_is_refused_in_the_shape_of_its_dialect() {
         (Method::GET, "/api/nothing", StatusCode::NOT_FOUND),
         (Method::POST, "/v1/nothing", StatusCode::NOT_FOUND),
         (Method::GET, "/nothing", StatusCode::NOT_FOUND),
-        (Method::POST, "/api/pull", StatusCode::NOT_IMPLEMENTED),
+        (Method::POST, "/api/push", StatusCode::NOT_IMPLEMENTED),
         (Method::POST, "/api/embed", StatusCode::NOT_IMPLEMENTED),
     ] {
         let request = Request::builder().method(&method).uri(path).body(Body::empty()).unwrap();

@@ -55,7 +55,11 @@ fn model(name: &str, file: &str) -> Arc<Model> {
         size_bytes: 1,
         modified_at: jiff::Timestamp::UNIX_EPOCH,
         blob_path: "/model".into(),
+        shards: Vec::new(),
+        projector: None,
         summary,
+        defaults: firepot_store::Defaults::default(),
+        origin: firepot_store::Origin::Store,
     })
 }
 

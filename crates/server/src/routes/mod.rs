@@ -9,17 +9,25 @@
 //! | `/firepot/v1/chats/{id}/answer` | the answer goes on: it belongs to the server, `/stop` ends it |
 //! | `/firepot/v1/events` | nothing: whoever watched has gone |
 //! | `/firepot/v1/models/load` and loads by `/api/generate` | the load goes on, for whoever comes next |
-//! | everything that stores or removes | it is carried out |
+//! | `/api/pull`, and `/api/create` while it pulls | the pull ends when nobody else waits for it; what was downloaded stays |
+//! | `/firepot/v1/pulls` | the pull goes on: it belongs to the server, `DELETE` ends it |
+//! | `/api/blobs/{digest}` | what came of the file is removed |
+//! | everything else that stores or removes | it is carried out |
 
 mod answers;
+mod blobs;
 mod chats;
 mod events;
+mod lines;
+mod models;
 mod ollama;
 mod openai;
 mod own;
 mod page;
 mod presets;
+mod pulls;
 pub mod reply;
+mod show;
 mod transfer;
 
 use std::sync::Arc;
@@ -48,12 +56,16 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .merge(page::routes())
         .merge(ollama::routes())
+        .merge(show::routes())
+        .merge(models::routes())
+        .merge(blobs::routes())
         .merge(openai::routes())
         .merge(own::routes())
         .merge(chats::routes())
         .merge(answers::routes())
         .merge(transfer::routes())
         .merge(presets::routes())
+        .merge(pulls::routes())
         .merge(events::routes())
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)

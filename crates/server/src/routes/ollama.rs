@@ -8,14 +8,14 @@ use axum::{
     extract::State,
     http::Uri,
     response::Response,
-    routing::{delete, get, post},
+    routing::{get, post},
 };
 use firepot_store::{Model, ModelSummary};
 use firepot_wire::{
     ApiError, ErrorCode, Mode,
     ollama::{
-        self, Action, LoadOptions, LoadReason, ModelDetails, ModelEntry, OllamaEncoder, Parsed, ProcessEntry,
-        ProcessList, ShowResponse, TagList, TensorEntry, VersionResponse, timestamp,
+        self, Action, LoadReason, ModelDetails, ModelEntry, OllamaEncoder, Parsed, ProcessEntry, ProcessList,
+        TagList, VersionResponse, timestamp,
     },
 };
 use jiff::{Timestamp, ToSpan as _};
@@ -29,7 +29,8 @@ use crate::{
     answer::{Asked, answer, server_times},
     app::App,
     arrived::Arrived,
-    pool::{PhaseView, SlotView, Wishes},
+    library::{self, wishes},
+    pool::{PhaseView, SlotView},
     settings::KeepAlive,
 };
 
@@ -38,11 +39,9 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/api/version", get(version))
         .route("/api/tags", get(tags))
         .route("/api/ps", get(ps))
-        .route("/api/show", post(show))
         .route("/api/chat", post(chat))
-        .route("/api/generate", post(generate))
-        .route("/api/delete", delete(remove));
-    for path in ["/api/pull", "/api/push", "/api/create", "/api/copy", "/api/embed", "/api/embeddings"] {
+        .route("/api/generate", post(generate));
+    for path in ["/api/push", "/api/embed", "/api/embeddings"] {
         router = router.route(path, post(not_yet));
     }
     router
@@ -72,10 +71,11 @@ fn entry(app: &App, model: &Model) -> ModelEntry {
         digest: model.manifest_digest.hex(),
         details: details(&model.summary),
         capabilities: app.capabilities.names(model),
+        origin: model.origin.is_elsewhere().then(|| model.origin.to_string()),
     }
 }
 
-fn details(summary: &ModelSummary) -> ModelDetails {
+pub(super) fn details(summary: &ModelSummary) -> ModelDetails {
     ModelDetails {
         parent_model: String::new(),
         format: "gguf".to_owned(),
@@ -135,63 +135,9 @@ fn expiry(expires_at: Option<Instant>, keep_alive: KeepAlive) -> Timestamp {
     now.checked_add(after).unwrap_or(far)
 }
 
-async fn show(State(app): State<Arc<App>>, body: Body) -> Response {
-    let shown = async {
-        let request = ollama::model_request(&read(body)?)?;
-        let model = app.model(&request.model).await?;
-        let header = app.header(&model).await?;
-        let tensors = request.verbose.then(|| header.tensors.iter().map(tensor).collect());
-        let info = header.entries.iter().map(|(key, value)| (key.clone(), value.to_json())).collect();
-        let response = show_response(&app, &model);
-        json(&ShowResponse { model_info: info, tensors, ..response })
-    };
-    Dialect::Ollama.respond(shown.await)
-}
-
-fn show_response(app: &App, model: &Model) -> ShowResponse {
-    let summary = &model.summary;
-    let mut notes = Vec::new();
-    if !app.capabilities.abilities(model).tools {
-        notes.push("tools are ignored: the model's chat template has no place for them".to_owned());
-    }
-    if summary.template.is_none() {
-        notes.push("the file has no chat template: a plain one is used".to_owned());
-    }
-    ShowResponse {
-        license: summary.license.clone().unwrap_or_default(),
-        modelfile: format!("FROM {}\n", model.name),
-        template: summary.template.clone().unwrap_or_default(),
-        details: details(summary),
-        capabilities: app.capabilities.names(model),
-        notes,
-        modified_at: timestamp(model.modified_at),
-        ..ShowResponse::default()
-    }
-}
-
-fn tensor(tensor: &firepot_gguf::Tensor) -> TensorEntry {
-    TensorEntry {
-        name: tensor.name.clone(),
-        kind: tensor.kind.name.to_owned(),
-        shape: tensor.dimensions.clone(),
-    }
-}
-
-async fn remove(State(app): State<Arc<App>>, body: Body) -> Response {
-    let removed = async {
-        let request = ollama::model_request(&read(body)?)?;
-        let model = app.model(&request.model).await?;
-        app.remove_model(&request.model).await?;
-        app.pool.unload(&model.name).await;
-        Ok(Response::default())
-    };
-    Dialect::Ollama.respond(removed.await)
-}
-
 async fn not_yet(uri: Uri) -> Response {
     let message = format!("{} is not supported yet", uri.path());
-    let hint = "copy a model file into the store with `firepot import FILE NAME`";
-    Dialect::Ollama.error(&ApiError::new(ErrorCode::NotImplemented, message).with_hint(hint))
+    Dialect::Ollama.error(&ApiError::new(ErrorCode::NotImplemented, message))
 }
 
 async fn chat(State(app): State<Arc<App>>, Extension(arrived): Extension<Arrived>, body: Body) -> Response {
@@ -227,21 +173,25 @@ async fn act(app: &App, arrived: Arrived, parsed: Parsed) -> Result<Response, Ap
         let times = firepot_wire::ServerTimes::default();
         return Ok(line(parsed.mode, encoder.loaded(LoadReason::Unload, times, Timestamp::now())));
     }
-    let wishes = wishes(parsed.load).or(app.default_wishes());
+    let defaults = library::defaults(&model);
+    let wishes = wishes(defaults.load(&parsed.said, parsed.load)).or(app.default_wishes());
     let keep_alive = parsed.keep_alive.map(keep_alive);
     let name = model.name.to_string();
     let lease = app.pool.acquire(model, wishes, keep_alive, 1).await?;
     match parsed.action {
-        Action::Generate(request) => Ok(answer(Asked {
-            lease,
-            model: name,
-            requests: vec![*request],
-            encoder: Box::new(encoder),
-            arrived,
-            warnings: parsed.warnings,
-            metrics: app.metrics.clone(),
-        })
-        .await),
+        Action::Generate(mut request) => {
+            defaults.apply(&parsed.said, &mut request);
+            Ok(answer(Asked {
+                lease,
+                model: name,
+                requests: vec![*request],
+                encoder: Box::new(encoder),
+                arrived,
+                warnings: parsed.warnings,
+                metrics: app.metrics.clone(),
+            })
+            .await)
+        }
         Action::Load | Action::Unload => {
             let times = server_times(&lease, arrived.at, None);
             Ok(line(parsed.mode, encoder.loaded(LoadReason::Load, times, Timestamp::now())))
@@ -255,18 +205,6 @@ fn line(mode: Mode, bytes: Vec<u8>) -> Response {
         Mode::Whole => "application/json",
     };
     reply::bytes(content_type, bytes)
-}
-
-pub(super) fn wishes(options: LoadOptions) -> Wishes {
-    Wishes {
-        ctx: options.num_ctx,
-        parallel: None,
-        threads: options.num_thread,
-        batch_tokens: options.num_batch,
-        gpu_layers: options.num_gpu,
-        mmap: options.use_mmap,
-        mlock: options.use_mlock,
-    }
 }
 
 pub(super) const fn keep_alive(keep_alive: ollama::KeepAlive) -> KeepAlive {

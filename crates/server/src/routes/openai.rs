@@ -11,6 +11,7 @@ use axum::{
 use firepot_store::Model;
 use firepot_wire::{
     ApiError,
+    ollama::LoadOptions,
     openai::{self, Head, ModelList, ModelObject, OpenAiEncoder, Parsed},
 };
 use jiff::Timestamp;
@@ -24,6 +25,7 @@ use crate::{
     answer::{Asked, answer},
     app::App,
     arrived::Arrived,
+    library::{self, wishes},
 };
 
 pub fn routes() -> Router<Arc<App>> {
@@ -77,11 +79,17 @@ async fn carry_out(
     Dialect::OpenAi.respond(done.await)
 }
 
-async fn complete(app: &App, arrived: Arrived, parsed: Parsed) -> Result<Response, ApiError> {
+async fn complete(app: &App, arrived: Arrived, mut parsed: Parsed) -> Result<Response, ApiError> {
     let model = app.model(&parsed.model).await?;
     let name = model.name.to_string();
     let created = Timestamp::now().as_second();
-    let lease = app.pool.acquire(model, app.default_wishes(), None, parsed.requests.len()).await?;
+    let defaults = library::defaults(&model);
+    for request in &mut parsed.requests {
+        defaults.apply(&parsed.said, request);
+    }
+    let load = defaults.load(&parsed.said, LoadOptions::default());
+    let wishes = wishes(load).or(app.default_wishes());
+    let lease = app.pool.acquire(model, wishes, None, parsed.requests.len()).await?;
     let head = Head { id: Uuid::now_v7().simple().to_string(), created, model: parsed.model };
     let asked = Asked {
         lease,

@@ -17,12 +17,13 @@ use tokio::sync::watch;
 
 use super::{
     Body,
-    ollama::{keep_alive, wishes},
+    ollama::keep_alive,
     read,
     reply::{self, Dialect},
 };
 use crate::{
     app::{App, blocking},
+    library::{self, wishes},
     metrics,
     pool::{Lease, PhaseView, PoolError},
     runners,
@@ -73,7 +74,8 @@ async fn load(State(app): State<Arc<App>>, body: Body) -> Response {
     let started = async {
         let parsed = ollama::generate_from_wire(&read(body)?)?;
         let model = app.model(&parsed.model).await?;
-        let wishes = wishes(parsed.load).or(app.default_wishes());
+        let load = library::defaults(&model).load(&parsed.said, parsed.load);
+        let wishes = wishes(load).or(app.default_wishes());
         let keep_alive = parsed.keep_alive.map(keep_alive);
         let pool = app.pool.clone();
         let wanted = Arc::clone(&model);

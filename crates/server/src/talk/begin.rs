@@ -5,7 +5,7 @@ use std::sync::Arc;
 use firepot_store::{
     Chat, ChatId, ChatWithMessages, MessageId, Model, NewMessage, StoreError, StoredMessage,
 };
-use firepot_wire::{ApiError, ChatSettings};
+use firepot_wire::{ApiError, ChatSettings, ollama::LoadOptions};
 use serde::Serialize;
 
 use super::{
@@ -14,7 +14,12 @@ use super::{
     step::{Change, Step},
     task::{self, Job},
 };
-use crate::{app::App, arrived::Arrived, capabilities::opening, pool::Wishes};
+use crate::{
+    app::App,
+    arrived::Arrived,
+    capabilities::opening,
+    library::{self, wishes},
+};
 
 /// An answer that has begun.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -50,8 +55,11 @@ pub async fn begin(
     tell(&turn, &begun, &after.chat, &title);
     if let Some(answer) = begun.messages.last() {
         let (talk, halt) = turn.start(chat, Live::new(answer.clone(), arrived.at, earlier));
-        let wishes = Wishes { ctx: settings.ctx, ..Wishes::default() }.or(app.default_wishes());
-        let request = ask::request(&settings, thinking, turns);
+        let defaults = library::defaults(&model);
+        let load = LoadOptions { num_ctx: settings.ctx, ..LoadOptions::default() };
+        let wishes = wishes(defaults.load(&settings.said, load)).or(app.default_wishes());
+        let mut request = ask::request(&settings, thinking, turns);
+        defaults.apply(&settings.said, &mut request);
         task::spawn(app, Job { talk, halt, model, wishes, request, arrived });
     }
     Ok(begun)

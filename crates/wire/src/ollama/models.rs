@@ -61,6 +61,9 @@ pub struct ModelEntry {
     pub details: ModelDetails,
     /// `completion`, `tools`, `thinking`.
     pub capabilities: Vec<String>,
+    /// Whose files they are when the model lies in another program's store; our own extension.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<String>,
 }
 
 /// What kind of model it is.
@@ -128,6 +131,9 @@ pub struct ShowResponse {
     pub template: String,
     /// Default system prompt.
     pub system: String,
+    /// Messages that stand before each conversation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<ShownMessage>,
     /// What kind of model it is.
     pub details: ModelDetails,
     /// The GGUF file's metadata.
@@ -142,6 +148,15 @@ pub struct ShowResponse {
     pub notes: Vec<String>,
     /// RFC 3339, by [`super::timestamp`].
     pub modified_at: String,
+}
+
+/// One message of `/api/show`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ShownMessage {
+    /// `system`, `user` or `assistant`.
+    pub role: String,
+    /// What it says.
+    pub content: String,
 }
 
 /// One tensor of `/api/show`.
@@ -228,6 +243,7 @@ mod tests {
             digest: "ab".into(),
             details: ModelDetails { context_length: Some(8192), ..ModelDetails::default() },
             capabilities: vec!["completion".into()],
+            origin: None,
         };
         insta::assert_json_snapshot!(TagList { models: vec![entry] }, @r#"
         {

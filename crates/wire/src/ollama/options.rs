@@ -27,17 +27,66 @@ pub struct LoadOptions {
     pub use_mlock: Option<bool>,
 }
 
+/// What an option's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A whole number.
+    Integer,
+    /// Any number.
+    Number,
+    /// `true` or `false`.
+    Boolean,
+    /// One text or several.
+    Texts,
+}
+
+/// Every option that has an effect.
+pub(crate) const KINDS: [(&str, Kind); 21] = [
+    ("num_ctx", Kind::Integer),
+    ("num_batch", Kind::Integer),
+    ("num_gpu", Kind::Integer),
+    ("main_gpu", Kind::Integer),
+    ("num_thread", Kind::Integer),
+    ("use_mmap", Kind::Boolean),
+    ("use_mlock", Kind::Boolean),
+    ("seed", Kind::Integer),
+    ("num_predict", Kind::Integer),
+    ("top_k", Kind::Integer),
+    ("top_p", Kind::Number),
+    ("min_p", Kind::Number),
+    ("typical_p", Kind::Number),
+    ("repeat_last_n", Kind::Integer),
+    ("temperature", Kind::Number),
+    ("repeat_penalty", Kind::Number),
+    ("presence_penalty", Kind::Number),
+    ("frequency_penalty", Kind::Number),
+    ("stop", Kind::Texts),
+    ("thinking_budget", Kind::Integer),
+    ("strict", Kind::Boolean),
+];
+
+/// Their names.
+pub(crate) const NAMES: [&str; KINDS.len()] = {
+    let mut names = [""; KINDS.len()];
+    let mut index = 0;
+    while index < KINDS.len() {
+        names[index] = KINDS[index].0;
+        index += 1;
+    }
+    names
+};
+
 /// All that `options` says.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Options {
-    pub(super) load: LoadOptions,
-    pub(super) sampling: Sampling,
-    pub(super) limits: Limits,
+pub(crate) struct Options {
+    pub(crate) load: LoadOptions,
+    pub(crate) sampling: Sampling,
+    pub(crate) limits: Limits,
     /// Our own extension `thinking_budget`.
-    pub(super) thinking_budget: Option<u32>,
+    pub(crate) thinking_budget: Option<u32>,
     /// Our own extension `strict`.
-    pub(super) strict: bool,
-    pub(super) warnings: Vec<String>,
+    pub(crate) strict: bool,
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Options {
@@ -45,7 +94,7 @@ impl Options {
         body.object("options")?.map_or_else(|| Ok(Self::default()), |options| Self::read(&options))
     }
 
-    fn read(options: &Fields<'_>) -> Result<Self, ApiError> {
+    pub(crate) fn read(options: &Fields<'_>) -> Result<Self, ApiError> {
         refuse_mirostat(options)?;
         let mut read = Self {
             load: load(options)?,

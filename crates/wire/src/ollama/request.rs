@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{KeepAlive, LoadOptions, options::Options};
 use crate::{
-    ApiError, Mode, common,
+    ApiError, Mode, Said, common,
     fields::{Field, Fields, parse_object},
     limits, tools,
 };
@@ -28,6 +28,8 @@ pub struct Parsed {
     pub keep_alive: Option<KeepAlive>,
     /// Wishes for loading the model.
     pub load: LoadOptions,
+    /// The options that it says itself: a model's own defaults do not touch them.
+    pub said: Said,
     /// What the request says to no effect, for a header and the log.
     pub warnings: Vec<String>,
 }
@@ -119,7 +121,7 @@ fn finish(
         Action::Load
     };
     warnings.extend(common::unknown_fields(body));
-    Ok(Parsed { model, action, shape, mode, keep_alive, load, warnings })
+    Ok(Parsed { model, action, shape, mode, keep_alive, load, said: said(body), warnings })
 }
 
 fn request(body: &Fields<'_>, options: Options, prompt: Prompt) -> Result<GenerateRequest, ApiError> {
@@ -137,6 +139,13 @@ fn request(body: &Fields<'_>, options: Options, prompt: Prompt) -> Result<Genera
         logprobs: common::logprobs(body)?,
         strict: options.strict,
     })
+}
+
+/// What stands in `options`, and `think_budget` beside it.
+fn said(body: &Fields<'_>) -> Said {
+    let options = body.get("options").and_then(|field| field.value.as_object());
+    let budget = body.get("think_budget").map(|_| "thinking_budget");
+    options.map_or_else(Said::default, Said::of).and(budget)
 }
 
 fn messages(body: &Fields<'_>) -> Result<Vec<Message>, ApiError> {
@@ -203,8 +212,8 @@ fn template(body: &Fields<'_>) -> Result<Option<String>, ApiError> {
     Ok(Some(template.to_owned()))
 }
 
-/// Go actions start with a field, a variable or a keyword; Jinja's `{{` starts with an expression.
-fn is_go_template(template: &str) -> bool {
+/// Whether a template is written in Go's template language: its actions start with a field, a variable or a keyword; Jinja's `{{` starts with an expression.
+pub(crate) fn is_go_template(template: &str) -> bool {
     const KEYWORDS: [&str; 6] = ["if", "range", "with", "else", "end", "block"];
     template.split("{{").skip(1).any(|action| {
         let action = action.trim_start_matches('-').trim_start();

@@ -28,7 +28,7 @@ pub fn chat_from_wire(body: &[u8]) -> Result<Parsed, ApiError> {
         warnings.push("parallel_tool_calls is not enforced".to_owned());
     }
     let requests = choices(&request, layout.choices_per_prompt).collect();
-    Ok(Parsed { model, requests, layout, warnings })
+    Ok(Parsed { model, requests, layout, said: settings::said(&map), warnings })
 }
 
 fn request(body: &Fields<'_>) -> Result<GenerateRequest, ApiError> {

@@ -27,7 +27,7 @@ pub fn completion_from_wire(body: &[u8]) -> Result<Parsed, ApiError> {
     for prompt in prompts {
         requests.extend(choices(&request(&body, prompt)?, layout.choices_per_prompt));
     }
-    Ok(Parsed { model, requests, layout, warnings: warnings(&body) })
+    Ok(Parsed { model, requests, layout, said: settings::said(&map), warnings: warnings(&body) })
 }
 
 fn request(body: &Fields<'_>, prompt: Prompt) -> Result<GenerateRequest, ApiError> {

@@ -24,7 +24,7 @@ pub use stream::{Head, OpenAiEncoder, error_body};
 
 use firepot_chat::GenerateRequest;
 
-use crate::{ApiError, Mode, common, fields::Fields, limits};
+use crate::{ApiError, Mode, Said, common, fields::Fields, limits};
 
 /// A request of `/v1/chat/completions` or `/v1/completions`, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub struct Parsed {
     pub requests: Vec<GenerateRequest>,
     /// How the answer is laid out; given to [`OpenAiEncoder::new`].
     pub layout: Layout,
+    /// The options that it says itself: a model's own defaults do not touch them.
+    pub said: Said,
     /// What the request says to no effect, for a header and the log.
     pub warnings: Vec<String>,
 }

@@ -1,10 +1,10 @@
 //! How an answer is made: the fields that `/v1/chat/completions` and `/v1/completions` share.
 
 use firepot_chat::{Effort, Format, Limits, Sampling, ThinkMode, Thinking, TokenId};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
-    ApiError, common,
+    ApiError, Said, common,
     fields::{Field, Fields, quoted, set},
     limits,
 };
@@ -55,6 +55,13 @@ pub(super) fn limits(body: &Fields<'_>) -> Result<Limits, ApiError> {
     let old = body.int("max_tokens", 1..=limits::MAX_TOKENS)?;
     let max_tokens = body.int("max_completion_tokens", 1..=limits::MAX_TOKENS)?.or(old);
     Ok(Limits { max_tokens: max_tokens.map(|tokens| tokens as u32), stop: common::stops(body)? })
+}
+
+/// The options that a body says itself.
+pub(super) fn said(body: &Map<String, Value>) -> Said {
+    let there = |name: &&str| body.get(*name).is_some_and(|value| !value.is_null());
+    let limit = ["max_tokens", "max_completion_tokens"].into_iter().find(there).map(|_| "num_predict");
+    Said::of(body).and(limit)
 }
 
 /// Our own extension: one sequence, empty cache, identical ids on the same build and machine.

@@ -1,0 +1,51 @@
+//! Every limit of fetching, with what happens when it is reached.
+
+use std::time::Duration;
+
+/// How long making a connection may take; then it counts as failed.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a connection may bring nothing; then it is given up and the rest asked for again.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Most redirects that one request follows; one more is an error.
+pub const REDIRECTS_MAX: usize = 10;
+
+/// Parts of a file that are fetched at once.
+pub const PARTS_AT_ONCE: usize = 8;
+
+/// Length of a part in bytes; the last of a gap may be shorter.
+pub const PART_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Bytes of a part that are gathered before they are written and noted.
+pub const PIECE_BYTES: usize = 1024 * 1024;
+
+/// How long bytes of a slow connection are gathered before they are written and noted.
+pub const PIECE_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Failures one after the other, without a byte between them, after which a transfer is given up.
+pub const FAILURES_MAX: u32 = 6;
+
+/// How often a small answer is asked for before its failure is told.
+pub const SMALL_TRIES_MAX: u32 = 3;
+
+/// How long a small answer may take as a whole; then it counts as stalled.
+pub const SMALL_TIMEOUT: Duration = Duration::from_mins(1);
+
+/// The first wait after a failure; it doubles with each further one.
+pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
+
+/// The longest wait after a failure, whatever the server's `Retry-After` says.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// How often a download that another process does is looked at.
+pub const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Longest part of an error answer's body that is quoted, in bytes.
+pub const QUOTED_BODY_BYTES_MAX: usize = 4096;
+
+/// Largest manifest, or list of a repository's files, in bytes; larger is refused.
+pub const MANIFEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Largest answer with a token, in bytes; larger is refused.
+pub const TOKEN_BYTES_MAX: usize = 64 * 1024;

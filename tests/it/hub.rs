@@ -1,0 +1,189 @@
+//! Hubs on loopback: Debian's docker-registry and nginx, each a process that ends with its value.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::stack::{PATIENCE, model_file};
+
+/// A program that `scripts/setup.sh test` has put under target/tools, or that the machine has.
+fn tool(name: &str) -> PathBuf {
+    let target = std::env::current_exe().unwrap();
+    let places = target.ancestors().map(|above| above.join("tools/usr"));
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/usr");
+    let system = [PathBuf::from("/usr"), PathBuf::from("/tmp/tools/usr")];
+    places
+        .chain([repository])
+        .chain(system)
+        .flat_map(|root| [root.join("bin").join(name), root.join("sbin").join(name)])
+        .find(|path| path.is_file())
+        .unwrap_or_else(|| panic!("{name} is missing; run: scripts/setup.sh test"))
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A process that is killed with its value.
+struct Process(Child);
+
+impl Process {
+    fn start(command: &mut Command, port: u16) -> Self {
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let end = Instant::now() + PATIENCE;
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(child.try_wait().unwrap().is_none() && Instant::now() < end, "{command:?} does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self(child)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// nginx with files and rules of a test's own.
+pub struct Nginx {
+    pub port: u16,
+    root: TempDir,
+    _process: Process,
+}
+
+impl Nginx {
+    /// Serves the folder `files` of its root; `server` is what stands in the server's block beside that.
+    pub fn start(server: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let at = root.path().display();
+        fs::create_dir(root.path().join("files")).unwrap();
+        let server = server.replace("$PORT", &port.to_string());
+        let config = format!(
+            "daemon off; master_process off; worker_processes 1; error_log {at}/error.log; pid {at}/pid;\n\
+             events {{ worker_connections 256; }}\n\
+             http {{ log_format bytes '$request_method $uri $status $body_bytes_sent'; access_log {at}/access.log bytes;\n\
+             client_body_temp_path {at}/t1; proxy_temp_path {at}/t2; fastcgi_temp_path {at}/t3;\n\
+             uwsgi_temp_path {at}/t4; scgi_temp_path {at}/t5; sendfile on; output_buffers 1 64k;\n\
+             server {{ listen 127.0.0.1:{port}; root {at}/files; default_type application/octet-stream;\n{server} }} }}\n"
+        );
+        let path = root.path().join("nginx.conf");
+        fs::write(&path, config).unwrap();
+        let mut command = Command::new(tool("nginx"));
+        command.arg("-p").arg(root.path()).arg("-c").arg(&path).arg("-e").arg(root.path().join("error.log"));
+        let process = Process::start(&mut command, port);
+        Self { port, root, _process: process }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}/{path}", self.port)
+    }
+
+    /// Where a file lies that is served as `path`; its folders are made.
+    pub fn file(&self, path: &str) -> PathBuf {
+        let path = self.root.path().join("files").join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        path
+    }
+
+    /// Puts a repository of Hugging Face there, with these GGUF files.
+    pub fn repository(&self, name: &str, files: &[(&str, &Path)]) {
+        let sibling = |(file, source): &(&str, &Path)| {
+            fs::copy(source, self.file(&format!("{name}/resolve/c0ffee/{file}"))).unwrap();
+            let size = fs::metadata(source).unwrap().len();
+            json!({"rfilename": file, "size": size, "lfs": {"sha256": sha256(source), "size": size}})
+        };
+        let siblings: Vec<_> = files.iter().map(sibling).collect();
+        let answer = json!({"id": name, "sha": "c0ffee", "siblings": siblings});
+        fs::write(self.file(&format!("api/models/{name}/revision/main")), answer.to_string()).unwrap();
+    }
+
+    /// Bytes of bodies that were sent for paths that contain `part`.
+    pub fn sent_bytes(&self, part: &str) -> u64 {
+        let log = fs::read_to_string(self.root.path().join("access.log")).unwrap_or_default();
+        let of = |line: &str| line.contains(part).then(|| line.rsplit(' ').next()?.parse::<u64>().ok()).flatten();
+        log.lines().filter_map(of).sum()
+    }
+}
+
+/// Debian's registry, with the test model in it.
+pub struct Registry {
+    pub port: u16,
+    http: reqwest::Client,
+    _root: TempDir,
+    _process: Process,
+}
+
+impl Registry {
+    pub fn start() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let port = free_port();
+        let config = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}/data}}\n\
+             http: {{addr: '127.0.0.1:{port}'}}\n",
+            root.path().display()
+        );
+        let path = root.path().join("config.yml");
+        fs::write(&path, config).unwrap();
+        let process = Process::start(Command::new(tool("docker-registry")).arg("serve").arg(&path), port);
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { port, http, _root: root, _process: process }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.port)
+    }
+
+    /// Pushes the real model under a name, with a system prompt and parameters as Ollama's library has them.
+    pub async fn push_model(&self, repository: &str, tag: &str) {
+        let parts: [(&str, Vec<u8>); 4] = [
+            ("ollama.image.model", fs::read(model_file()).unwrap()),
+            ("ollama.image.system", b"Answer in one word.".to_vec()),
+            ("ollama.image.params", br#"{"temperature":0,"stop":["<|im_end|>"],"num_predict":12}"#.to_vec()),
+            ("ollama.image.license", b"Apache-2.0".to_vec()),
+        ];
+        let mut layers = Vec::new();
+        for (kind, bytes) in parts {
+            let media_type = format!("application/vnd.{kind}");
+            let (digest, size) = self.push_blob(repository, bytes).await;
+            layers.push(json!({"mediaType": media_type, "digest": digest, "size": size}));
+        }
+        let config = br#"{"model_format":"gguf","model_family":"llama","model_families":["llama"],"model_type":"134.52M","file_type":"Q4_1"}"#;
+        let (digest, size) = self.push_blob(repository, config.to_vec()).await;
+        let media_type = "application/vnd.docker.distribution.manifest.v2+json";
+        let config = json!({"mediaType": "application/vnd.docker.container.image.v1+json", "digest": digest, "size": size});
+        let manifest =
+            json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers}).to_string();
+        let url = format!("{}v2/{repository}/manifests/{tag}", self.url());
+        let pushed = self.http.put(url).header("content-type", media_type).body(manifest).send().await.unwrap();
+        assert_eq!(pushed.status(), 201, "{}", pushed.text().await.unwrap());
+    }
+
+    async fn push_blob(&self, repository: &str, bytes: Vec<u8>) -> (String, usize) {
+        let begun = self.http.post(format!("{}v2/{repository}/blobs/uploads/", self.url())).send().await.unwrap();
+        let location = begun.headers()["location"].to_str().unwrap().to_owned();
+        let size = bytes.len();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), &bytes).unwrap();
+        let digest = format!("sha256:{}", sha256(file.path()));
+        let url = format!("{location}&digest={digest}");
+        let pushed = self.http.put(url).body(bytes).send().await.unwrap();
+        assert_eq!(pushed.status(), 201);
+        (digest, size)
+    }
+}
+
+/// By coreutils, so that it is not our own.
+pub fn sha256(path: &Path) -> String {
+    let output = Command::new("sha256sum").arg(path).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}

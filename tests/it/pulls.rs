@@ -1,0 +1,198 @@
+//! Models from hubs: whatever is killed, cut or refused, a pull ends with the right bytes or a clear reason.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::{
+    hub::{Nginx, Registry, sha256},
+    stack::{MODEL, PATIENCE, Stack, firepot, home_with_model, model_file, run_in},
+};
+
+/// How often a pull is killed. The moments are random, and there is one seed for each run.
+const KILLS: u64 = 200;
+
+fn command(home: &Path, hub: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(firepot());
+    command.arg("--home").arg(home).args(args).stdin(Stdio::null());
+    command.env("HOME", home).env("FIREPOT_REGISTRY", hub).env("HF_ENDPOINT", hub);
+    for variable in ["HF_TOKEN", "HF_HOME", "OLLAMA_MODELS", "http_proxy", "HTTP_PROXY"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn pull(home: &Path, hub: &str, model: &str) -> Output {
+    command(home, hub, &["pull", model]).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn list(home: &Path) -> Value {
+    serde_json::from_slice(&run_in(home, &["list", "--json"]).stdout).unwrap()
+}
+
+#[tokio::test]
+async fn a_model_of_a_registry_is_pulled_with_all_that_belongs_to_it_and_answers() {
+    let registry = Registry::start();
+    registry.push_model("library/small", "135m").await;
+    let home = tempfile::tempdir().unwrap();
+    let pulled = pull(home.path(), &registry.url(), "small:135m");
+    assert!(pulled.status.success(), "{}", stderr(&pulled));
+    let stack = Stack::start_with(home, &[]).await;
+    let (_, shown) = stack.post("/api/show", json!({"model": "small:135m"})).await;
+    assert_eq!((shown["system"].as_str(), shown["license"].as_str()), (Some("Answer in one word."), Some("Apache-2.0")));
+    assert!(shown["parameters"].as_str().unwrap().contains("num_predict"), "{shown}");
+    let question = json!({"model": "small:135m", "messages": [{"role": "user", "content": "Tell me a long story."}], "stream": false});
+    let (status, answer) = stack.post("/api/chat", question).await;
+    assert_eq!(status, 200, "{answer}");
+    assert!(answer["eval_count"].as_u64().unwrap() <= 12, "the model's own num_predict holds: {answer}");
+}
+
+#[tokio::test]
+async fn an_unknown_model_and_a_registry_that_is_none_are_told_apart() {
+    let registry = Registry::start();
+    let home = tempfile::tempdir().unwrap();
+    let missing = pull(home.path(), &registry.url(), "nothing:here");
+    assert_eq!(missing.status.code(), Some(3), "{}", stderr(&missing));
+    assert!(stderr(&missing).contains("has no model 'nothing:here'"), "{}", stderr(&missing));
+    let page = Nginx::start("location / { default_type text/html; return 200 '<!doctype html><p>Log in'; }");
+    let answered = pull(home.path(), &page.url(""), "any:thing");
+    assert!(stderr(&answered).contains("web page"), "{}", stderr(&answered));
+    let nobody = pull(home.path(), "http://127.0.0.1:9/", "any:thing");
+    assert_eq!(nobody.status.code(), Some(1), "{}", stderr(&nobody));
+    assert!(stderr(&nobody).contains("hint:"), "{}", stderr(&nobody));
+}
+
+#[test]
+fn a_repository_of_hugging_face_gives_the_wanted_quantization() {
+    let hub = Nginx::start("");
+    hub.repository("me/Small-GGUF", &[("Small-Q4_1.gguf", &model_file()), ("Small-Q8_0.gguf", &model_file())]);
+    let home = tempfile::tempdir().unwrap();
+    let pulled = pull(home.path(), &hub.url(""), "hf.co/me/Small-GGUF:q4_1");
+    assert!(pulled.status.success(), "{}", stderr(&pulled));
+    assert_eq!(list(home.path())[0]["name"], "hf.co/me/Small-GGUF:q4_1");
+    let other = pull(home.path(), &hub.url(""), "hf.co/me/Small-GGUF:Q2_K");
+    assert!(stderr(&other).contains("it has Q4_1, Q8_0"), "{}", stderr(&other));
+}
+
+#[test]
+fn a_pull_killed_at_random_moments_goes_on_and_fetches_nothing_twice() {
+    let size = fs::metadata(model_file()).unwrap().len();
+    let hub = Nginx::start("limit_rate 3m; limit_rate_after 256k;");
+    hub.repository("me/Small-GGUF", &[("Small-Q4_1.gguf", &model_file())]);
+    let home = tempfile::tempdir().unwrap();
+    let mut random = Random(0x5eed);
+    let mut kills = 0;
+    let end = Instant::now() + PATIENCE;
+    while kills < KILLS && Instant::now() < end {
+        let mut child = command(home.path(), &hub.url(""), &["pull", "hf.co/me/Small-GGUF"])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(random.below(120)));
+        if child.try_wait().unwrap().is_some_and(|status| status.success()) {
+            break;
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        kills += 1;
+    }
+    let pulled = pull(home.path(), &hub.url(""), "hf.co/me/Small-GGUF");
+    assert!(pulled.status.success(), "{}", stderr(&pulled));
+    let digest = list(home.path())[0]["digest"].as_str().unwrap().to_owned();
+    assert_eq!(digest, format!("sha256:{}", sha256(&model_file())));
+    let sent = hub.sent_bytes(".gguf");
+    println!("{kills} kills, {sent} bytes sent for a file of {size}");
+    assert!(kills > 20, "only {kills} kills: the pull was too quick for this test");
+    // A part is 16 MiB; what is lost at a kill is less than a chunk on each connection.
+    assert!(sent <= size + kills * (16 << 20), "{sent} bytes for {size}");
+}
+
+#[test]
+fn two_processes_that_pull_the_same_model_download_it_once() {
+    let size = fs::metadata(model_file()).unwrap().len();
+    let hub = Nginx::start("limit_rate 20m;");
+    hub.repository("me/Small-GGUF", &[("Small-Q4_1.gguf", &model_file())]);
+    let home = tempfile::tempdir().unwrap();
+    let start = || command(home.path(), &hub.url(""), &["pull", "hf.co/me/Small-GGUF"]).spawn().unwrap();
+    let mut both = [start(), start()];
+    assert!(both.iter_mut().all(|child| child.wait().unwrap().success()));
+    assert_eq!(hub.sent_bytes(".gguf"), size);
+}
+
+#[test]
+fn a_server_without_ranges_one_that_errs_and_one_that_turns_in_circles() {
+    let rules = "location /plain/ { max_ranges 0; } \
+         location /circle/ { return 302 http://127.0.0.1:$PORT/circle/again.gguf; } \
+         location /busy/ { add_header Retry-After 1 always; return 429; } \
+         location /broken/ { return 500; } \
+         location /moved/ { rewrite ^/moved/(.*)$ http://127.0.0.1:$PORT/plain/$1 redirect; }";
+    let hub = Nginx::start(rules);
+    fs::copy(model_file(), hub.file("plain/small.gguf")).unwrap();
+    for from in ["plain/small.gguf", "moved/small.gguf"] {
+        let home = tempfile::tempdir().unwrap();
+        let pulled = pull(home.path(), &hub.url(""), &hub.url(from));
+        assert!(pulled.status.success(), "{from}: {}", stderr(&pulled));
+        assert_eq!(list(home.path())[0]["digest"], format!("sha256:{}", sha256(&model_file())));
+    }
+    let home = tempfile::tempdir().unwrap();
+    let circle = pull(home.path(), &hub.url(""), &hub.url("circle/small.gguf"));
+    assert!(stderr(&circle).contains("redirect"), "{}", stderr(&circle));
+    assert_eq!(list(home.path()), json!([]));
+}
+
+#[test]
+fn a_damaged_download_is_refused_and_nothing_of_it_stays() {
+    let hub = Nginx::start("");
+    hub.repository("me/Small-GGUF", &[("Small-Q4_1.gguf", &model_file())]);
+    let path = hub.file("me/Small-GGUF/resolve/c0ffee/Small-Q4_1.gguf");
+    let mut bytes = fs::read(&path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let damaged = pull(home.path(), &hub.url(""), "hf.co/me/Small-GGUF");
+    assert_eq!(damaged.status.code(), Some(1), "{}", stderr(&damaged));
+    assert!(stderr(&damaged).contains("digest"), "{}", stderr(&damaged));
+    assert_eq!(list(home.path()), json!([]));
+}
+
+/// Everything that is in the store works where there is no network at all.
+#[test]
+fn offline_what_is_there_works_and_a_pull_fails_at_once() {
+    let home: TempDir = home_with_model();
+    let offline = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["-rn", "sh", "-c", "ip link set lo up 2>/dev/null; exec \"$@\"", "sh"]).arg(firepot());
+        command.arg("--home").arg(home.path()).args(args).env("HOME", home.path()).stdin(Stdio::null());
+        command.output().unwrap()
+    };
+    for args in [vec!["list"], vec!["show", MODEL]] {
+        assert!(offline(&args).status.success(), "{args:?}");
+    }
+    let begun = Instant::now();
+    let refused = offline(&["pull", "qwen3:8b"]);
+    assert!(!refused.status.success() && begun.elapsed() < Duration::from_secs(5), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("hint:"), "{}", stderr(&refused));
+}
+
+/// Xorshift: enough for moments in time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
