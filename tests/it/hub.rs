@@ -11,7 +11,7 @@ use std::{
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::stack::{PATIENCE, model_file};
+use crate::stack::{PATIENCE, http_client, model_file};
 
 /// A program that `scripts/setup.sh test` has put under target/tools, or that the machine has.
 fn tool(name: &str) -> PathBuf {
@@ -36,10 +36,14 @@ struct Process(Child);
 
 impl Process {
     fn start(command: &mut Command, port: u16) -> Self {
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let end = Instant::now() + PATIENCE;
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(child.try_wait().unwrap().is_none() && Instant::now() < end, "{command:?} does not listen");
+            assert!(
+                child.try_wait().unwrap().is_none() && Instant::now() < end,
+                "{command:?} does not listen"
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
         Self(child)
@@ -110,7 +114,8 @@ impl Nginx {
     /// Bytes of bodies that were sent for paths that contain `part`.
     pub fn sent_bytes(&self, part: &str) -> u64 {
         let log = fs::read_to_string(self.root.path().join("access.log")).unwrap_or_default();
-        let of = |line: &str| line.contains(part).then(|| line.rsplit(' ').next()?.parse::<u64>().ok()).flatten();
+        let of =
+            |line: &str| line.contains(part).then(|| line.rsplit(' ').next()?.parse::<u64>().ok()).flatten();
         log.lines().filter_map(of).sum()
     }
 }
@@ -135,7 +140,7 @@ impl Registry {
         let path = root.path().join("config.yml");
         fs::write(&path, config).unwrap();
         let process = Process::start(Command::new(tool("docker-registry")).arg("serve").arg(&path), port);
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        let http = http_client();
         Self { port, http, _root: root, _process: process }
     }
 
@@ -162,14 +167,17 @@ impl Registry {
         let media_type = "application/vnd.docker.distribution.manifest.v2+json";
         let config = json!({"mediaType": "application/vnd.docker.container.image.v1+json", "digest": digest, "size": size});
         let manifest =
-            json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers}).to_string();
+            json!({"schemaVersion": 2, "mediaType": media_type, "config": config, "layers": layers})
+                .to_string();
         let url = format!("{}v2/{repository}/manifests/{tag}", self.url());
-        let pushed = self.http.put(url).header("content-type", media_type).body(manifest).send().await.unwrap();
+        let pushed =
+            self.http.put(url).header("content-type", media_type).body(manifest).send().await.unwrap();
         assert_eq!(pushed.status(), 201, "{}", pushed.text().await.unwrap());
     }
 
     async fn push_blob(&self, repository: &str, bytes: Vec<u8>) -> (String, usize) {
-        let begun = self.http.post(format!("{}v2/{repository}/blobs/uploads/", self.url())).send().await.unwrap();
+        let begun =
+            self.http.post(format!("{}v2/{repository}/blobs/uploads/", self.url())).send().await.unwrap();
         let location = begun.headers()["location"].to_str().unwrap().to_owned();
         let size = bytes.len();
         let file = tempfile::NamedTempFile::new().unwrap();

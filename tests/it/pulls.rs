@@ -49,7 +49,10 @@ async fn a_model_of_a_registry_is_pulled_with_all_that_belongs_to_it_and_answers
     assert!(pulled.status.success(), "{}", stderr(&pulled));
     let stack = Stack::start_with(home, &[]).await;
     let (_, shown) = stack.post("/api/show", json!({"model": "small:135m"})).await;
-    assert_eq!((shown["system"].as_str(), shown["license"].as_str()), (Some("Answer in one word."), Some("Apache-2.0")));
+    assert_eq!(
+        (shown["system"].as_str(), shown["license"].as_str()),
+        (Some("Answer in one word."), Some("Apache-2.0"))
+    );
     assert!(shown["parameters"].as_str().unwrap().contains("num_predict"), "{shown}");
     let question = json!({"model": "small:135m", "messages": [{"role": "user", "content": "Tell me a long story."}], "stream": false});
     let (status, answer) = stack.post("/api/chat", question).await;
@@ -75,7 +78,10 @@ async fn an_unknown_model_and_a_registry_that_is_none_are_told_apart() {
 #[test]
 fn a_repository_of_hugging_face_gives_the_wanted_quantization() {
     let hub = Nginx::start("");
-    hub.repository("me/Small-GGUF", &[("Small-Q4_1.gguf", &model_file()), ("Small-Q8_0.gguf", &model_file())]);
+    hub.repository(
+        "me/Small-GGUF",
+        &[("Small-Q4_1.gguf", &model_file()), ("Small-Q8_0.gguf", &model_file())],
+    );
     let home = tempfile::tempdir().unwrap();
     let pulled = pull(home.path(), &hub.url(""), "hf.co/me/Small-GGUF:q4_1");
     assert!(pulled.status.success(), "{}", stderr(&pulled));

@@ -60,6 +60,12 @@ pub fn run_in(home: &Path, args: &[&str]) -> Output {
     Command::new(firepot()).arg("--home").arg(home).args(args).stdin(Stdio::null()).output().unwrap()
 }
 
+/// A client that asks loopback itself.
+pub fn http_client() -> reqwest::Client {
+    firepot_fetch::provide_tls();
+    reqwest::Client::builder().no_proxy().build().unwrap()
+}
+
 /// A running server.
 pub struct Stack {
     pub home: TempDir,
@@ -96,7 +102,7 @@ impl Stack {
             record["address"].as_str()?.parse().ok()
         })
         .await;
-        Self { home, address, process, http: reqwest::Client::builder().no_proxy().build().unwrap() }
+        Self { home, address, process, http: http_client() }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -53,6 +53,7 @@ enum Chore {
 }
 
 fn main() -> anyhow::Result<()> {
+    firepot_fetch::provide_tls();
     match Cli::parse().chore {
         Chore::SynthModel { shape, quant, seed, out, tokenizer } => {
             let out = out.unwrap_or_else(|| synth::default_path(shape, quant));

@@ -54,9 +54,15 @@ pub fn run() -> anyhow::Result<()> {
     let ratio = paired_ratios(&rates).context("no pairs")?;
     let idle = hub.idle_peak()?;
     let lists = hub.lists()?;
-    let mut text = String::from("# Pulls\n\nWritten by `cargo xtask bench-pull`; the numbers are of the machine that ran it.\n\n");
+    let mut text = String::from(
+        "# Pulls\n\nWritten by `cargo xtask bench-pull`; the numbers are of the machine that ran it.\n\n",
+    );
     writeln!(text, "| what | median | samples |\n|---|---|---|")?;
-    writeln!(text, "| `firepot pull` of {FILE_BYTES} bytes from nginx on loopback, hash verified, s | {} |", told(&ours))?;
+    writeln!(
+        text,
+        "| `firepot pull` of {FILE_BYTES} bytes from nginx on loopback, hash verified, s | {} |",
+        told(&ours)
+    )?;
     writeln!(text, "| `curl -o` of the same, hash not verified, s | {} |", told(&peer))?;
     writeln!(
         text,
@@ -65,7 +71,11 @@ pub fn run() -> anyhow::Result<()> {
     )?;
     writeln!(text, "| peak memory of the pull, MiB | {} |", told(&peaks))?;
     writeln!(text, "| peak memory of `firepot list` in an empty store, MiB | {idle:.1} | 1 |")?;
-    writeln!(text, "| `firepot list` of {MODELS} models, the process's start and end with it, ms | {} |", told(&lists))?;
+    writeln!(
+        text,
+        "| `firepot list` of {MODELS} models, the process's start and end with it, ms | {} |",
+        told(&lists)
+    )?;
     File::create("docs/pull.md")?.write_all(text.as_bytes())?;
     print!("{text}");
     fs::remove_dir_all(&work)?;
@@ -130,7 +140,8 @@ impl Hub {
         let siblings = json!([{"rfilename": "Big-Q4_1.gguf", "size": FILE_BYTES, "lfs": lfs}]);
         let listing = self.work.join("files/api/models/me/Big-GGUF/revision/main");
         fs::create_dir_all(listing.parent().context("a parent")?)?;
-        File::create(listing)?.write_all(json!({"sha": "c0ffee", "siblings": siblings}).to_string().as_bytes())?;
+        File::create(listing)?
+            .write_all(json!({"sha": "c0ffee", "siblings": siblings}).to_string().as_bytes())?;
         Ok(())
     }
 
@@ -167,7 +178,8 @@ impl Hub {
         let _ = fs::remove_file(&out);
         let url = format!("http://127.0.0.1:{}/me/Big-GGUF/resolve/c0ffee/Big-Q4_1.gguf", self.port);
         let begun = Instant::now();
-        let status = Command::new("curl").args(["-sS", "--noproxy", "*", "-o"]).arg(&out).arg(url).status()?;
+        let status =
+            Command::new("curl").args(["-sS", "--noproxy", "*", "-o"]).arg(&out).arg(url).status()?;
         ensure!(status.success(), "curl failed");
         Ok(begun.elapsed().as_secs_f64())
     }

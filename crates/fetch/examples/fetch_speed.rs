@@ -16,8 +16,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let home = Home::open(dir.as_ref(), Access::ReadWrite)?;
     let http = Http::new()?;
     let idle_bytes = resident_bytes("VmRSS:");
-    let spec =
-        FileSpec { url: url.parse()?, size_bytes: None, digest, authorization: None, label: "a file".to_owned() };
+    let spec = FileSpec {
+        url: url.parse()?,
+        size_bytes: None,
+        digest,
+        authorization: None,
+        label: "a file".to_owned(),
+    };
     let begin = Instant::now();
     let arrived = std::sync::Mutex::new(begin);
     let blob = fetch_file(&http, &home, spec, |_| {

@@ -35,7 +35,9 @@ pub fn file_size(response: &Response) -> Option<u64> {
     match response.status() {
         StatusCode::PARTIAL_CONTENT => content_range(response.headers())?.total_bytes,
         // A file without bytes has no first one.
-        StatusCode::RANGE_NOT_SATISFIABLE => content_range(response.headers())?.total_bytes.filter(|&bytes| bytes == 0),
+        StatusCode::RANGE_NOT_SATISFIABLE => {
+            content_range(response.headers())?.total_bytes.filter(|&bytes| bytes == 0)
+        }
         _ => response.content_length(),
     }
 }
@@ -60,7 +62,9 @@ mod tests {
         assert_eq!(read("bytes 0-9/100"), Some((Some(0..10), Some(100))));
         assert_eq!(read("bytes 5-5/*"), Some((Some(5..6), None)));
         assert_eq!(read("bytes */0"), Some((None, Some(0))));
-        for text in ["", "bytes", "bytes 9-0/10", "bytes 0-9", "items 0-9/10", "bytes 0-18446744073709551615/*"] {
+        for text in
+            ["", "bytes", "bytes 9-0/10", "bytes 0-9", "items 0-9/10", "bytes 0-18446744073709551615/*"]
+        {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -218,7 +218,11 @@ impl FetchError {
     /// What receiving a body failed with.
     pub(crate) fn receiving(url: &Url, error: &reqwest::Error) -> Self {
         let host = host_of(url);
-        if error.is_timeout() { Self::Stalled { host } } else { Self::Broken { host, reason: innermost(error) } }
+        if error.is_timeout() {
+            Self::Stalled { host }
+        } else {
+            Self::Broken { host, reason: innermost(error) }
+        }
     }
 }
 

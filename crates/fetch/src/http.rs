@@ -6,7 +6,10 @@ use bytes::{Bytes, BytesMut};
 use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{
     Client, Response, StatusCode, Url,
-    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue},
+    header::{
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, COOKIE, HeaderMap,
+        HeaderValue,
+    },
     redirect::Policy,
 };
 
@@ -76,8 +79,7 @@ impl Http {
     /// # Errors
     /// When the operating system gives it no sockets or files.
     pub fn new() -> Result<Self, FetchError> {
-        // Fails when one is installed already, which will do as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        provide_tls();
         Ok(Self {
             any: client(false)?,
             public: client(true)?,
@@ -196,6 +198,13 @@ impl Http {
     }
 }
 
+/// Makes ring the cryptography of TLS in this process. Whoever builds a client of `reqwest` calls it first: within one build,
+/// all of them have TLS and none brings its own.
+pub fn provide_tls() {
+    // Fails when one is installed already, which will do as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
 /// The value of a header that no log shows; nothing for text that no header can have.
 pub fn secret(value: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(value).ok()?;
@@ -205,7 +214,8 @@ pub fn secret(value: &str) -> Option<HeaderValue> {
 
 /// Refuses a body that is not what it stands for: nothing was to be compressed.
 pub fn refuse_coding(response: &Response) -> Result<(), FetchError> {
-    let coding = response.headers().get(CONTENT_ENCODING).map(|coding| String::from_utf8_lossy(coding.as_bytes()));
+    let coding =
+        response.headers().get(CONTENT_ENCODING).map(|coding| String::from_utf8_lossy(coding.as_bytes()));
     match coding {
         Some(coding) if !coding.is_empty() && coding != "identity" => {
             Err(FetchError::Coded { url: shown(response.url()), coding: coding.into_owned() })
@@ -227,7 +237,8 @@ pub async fn refusal(response: Response) -> FetchError {
     let status = response.status();
     let url = shown(response.url());
     let readable = !is_html(response.headers()) && refuse_coding(&response).is_ok();
-    let body = if readable { read(response, QUOTED_BODY_BYTES_MAX).await.unwrap_or_default() } else { Bytes::new() };
+    let body =
+        if readable { read(response, QUOTED_BODY_BYTES_MAX).await.unwrap_or_default() } else { Bytes::new() };
     let text = String::from_utf8_lossy(&body);
     let line = text.lines().next().unwrap_or_default().trim();
     let message = line.chars().filter(|c| !c.is_control()).take(QUOTED_CHARS_MAX).collect();

@@ -180,9 +180,11 @@ mod tests {
     #[test]
     fn a_tag_is_a_quantization_in_any_case_or_a_files_name() {
         let paths = ["README.md", "M-7B.Q8_0.gguf", "M-7B.Q4_K_M.gguf", "mmproj-M-7B-f16.gguf"];
-        for (tag, expected) in
-            [("q4_k_m", "M-7B.Q4_K_M.gguf"), ("latest", "M-7B.Q4_K_M.gguf"), ("M-7B.Q8_0.gguf", "M-7B.Q8_0.gguf")]
-        {
+        for (tag, expected) in [
+            ("q4_k_m", "M-7B.Q4_K_M.gguf"),
+            ("latest", "M-7B.Q4_K_M.gguf"),
+            ("M-7B.Q8_0.gguf", "M-7B.Q8_0.gguf"),
+        ] {
             assert_eq!(chosen(&paths, tag).unwrap(), [expected], "{tag}");
         }
         let there = vec!["Q4_K_M".to_owned(), "Q8_0".to_owned()];

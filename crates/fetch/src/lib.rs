@@ -16,7 +16,7 @@ mod retry;
 mod transfer;
 
 pub use error::FetchError;
-pub use http::{Http, Small};
+pub use http::{Http, Small, provide_tls};
 pub use puller::{FileState, Hubs, Phase, PullError, PullState, Puller};
 pub use reqwest::{StatusCode, Url, header};
 pub use retry::Patience;

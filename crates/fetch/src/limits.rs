@@ -23,6 +23,12 @@ pub const PIECE_BYTES: usize = 1024 * 1024;
 /// How long bytes of a slow connection are gathered before they are written and noted.
 pub const PIECE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How far the hash may fall behind what has arrived, in bytes; then connections wait for it.
+pub const HASH_LAG_BYTES_MAX: u64 = 32 * 1024 * 1024;
+
+/// How often a connection that waits for the hash looks again.
+pub const HASH_POLL_INTERVAL: Duration = Duration::from_millis(4);
+
 /// Failures one after the other, without a byte between them, after which a transfer is given up.
 pub const FAILURES_MAX: u32 = 6;
 

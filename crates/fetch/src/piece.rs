@@ -3,21 +3,20 @@
 //! While a piece is written the next one is gathered; there are never more than these two. The bytes are not
 //! copied on the way: a piece is a list of what came off the connection.
 
-use std::{
-    ops::Range,
-    sync::Arc,
-    time::Instant,
-};
+use std::{ops::Range, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use firepot_store::{PartialBlob, StoreError};
 use reqwest::Response;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::{
+    task::{JoinHandle, spawn_blocking},
+    time::sleep,
+};
 
 use crate::{
     FetchError,
     error::{host_of, shown},
-    limits::{PIECE_BYTES, PIECE_INTERVAL},
+    limits::{HASH_LAG_BYTES_MAX, HASH_POLL_INTERVAL, PIECE_BYTES, PIECE_INTERVAL},
 };
 
 /// Why a body was not taken to its end.
@@ -113,6 +112,9 @@ impl<'a, F: Fn(u64)> Pieces<'a, F> {
             return Ok(());
         }
         self.written().await?;
+        while self.partial.hash_lag_bytes() > HASH_LAG_BYTES_MAX {
+            sleep(HASH_POLL_INTERVAL).await;
+        }
         let pieces = std::mem::take(&mut self.gathered);
         let offset = self.gathered_end - self.gathered_bytes as u64;
         self.gathered_bytes = 0;

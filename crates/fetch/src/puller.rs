@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use firepot_store::{Blob, Defaults, Digest, Home, ImportError, Model, ModelName, ModelRef, PendingPull, StoreError};
+use firepot_store::{
+    Blob, Defaults, Digest, Home, ImportError, Model, ModelName, ModelRef, PendingPull, StoreError,
+};
 use reqwest::{StatusCode, Url, header};
 use tokio::sync::watch;
 
@@ -144,7 +146,9 @@ impl Puller {
     ) -> Result<Model, PullError> {
         state.send_replace(PullState::default());
         match what {
-            ModelRef::Name(model) if model.host() == "hf.co" => self.pull_repository(model, name, state).await,
+            ModelRef::Name(model) if model.host() == "hf.co" => {
+                self.pull_repository(model, name, state).await
+            }
             ModelRef::Name(model) => self.pull_registry(model, name, insecure, state).await,
             ModelRef::Url(url) => self.pull_url(url, name, state).await,
             ModelRef::File(path) => Err(PullError::Invalid {
@@ -220,7 +224,8 @@ impl Puller {
         let repository: Repository = serde_json::from_slice(&answer.body).map_err(|error| {
             PullError::Invalid { message: format!("the hub's answer about {path} cannot be read: {error}") }
         })?;
-        let files = hub::choose(&repository.siblings, model.tag()).map_err(|error| no_file(&path, model, error))?;
+        let files =
+            hub::choose(&repository.siblings, model.tag()).map_err(|error| no_file(&path, model, error))?;
         let spec = |file: &RepositoryFile| {
             Ok::<_, PullError>(FileSpec {
                 url: join(base, &format!("{path}/resolve/{}/{}", repository.sha, file.path))?,
@@ -340,17 +345,13 @@ impl Puller {
         }
         let host = model.host();
         let bare = host.rsplit_once(':').map_or(host, |(bare, _)| bare);
-        let scheme = if insecure || bare == "localhost" || bare.starts_with("127.") { "http" } else { "https" };
-        Url::parse(&format!("{scheme}://{host}/")).map_err(|error| PullError::Invalid {
-            message: format!("'{host}' is no host: {error}"),
-        })
+        let scheme =
+            if insecure || bare == "localhost" || bare.starts_with("127.") { "http" } else { "https" };
+        Url::parse(&format!("{scheme}://{host}/"))
+            .map_err(|error| PullError::Invalid { message: format!("'{host}' is no host: {error}") })
     }
 
-    async fn begin(
-        &self,
-        name: &ModelName,
-        digests: Vec<Digest>,
-    ) -> Result<PendingPull, StoreError> {
+    async fn begin(&self, name: &ModelName, digests: Vec<Digest>) -> Result<PendingPull, StoreError> {
         let name = name.clone();
         self.with_home(move |home| home.begin_pull(&name, &digests)).await
     }

@@ -81,7 +81,11 @@ mod tests {
     #[test]
     fn a_server_is_its_scheme_host_and_port() {
         let check = |one: &str, other: &str, same: bool| {
-            assert_eq!(same_server(&one.parse().unwrap(), &other.parse().unwrap()), same, "{one} and {other}");
+            assert_eq!(
+                same_server(&one.parse().unwrap(), &other.parse().unwrap()),
+                same,
+                "{one} and {other}"
+            );
         };
         check("https://a.example/x", "https://A.example:443/y", true);
         check("https://a.example/", "http://a.example/", false);

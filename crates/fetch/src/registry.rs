@@ -46,7 +46,9 @@ impl RegistryManifest {
         })?;
         if manifest.media_type != MANIFEST_MEDIA_TYPE {
             let found = if manifest.media_type.is_empty() { "none" } else { &manifest.media_type };
-            return Err(format!("the registry's manifest has the media type {found}, not {MANIFEST_MEDIA_TYPE}"));
+            return Err(format!(
+                "the registry's manifest has the media type {found}, not {MANIFEST_MEDIA_TYPE}"
+            ));
         }
         if manifest.layers.len() > LAYERS_MAX {
             return Err(format!("the registry's manifest has more than {LAYERS_MAX} layers"));
@@ -102,13 +104,15 @@ impl Challenge {
     /// Reads the header of an answer of `asked`. A realm on another host is refused: it would be sent there
     /// who asks for what.
     pub fn parse(header: &str, asked: &Url) -> Result<Self, String> {
-        let Some(parameters) = header.strip_prefix("Bearer ").or_else(|| header.strip_prefix("bearer ")) else {
+        let Some(parameters) = header.strip_prefix("Bearer ").or_else(|| header.strip_prefix("bearer "))
+        else {
             let scheme = header.split(' ').next().unwrap_or_default();
             return Err(format!("the registry asks for a login ({scheme}), which is not supported"));
         };
         let value = |name: &str| parameter(parameters, name);
         let realm = value("realm").ok_or("the registry asks for a token and does not say where")?;
-        let realm = Url::parse(&realm).map_err(|error| format!("the registry's token address is no URL: {error}"))?;
+        let realm =
+            Url::parse(&realm).map_err(|error| format!("the registry's token address is no URL: {error}"))?;
         if realm.host_str() != asked.host_str() || (asked.scheme() == "https" && realm.scheme() != "https") {
             let (realm, host) = (realm.host_str().unwrap_or_default(), asked.host_str().unwrap_or_default());
             return Err(format!("the registry {host} sends for a token to another host, {realm}"));
@@ -190,7 +194,10 @@ mod tests {
             let error = RegistryManifest::parse(bytes).unwrap_err();
             assert!(error.contains(reason), "{error}");
         };
-        check(&manifest("application/vnd.oci.image.index.v1+json", &["model"]), "media type application/vnd.oci");
+        check(
+            &manifest("application/vnd.oci.image.index.v1+json", &["model"]),
+            "media type application/vnd.oci",
+        );
         check(&manifest(MANIFEST_MEDIA_TYPE, &["tensor"]), "no GGUF file");
         check(&manifest(MANIFEST_MEDIA_TYPE, &["model", "adapter"]), "adapter");
         check(b"<!DOCTYPE html><p>Log in", "web page");
@@ -200,7 +207,8 @@ mod tests {
     #[test]
     fn a_challenge_is_read_whatever_the_order_and_commas() {
         let asked = Url::parse("http://127.0.0.1:5000/v2/").unwrap();
-        let header = r#"Bearer realm="http://127.0.0.1:5001/token",service=registry,scope="repository:a/b:pull,push""#;
+        let header =
+            r#"Bearer realm="http://127.0.0.1:5001/token",service=registry,scope="repository:a/b:pull,push""#;
         let challenge = Challenge::parse(header, &asked).unwrap();
         assert_eq!(
             challenge.url().as_str(),
@@ -210,11 +218,16 @@ mod tests {
 
     #[test]
     fn a_token_is_fetched_from_the_same_host_only() {
-        let refused = |header: &str, asked: &str| {
-            Challenge::parse(header, &Url::parse(asked).unwrap()).unwrap_err()
-        };
-        assert!(refused(r#"Bearer realm="https://evil.example/t""#, "https://registry.example/").contains("another host"));
-        assert!(refused(r#"Bearer realm="http://registry.example/t""#, "https://registry.example/").contains("another host"));
+        let refused =
+            |header: &str, asked: &str| Challenge::parse(header, &Url::parse(asked).unwrap()).unwrap_err();
+        assert!(
+            refused(r#"Bearer realm="https://evil.example/t""#, "https://registry.example/")
+                .contains("another host")
+        );
+        assert!(
+            refused(r#"Bearer realm="http://registry.example/t""#, "https://registry.example/")
+                .contains("another host")
+        );
         assert!(refused(r#"Basic realm="x""#, "https://registry.example/").contains("login (Basic)"));
         assert!(refused("Bearer service=x", "https://registry.example/").contains("does not say where"));
     }

@@ -130,13 +130,33 @@ mod tests {
         let check = |address: &str, public: bool| {
             assert_eq!(is_public(address.parse().unwrap()), public, "{address}");
         };
-        for address in ["1.1.1.1", "18.164.0.1", "172.32.0.1", "100.128.0.1", "2606:4700::1", "::ffff:1.1.1.1"] {
+        for address in
+            ["1.1.1.1", "18.164.0.1", "172.32.0.1", "100.128.0.1", "2606:4700::1", "::ffff:1.1.1.1"]
+        {
             check(address, true);
         }
         for address in [
-            "127.0.0.1", "127.9.9.9", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0",
-            "100.64.0.1", "224.0.0.1", "255.255.255.255", "198.18.0.1", "::", "::1", "fe80::1", "fc00::1",
-            "fd12::1", "ff02::1", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1", "64:ff9b::7f00:1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "0.0.0.0",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "198.18.0.1",
+            "::",
+            "::1",
+            "fe80::1",
+            "fc00::1",
+            "fd12::1",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::7f00:1",
             "2002:7f00:1::1",
         ] {
             check(address, false);
@@ -145,7 +165,13 @@ mod tests {
 
     #[test]
     fn private_addresses_are_seen_in_urls_however_they_are_written() {
-        for url in ["http://127.1/", "http://0x7f000001/", "http://[::1]:8/", "http://localhost/", "http://2130706433/"] {
+        for url in [
+            "http://127.1/",
+            "http://0x7f000001/",
+            "http://[::1]:8/",
+            "http://localhost/",
+            "http://2130706433/",
+        ] {
             assert!(is_private_literal(&url.parse().unwrap()), "{url}");
         }
         assert!(!is_private_literal(&"https://hub.example/".parse().unwrap()));

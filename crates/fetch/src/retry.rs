@@ -50,7 +50,13 @@ impl Failures {
     /// Counts a failure; returns the wait, or nothing when it is enough. `moved`: this connection had brought
     /// something. `progress`: a number that grows with each byte that any connection brings; a server that
     /// answers fewer connections than we make is no reason to give up.
-    pub fn count(&mut self, patience: &Patience, moved: bool, progress: u64, wished: Option<Duration>) -> Option<Duration> {
+    pub fn count(
+        &mut self,
+        patience: &Patience,
+        moved: bool,
+        progress: u64,
+        wished: Option<Duration>,
+    ) -> Option<Duration> {
         if moved {
             self.in_a_row = 0;
         }

@@ -201,7 +201,8 @@ async fn transfer(
     progress: &(impl Fn(u64) + Sync),
 ) -> Result<(), FetchError> {
     let transfer = Transfer::new(http, file, partial.get(), progress);
-    let mut workers: FuturesUnordered<_> = (0..PARTS_AT_ONCE).map(|index| transfer.work(index == 0)).collect();
+    let mut workers: FuturesUnordered<_> =
+        (0..PARTS_AT_ONCE).map(|index| transfer.work(index == 0)).collect();
     while let Some(result) = workers.next().await {
         if let Err(error) = result {
             // Parts of another version are of no use.

@@ -91,7 +91,8 @@ fn api_error(error: &PullError) -> ApiError {
         PullError::NotFound { .. } => ErrorCode::ModelNotFound,
         PullError::Invalid { .. } | PullError::Unusable(_) => ErrorCode::InvalidRequest,
         PullError::Store(firepot_store::StoreError::DiskFull { .. }) => ErrorCode::StorageFull,
-        PullError::Refused { .. } | PullError::Fetch(_) | PullError::Store(_) => ErrorCode::Internal,
+        PullError::Refused { .. } | PullError::Fetch(_) => ErrorCode::PullFailed,
+        PullError::Store(_) => ErrorCode::Internal,
     };
     let detail = std::error::Error::source(error).map(ToString::to_string);
     ApiError { hint: error.hint(), detail, ..ApiError::new(code, error.to_string()) }

@@ -23,6 +23,7 @@ use settings::{Environment, Settings};
 const WORKER_THREADS: usize = 2;
 
 fn main() -> ExitCode {
+    firepot_fetch::provide_tls();
     let cli = Cli::parse();
     match run_command(cli) {
         Ok(()) => ExitCode::SUCCESS,

@@ -24,6 +24,7 @@ mod digest;
 mod elsewhere;
 mod error;
 mod fail;
+mod file_name;
 mod gc;
 mod home;
 mod ids;

@@ -7,7 +7,10 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::limits::NEAREST_NAMES_MAX;
+use crate::{
+    file_name::{quantization_of, split_of, strip_gguf},
+    limits::NEAREST_NAMES_MAX,
+};
 
 /// The hub's host in names, as Ollama has it; its long name is the same host.
 pub const HUGGING_FACE: &str = "hf.co";
@@ -204,51 +207,6 @@ fn similarity(a: &ModelName, b: &ModelName) -> f64 {
 fn canonical_host(host: &str) -> &str {
     let long = ["huggingface.co", "www.huggingface.co"].iter().any(|long| host.eq_ignore_ascii_case(long));
     if long { HUGGING_FACE } else { host }
-}
-
-/// The name of a file without its ending.
-pub fn strip_gguf(name: &str) -> &str {
-    let ending = name.len().saturating_sub(".gguf".len());
-    match name.get(ending..) {
-        Some(end) if end.eq_ignore_ascii_case(".gguf") => &name[..ending],
-        _ => name,
-    }
-}
-
-/// The name without its counting, the place from 1 and the number of files, of one of the files of a split model
-/// (`m-00001-of-00003`).
-pub fn split_of(stem: &str) -> Option<(&str, u32, u32)> {
-    let (rest, count) = stem.rsplit_once("-of-")?;
-    let (whole, number) = rest.rsplit_once('-')?;
-    let digits = |text: &str| text.len() == 5 && text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(number) || !digits(count) || whole.is_empty() {
-        return None;
-    }
-    Some((whole, number.parse().ok()?, count.parse().ok()?))
-}
-
-/// The end of a file's name that says how it is quantized (`Q4_K_M`, `UD-IQ2_XXS`, `BF16`).
-pub fn quantization_of(stem: &str) -> Option<&str> {
-    let begin = stem.rfind(['-', '.']).map_or(0, |mark| mark + 1);
-    let known = is_quantization(&stem[begin..]).then_some(&stem[begin..])?;
-    let dynamic =
-        begin >= 3 && stem.get(begin - 3..begin).is_some_and(|mark| mark.eq_ignore_ascii_case("UD-"));
-    Some(if dynamic { &stem[begin - 3..] } else { known })
-}
-
-fn is_quantization(text: &str) -> bool {
-    let upper = text.to_ascii_uppercase();
-    if matches!(&*upper, "F16" | "F32" | "BF16" | "FP16" | "FP32") {
-        return true;
-    }
-    let kinds = ["IQ", "TQ", "MXFP", "NVFP", "Q"];
-    let Some(rest) = kinds.iter().find_map(|kind| upper.strip_prefix(kind)) else { return false };
-    let mut words = rest.split('_');
-    let bits =
-        words.next().is_some_and(|bits| bits.len() == 1 && bits.bytes().all(|bit| bit.is_ascii_digit()));
-    bits && words.all(|word| {
-        matches!(word, "0" | "1" | "K" | "S" | "M" | "L" | "XL" | "XS" | "XXS" | "NL" | "MOE" | "4" | "8")
-    })
 }
 
 fn strip_scheme(text: &str) -> &str {

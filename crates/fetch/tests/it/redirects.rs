@@ -78,7 +78,8 @@ async fn the_target_of_a_redirect_is_remembered_until_it_runs_out() {
     .await;
     let cdn_url = cdn.url.clone();
     let origin =
-        Hub::start(move |request| Reply::redirect(cdn_url.join(&request.nth.to_string()).unwrap().as_str())).await;
+        Hub::start(move |request| Reply::redirect(cdn_url.join(&request.nth.to_string()).unwrap().as_str()))
+            .await;
     Client::new().fetch(origin.at("file"), &content).await.unwrap();
     let parts = 5;
     assert!(cdn.seen().len() >= parts);

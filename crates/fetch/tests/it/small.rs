@@ -7,7 +7,8 @@ use crate::hub::{Client, Hub, Reply};
 #[tokio::test]
 async fn an_answer_of_any_status_is_returned_with_headers_and_body() {
     let hub = Hub::start(|_| Reply::new("404 Not Found", &[("X-Reason", "gone")], "nothing")).await;
-    let small = Client::new().http.get(&hub.at("a?b=c"), Some("text/x"), Some("Bearer t"), 100).await.unwrap();
+    let small =
+        Client::new().http.get(&hub.at("a?b=c"), Some("text/x"), Some("Bearer t"), 100).await.unwrap();
     assert_eq!((small.status, &small.body[..]), (StatusCode::NOT_FOUND, &b"nothing"[..]));
     assert_eq!(small.headers["x-reason"], "gone");
     let request = &hub.seen()[0];
@@ -67,7 +68,8 @@ async fn a_port_where_nobody_listens_is_told_at_once() {
 #[tokio::test]
 async fn a_name_that_does_not_exist_means_offline() {
     let http = Client::new().http;
-    let error = http.get(&"http://no-such-host.invalid/".parse().unwrap(), None, None, 100).await.unwrap_err();
+    let error =
+        http.get(&"http://no-such-host.invalid/".parse().unwrap(), None, None, 100).await.unwrap_err();
     assert!(matches!(error, FetchError::Offline { .. }), "{error}");
     assert!(error.hint().is_some());
 }

@@ -99,7 +99,13 @@ async fn after_six_failures_without_a_byte_it_is_given_up_and_what_is_there_stay
     let file = content.clone();
     let healthy = Arc::new(AtomicBool::new(true));
     let up = Arc::clone(&healthy);
-    let hub = Hub::start(move |request| if up.swap(false, Ordering::SeqCst) { Reply::file(request, &file).cut_after(400_000) } else { Reply::new("502 Bad Gateway", &[], "no upstream") })
+    let hub = Hub::start(move |request| {
+        if up.swap(false, Ordering::SeqCst) {
+            Reply::file(request, &file).cut_after(400_000)
+        } else {
+            Reply::new("502 Bad Gateway", &[], "no upstream")
+        }
+    })
     .await;
     let client = Client::new();
     let error = client.fetch(hub.at("file"), &content).await.unwrap_err();
@@ -139,7 +145,11 @@ async fn a_dropped_transfer_ends_and_the_next_one_fetches_only_the_rest() {
     .await;
     let client = Client::new();
     let begun = Notify::new();
-    let note = |done_bytes| if done_bytes > 0 { begun.notify_one() };
+    let note = |done_bytes| {
+        if done_bytes > 0 {
+            begun.notify_one();
+        }
+    };
     tokio::select! {
         _ = fetch_file(&client.http, &client.home, spec(hub.at("file"), &content), note) => panic!("not slow enough"),
         () = begun.notified() => {}
@@ -191,7 +201,10 @@ async fn another_content_than_was_promised_is_discarded() {
     let hub = Hub::start(move |request| Reply::file(request, &other)).await;
     let client = Client::new();
     let error = client.fetch(hub.at("file"), &content).await.unwrap_err();
-    assert!(matches!(error, FetchError::Mismatch { expected, .. } if expected == Digest::of(&content)), "{error}");
+    assert!(
+        matches!(error, FetchError::Mismatch { expected, .. } if expected == Digest::of(&content)),
+        "{error}"
+    );
     assert_eq!(client.home.partials().unwrap(), []);
     assert_eq!(client.home.blob(&Digest::of(&content)), None);
 }
@@ -268,7 +281,9 @@ async fn a_file_of_another_length_than_it_should_have_is_refused() {
     let content = content(5000);
     for whole in [false, true] {
         let longer = crate::hub::content(6000);
-        let hub = Hub::start(move |request| if whole { Reply::new("200 OK", &[], &*longer) } else { Reply::file(request, &longer) })
+        let hub = Hub::start(move |request| {
+            if whole { Reply::new("200 OK", &[], &*longer) } else { Reply::file(request, &longer) }
+        })
         .await;
         let error = Client::new().fetch(hub.at("file"), &content).await.unwrap_err();
         assert!(matches!(error, FetchError::ChangedOnServer { .. }), "{error}");
@@ -283,7 +298,8 @@ async fn a_file_that_changes_between_two_parts_is_refused_and_begun_anew() {
     let hub = Hub::start(move |request| {
         let (tag, content) = if request.nth < 2 { ("\"old\"", &old) } else { ("\"new\"", &new) };
         let condition = request.headers.get("if-range").is_none_or(|expected| expected == tag);
-        let mut reply = if condition { Reply::file(request, content) } else { Reply::new("200 OK", &[], &**content) };
+        let mut reply =
+            if condition { Reply::file(request, content) } else { Reply::new("200 OK", &[], &**content) };
         reply.head = reply.head.replace("Connection:", &format!("ETag: {tag}\r\nConnection:"));
         reply
     })
@@ -297,10 +313,9 @@ async fn a_file_that_changes_between_two_parts_is_refused_and_begun_anew() {
 
 #[tokio::test]
 async fn a_file_without_a_length_is_refused() {
-    let hub = Hub::start(|_| {
-        Reply::new("200 OK", &[("Transfer-Encoding", "chunked")], "3\r\nabc\r\n0\r\n\r\n")
-    })
-    .await;
+    let hub =
+        Hub::start(|_| Reply::new("200 OK", &[("Transfer-Encoding", "chunked")], "3\r\nabc\r\n0\r\n\r\n"))
+            .await;
     let error = Client::new().fetch_unknown(hub.at("file")).await.unwrap_err();
     assert!(matches!(error, FetchError::NoSize { .. }), "{error}");
 }

@@ -75,8 +75,10 @@ fn base(home: &Home, modelfile: &Modelfile, path: &Path, name: &ModelName) -> an
 }
 
 fn defaults(modelfile: Modelfile) -> Defaults {
-    let message =
-        |message: firepot_wire::ollama::ModelfileMessage| DefaultMessage { role: message.role, content: message.content };
+    let message = |message: firepot_wire::ollama::ModelfileMessage| DefaultMessage {
+        role: message.role,
+        content: message.content,
+    };
     let mut defaults = Defaults {
         parameters: modelfile.parameters,
         system: modelfile.system,

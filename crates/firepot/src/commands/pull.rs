@@ -21,7 +21,9 @@ const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// Pulls one model after the other. A server need not run, and may: both use the same files.
 pub async fn pull(settings: &Settings, args: &Pull) -> anyhow::Result<()> {
     if args.name.is_some() && args.models.len() > 1 {
-        return Err(Failure::new(Exit::Failed, "--name is for one model").hint("pull them one by one").into());
+        return Err(Failure::new(Exit::Failed, "--name is for one model")
+            .hint("pull them one by one")
+            .into());
     }
     let name = args.name.as_deref().map(str::parse::<ModelName>).transpose()?;
     let models = args.models.iter().map(|text| text.parse()).collect::<Result<Vec<ModelRef>, _>>()?;

@@ -13,9 +13,10 @@ use std::{
 use crate::{
     Defaults, Digest, Home, ImportError, Model, ModelName, ModelSummary, Models, Origin, Placement,
     StoreError,
+    file_name::{quantization_of, split_of, strip_gguf},
     limits::{HUB_DEPTH_MAX, HUB_FILES_MAX},
     load::modified_at,
-    name::{HUGGING_FACE, quantization_of, split_of, strip_gguf},
+    name::HUGGING_FACE,
     placing::{Placed, Source},
 };
 

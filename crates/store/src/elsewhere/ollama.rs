@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::{
-    Home, ImportError, Model, ModelName, Models, Origin, Placement, StoreError,
+    Digest, Home, ImportError, Model, ModelName, Models, Origin, Placement, StoreError,
+    layers::write_blob,
     load::{Place, load},
     manifest::{Manifest, ManifestFile, bad, manifest_files, read_bounded},
     placing::{Placed, Source},
@@ -40,8 +41,14 @@ pub fn adopt(models: Models<'_>, model: &Model) -> Result<(), ImportError> {
     let (blobs, path) = manifest_of(home, model)?;
     let bytes = read_bounded(&path)?;
     let (manifest, _) = Manifest::parse(&path, &bytes)?;
-    let digests: Vec<_> = manifest.digests().collect();
+    let mut digests: Vec<_> = manifest.digests().collect();
     let pull = home.begin_pull(&model.name, &digests)?;
+    // A text may be empty, and an empty file is no import.
+    let empty = Digest::of(b"");
+    if digests.contains(&empty) {
+        write_blob(&home.blobs_dir(), b"")?;
+        digests.retain(|digest| *digest != empty);
+    }
     for digest in digests {
         let file = blobs.join(digest.file_name());
         let placed = Placed::obtain(home, &mut Source::open(&file)?, Placement::LinkOrCopy, &mut |_| {})?;

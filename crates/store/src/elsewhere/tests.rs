@@ -134,6 +134,18 @@ fn what_is_made_of_a_model_elsewhere_lies_in_our_store() {
 }
 
 #[test]
+fn an_empty_text_of_a_model_elsewhere_is_taken_along() {
+    let test = test();
+    let (manifest, blobs) = registry_model(&gguf(1), "");
+    for blob in blobs {
+        put(&ollama(&test).join("blobs").join(Digest::of(&blob).file_name()), &blob);
+    }
+    put(&ollama(&test).join("manifests/registry.ollama.ai/library/theirs/1b"), &manifest);
+    let copy = test.home.models().copy(&name("theirs:1b"), &name("mine")).unwrap();
+    assert_eq!(copy.defaults.system.as_deref(), Some(""));
+}
+
+#[test]
 fn a_file_elsewhere_that_is_not_what_its_name_says_is_not_taken() {
     let test = test();
     put_ollama(&test, "registry.ollama.ai/library/theirs/1b", &gguf(1));

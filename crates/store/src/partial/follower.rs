@@ -82,6 +82,7 @@ fn hash_all(shared: &Shared) -> io::Result<Option<Hashed>> {
         hasher.update(&*bytes);
         sums.update(bytes);
         done_bytes += length as u64;
+        shared.state().hashed_bytes = done_bytes;
     }
     Ok(Some(Hashed { digest: Digest::finish(hasher), sums }))
 }
@@ -91,6 +92,7 @@ fn wait_beyond(shared: &Shared, done_bytes: u64) -> Option<u64> {
     let mut state = shared.state();
     loop {
         let frontier = state.ranges.frontier();
+        state.caught_up |= frontier == done_bytes;
         if state.stopping {
             return None;
         }

@@ -61,6 +61,9 @@ struct State {
     ranges: Ranges,
     journal: Journal,
     unsynced_bytes: u64,
+    hashed_bytes: u64,
+    /// The hash has been as far as the frontier since the blob was opened.
+    caught_up: bool,
     stopping: bool,
     hashed: Option<io::Result<Hashed>>,
 }
@@ -68,7 +71,15 @@ struct State {
 impl PartialBlob {
     fn start(home: &Home, path: &Path, data: Data) -> Result<Self, StoreError> {
         let Data { file, size_bytes, ranges, journal } = data;
-        let state = State { ranges, journal, unsynced_bytes: 0, stopping: false, hashed: None };
+        let state = State {
+            caught_up: ranges.frontier() == 0,
+            ranges,
+            journal,
+            unsynced_bytes: 0,
+            hashed_bytes: 0,
+            stopping: false,
+            hashed: None,
+        };
         let path = path.to_owned();
         let state = Mutex::new(state);
         let shared = Arc::new(Shared { path, size_bytes, file, state, changed: Condvar::new() });
@@ -92,6 +103,19 @@ impl PartialBlob {
     #[must_use]
     pub fn frontier_bytes(&self) -> u64 {
         self.shared.state().ranges.frontier()
+    }
+
+    /// How far the hash is behind the bytes that arrive. Whoever brings them faster than they can be hashed gains
+    /// nothing by that, and takes the processor from the hash. Zero while the hash still reads what an earlier try
+    /// has left: that is no reason to wait.
+    #[must_use]
+    pub fn hash_lag_bytes(&self) -> u64 {
+        let state = self.shared.state();
+        if state.caught_up && state.hashed.is_none() {
+            state.ranges.frontier() - state.hashed_bytes
+        } else {
+            0
+        }
     }
 
     /// What is not there, in order.
