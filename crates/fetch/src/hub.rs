@@ -80,7 +80,7 @@ pub fn choose(files: &[RepositoryFile], tag: &str) -> Result<Vec<RepositoryFile>
         Some(group) => group,
         None if tag == "latest" => &groups[0],
         None => {
-            let mut names: Vec<String> = groups.iter().map(|group| group.quantization()).collect();
+            let mut names: Vec<String> = groups.iter().map(Group::quantization).collect();
             names.dedup();
             names.truncate(LISTED_MAX);
             return Err(NoFile::NoQuantization(names));
