@@ -86,13 +86,12 @@ impl Sequences {
         running: &[&Sequence],
     ) -> Option<Sequence> {
         let known = self.source(decoder, prompt, running).map_or(0, |source| source.tokens);
-        let sequence = match self.open_parked(decoder, prompt, capacity, known) {
-            Some(sequence) => sequence,
-            None => {
-                // Looked for again: room for the parked prefix may have been made of the first one.
-                let source = self.source(decoder, prompt, running);
-                self.open_resident(decoder, prompt, capacity, source)?
-            }
+        let sequence = if let Some(sequence) = self.open_parked(decoder, prompt, capacity, known) {
+            sequence
+        } else {
+            // Looked for again: room for the parked prefix may have been made of the first one.
+            let source = self.source(decoder, prompt, running);
+            self.open_resident(decoder, prompt, capacity, source)?
         };
         self.park_idle(decoder, &sequence, running);
         Some(sequence)
