@@ -18,10 +18,8 @@ fn tool(name: &str) -> PathBuf {
     let target = std::env::current_exe().unwrap();
     let places = target.ancestors().map(|above| above.join("tools/usr"));
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/usr");
-    let system = [PathBuf::from("/usr"), PathBuf::from("/tmp/tools/usr")];
     places
-        .chain([repository])
-        .chain(system)
+        .chain([repository, PathBuf::from("/usr")])
         .flat_map(|root| [root.join("bin").join(name), root.join("sbin").join(name)])
         .find(|path| path.is_file())
         .unwrap_or_else(|| panic!("{name} is missing; run: scripts/setup.sh test"))
@@ -81,7 +79,7 @@ impl Nginx {
              server {{ listen 127.0.0.1:{port}; root {at}/files; default_type application/octet-stream;\n{server} }} }}\n"
         );
         let path = root.path().join("nginx.conf");
-        fs::write(&path, config).unwrap();
+        put(&path, config);
         let mut command = Command::new(tool("nginx"));
         command.arg("-p").arg(root.path()).arg("-c").arg(&path).arg("-e").arg(root.path().join("error.log"));
         let process = Process::start(&mut command, port);
@@ -108,7 +106,7 @@ impl Nginx {
         };
         let siblings: Vec<_> = files.iter().map(sibling).collect();
         let answer = json!({"id": name, "sha": "c0ffee", "siblings": siblings});
-        fs::write(self.file(&format!("api/models/{name}/revision/main")), answer.to_string()).unwrap();
+        put(self.file(&format!("api/models/{name}/revision/main")), answer.to_string());
     }
 
     /// Bytes of bodies that were sent for paths that contain `part`.
@@ -138,7 +136,7 @@ impl Registry {
             root.path().display()
         );
         let path = root.path().join("config.yml");
-        fs::write(&path, config).unwrap();
+        put(&path, config);
         let process = Process::start(Command::new(tool("docker-registry")).arg("serve").arg(&path), port);
         let http = http_client();
         Self { port, http, _root: root, _process: process }
@@ -181,7 +179,7 @@ impl Registry {
         let location = begun.headers()["location"].to_str().unwrap().to_owned();
         let size = bytes.len();
         let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), &bytes).unwrap();
+        put(file.path(), &bytes);
         let digest = format!("sha256:{}", sha256(file.path()));
         let url = format!("{location}&digest={digest}");
         let pushed = self.http.put(url).body(bytes).send().await.unwrap();
@@ -194,4 +192,9 @@ impl Registry {
 pub fn sha256(path: &Path) -> String {
     let output = Command::new("sha256sum").arg(path).output().unwrap();
     String::from_utf8(output.stdout).unwrap().split(' ').next().unwrap().to_owned()
+}
+
+#[expect(clippy::disallowed_methods, reason = "a file that a test serves need not survive a crash")]
+pub fn put(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+    fs::write(path, bytes).unwrap();
 }

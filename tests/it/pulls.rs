@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    hub::{Nginx, Registry, sha256},
+    hub::{Nginx, Registry, put, sha256},
     stack::{MODEL, PATIENCE, Stack, firepot, home_with_model, model_file, run_in},
 };
 
@@ -164,7 +164,7 @@ fn a_damaged_download_is_refused_and_nothing_of_it_stays() {
     let mut bytes = fs::read(&path).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
-    fs::write(&path, &bytes).unwrap();
+    put(&path, &bytes);
     let home = tempfile::tempdir().unwrap();
     let damaged = pull(home.path(), &hub.url(""), "hf.co/me/Small-GGUF");
     assert_eq!(damaged.status.code(), Some(1), "{}", stderr(&damaged));

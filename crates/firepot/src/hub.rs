@@ -61,7 +61,7 @@ impl Fetcher for HubFetcher {
             loop {
                 tokio::select! {
                     biased;
-                    pulled = &mut pull => return pulled.map(drop).map_err(|error| api_error(&error)),
+                    outcome = &mut pull => return outcome.map(drop).map_err(|error| api_error(&error)),
                     Ok(()) = changes.changed() => {
                         progress.send_replace(told(&changes.borrow_and_update()));
                     }

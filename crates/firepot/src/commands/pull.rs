@@ -32,8 +32,8 @@ pub async fn pull(settings: &Settings, args: &Pull) -> anyhow::Result<()> {
     let bars = Bars::new(models.len());
     for (text, what) in args.models.iter().zip(&models) {
         bars.begin(text);
-        let pulled = tokio::select! {
-            pulled = with_bars(&puller, what, name.clone(), args.insecure, &bars) => pulled?,
+        let model = tokio::select! {
+            outcome = with_bars(&puller, what, name.clone(), args.insecure, &bars) => outcome?,
             _ = tokio::signal::ctrl_c() => {
                 bars.clear();
                 return Err(Failure::new(Exit::Interrupted, format!("the pull of {text} was interrupted"))
@@ -41,7 +41,7 @@ pub async fn pull(settings: &Settings, args: &Pull) -> anyhow::Result<()> {
                     .into());
             }
         };
-        bars.done(&pulled);
+        bars.done(&model);
     }
     bars.clear();
     Ok(())
@@ -60,10 +60,10 @@ pub async fn find_or_pull(settings: &Settings, home: &Home, name: &str) -> anyho
     eprintln!("{name} is not in the store: pulling it");
     let puller = hub::puller(settings, home)?;
     let bars = Bars::new(1);
-    let pulled = with_bars(&puller, &what, None, false, &bars).await?;
-    bars.done(&pulled);
+    let model = with_bars(&puller, &what, None, false, &bars).await?;
+    bars.done(&model);
     bars.clear();
-    Ok(pulled)
+    Ok(model)
 }
 
 async fn with_bars(
@@ -79,11 +79,11 @@ async fn with_bars(
     let mut draw = tokio::time::interval(DRAW_EVERY);
     loop {
         tokio::select! {
-            pulled = &mut pull => {
-                if pulled.is_err() {
+            outcome = &mut pull => {
+                if outcome.is_err() {
                     bars.clear();
                 }
-                return Ok(pulled?);
+                return Ok(outcome?);
             }
             _ = draw.tick() => bars.draw(&changes.borrow()),
         }
