@@ -2,10 +2,15 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde_json::json;
@@ -48,10 +53,16 @@ impl Process {
     }
 }
 
-impl Drop for Process {
-    fn drop(&mut self) {
+impl Process {
+    fn end(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -59,12 +70,17 @@ impl Drop for Process {
 pub struct Nginx {
     pub port: u16,
     root: TempDir,
-    _process: Process,
+    process: Process,
 }
 
 impl Nginx {
     /// Serves the folder `files` of its root; `server` is what stands in the server's block beside that.
     pub fn start(server: &str) -> Self {
+        Self::start_with("", server)
+    }
+
+    /// The same with rules beside the server's block.
+    pub fn start_with(rules: &str, server: &str) -> Self {
         let root = tempfile::tempdir().unwrap();
         let port = free_port();
         let at = root.path().display();
@@ -75,15 +91,24 @@ impl Nginx {
              events {{ worker_connections 256; }}\n\
              http {{ log_format bytes '$request_method $uri $status $body_bytes_sent'; access_log {at}/access.log bytes;\n\
              client_body_temp_path {at}/t1; proxy_temp_path {at}/t2; fastcgi_temp_path {at}/t3;\n\
-             uwsgi_temp_path {at}/t4; scgi_temp_path {at}/t5; sendfile on; output_buffers 1 64k;\n\
+             uwsgi_temp_path {at}/t4; scgi_temp_path {at}/t5; sendfile on; output_buffers 1 64k;\n{rules}\n\
              server {{ listen 127.0.0.1:{port}; root {at}/files; default_type application/octet-stream;\n{server} }} }}\n"
         );
-        let path = root.path().join("nginx.conf");
-        put(&path, config);
+        put(root.path().join("nginx.conf"), config);
+        let process = Self::serve(root.path(), port);
+        Self { port, root, process }
+    }
+
+    fn serve(root: &Path, port: u16) -> Process {
         let mut command = Command::new(tool("nginx"));
-        command.arg("-p").arg(root.path()).arg("-c").arg(&path).arg("-e").arg(root.path().join("error.log"));
-        let process = Process::start(&mut command, port);
-        Self { port, root, _process: process }
+        command.arg("-p").arg(root).arg("-c").arg(root.join("nginx.conf"));
+        Process::start(command.arg("-e").arg(root.join("error.log")), port)
+    }
+
+    /// Kills it, connections and all, and starts it again.
+    pub fn restart(&mut self) {
+        self.process.end();
+        self.process = Self::serve(self.root.path(), self.port);
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -109,6 +134,13 @@ impl Nginx {
         put(self.file(&format!("api/models/{name}/revision/main")), answer.to_string());
     }
 
+    /// How many answers had this status.
+    pub fn answered(&self, status: u16) -> usize {
+        let log = fs::read_to_string(self.root.path().join("access.log")).unwrap_or_default();
+        let status = status.to_string();
+        log.lines().filter(|line| line.split(' ').nth_back(1) == Some(&status)).count()
+    }
+
     /// Bytes of bodies that were sent for paths that contain `part`.
     pub fn sent_bytes(&self, part: &str) -> u64 {
         let log = fs::read_to_string(self.root.path().join("access.log")).unwrap_or_default();
@@ -128,22 +160,42 @@ pub struct Registry {
 
 impl Registry {
     pub fn start() -> Self {
-        let root = tempfile::tempdir().unwrap();
+        Self::start_with(tempfile::tempdir().unwrap(), "")
+    }
+
+    /// A registry that wants a token of this server for everything.
+    pub fn with_tokens(tokens: &TokenServer) -> Self {
+        let auth = format!(
+            "auth: {{token: {{realm: '{}token', service: firepot, issuer: firepot, rootcertbundle: '{}'}}}}\n",
+            tokens.url(),
+            tokens.keys.path().join("cert.pem").display()
+        );
+        Self::start_with(tempfile::tempdir().unwrap(), &auth)
+    }
+
+    fn start_with(root: TempDir, auth: &str) -> Self {
         let port = free_port();
         let config = format!(
             "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem: {{rootdirectory: {}/data}}\n\
-             http: {{addr: '127.0.0.1:{port}'}}\n",
+             http: {{addr: '127.0.0.1:{port}'}}\n{auth}",
             root.path().display()
         );
         let path = root.path().join("config.yml");
         put(&path, config);
         let process = Process::start(Command::new(tool("docker-registry")).arg("serve").arg(&path), port);
-        let http = http_client();
-        Self { port, http, _root: root, _process: process }
+        Self { port, http: http_client(), _root: root, _process: process }
     }
 
     pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}/", self.port)
+    }
+
+    /// The same, asking with a token from now on.
+    pub fn authorized(mut self, token: &str) -> Self {
+        let value = format!("Bearer {token}").parse().unwrap();
+        let headers = [(reqwest::header::AUTHORIZATION, value)].into_iter().collect();
+        self.http = reqwest::Client::builder().no_proxy().default_headers(headers).build().unwrap();
+        self
     }
 
     /// Pushes the real model under a name, with a system prompt and parameters as Ollama's library has them.
@@ -186,6 +238,100 @@ impl Registry {
         assert_eq!(pushed.status(), 201);
         (digest, size)
     }
+}
+
+/// Gives tokens to pull from a [`Registry`], signed by openssl, to whoever asks; ends with the test's process.
+pub struct TokenServer {
+    port: u16,
+    keys: TempDir,
+    /// How many it gave.
+    pub given: Arc<AtomicUsize>,
+}
+
+impl TokenServer {
+    /// `refuses`: it answers 403 to everybody.
+    pub fn start(refuses: bool) -> Self {
+        let keys = tempfile::tempdir().unwrap();
+        let at = |name: &str| keys.path().join(name).display().to_string();
+        let (key, cert) = (at("key.pem"), at("cert.pem"));
+        let request = [
+            "req",
+            "-x509",
+            "-newkey",
+            "rsa:2048",
+            "-nodes",
+            "-subj",
+            "/CN=firepot",
+            "-keyout",
+            &key,
+            "-out",
+            &cert,
+        ];
+        openssl(&request, b"");
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = Self { port: listener.local_addr().unwrap().port(), keys, given: Arc::default() };
+        let (given, folder) = (Arc::clone(&server.given), server.keys.path().to_owned());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut line = String::new();
+                BufReader::new(&stream).read_line(&mut line).unwrap();
+                let repository =
+                    line.split("repository%3A").nth(1).and_then(|scope| scope.split("%3A").next());
+                let repository = repository.unwrap_or_default().replace("%2F", "/");
+                let (status, body) = if refuses {
+                    ("403 Forbidden", String::new())
+                } else {
+                    given.fetch_add(1, Ordering::SeqCst);
+                    ("200 OK", json!({"token": signed(&folder, &repository, &["pull"])}).to_string())
+                };
+                let length = body.len();
+                let answer = format!(
+                    "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+                );
+                let _ = stream.write_all(answer.as_bytes());
+            }
+        });
+        server
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/", self.port)
+    }
+
+    /// A token for whoever fills the registry.
+    pub fn push_token(&self, repository: &str) -> String {
+        signed(self.keys.path(), repository, &["pull", "push"])
+    }
+}
+
+/// A JSON Web Token as the registry wants it: RS256, with the certificate in its header.
+fn signed(keys: &Path, repository: &str, actions: &[&str]) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let certificate = fs::read_to_string(keys.join("cert.pem")).unwrap();
+    let certificate: String = certificate.lines().filter(|line| !line.starts_with('-')).collect();
+    let header = json!({"alg": "RS256", "typ": "JWT", "x5c": [certificate]});
+    let access = json!([{"type": "repository", "name": repository, "actions": actions}]);
+    let claims = json!({"iss": "firepot", "sub": "", "aud": "firepot", "exp": now + 300, "nbf": now - 10, "iat": now, "jti": "1", "access": access});
+    let text = format!("{}.{}", base64(header.to_string().as_bytes()), base64(claims.to_string().as_bytes()));
+    let key = keys.join("key.pem");
+    let signature = openssl(&["dgst", "-sha256", "-sign", key.to_str().unwrap()], text.as_bytes());
+    format!("{text}.{}", base64(&signature))
+}
+
+/// In the alphabet of URLs and without padding.
+fn base64(bytes: &[u8]) -> String {
+    let text = String::from_utf8(openssl(&["base64", "-A"], bytes)).unwrap();
+    text.trim_end_matches('=').replace('+', "-").replace('/', "_")
+}
+
+fn openssl(args: &[&str], input: &[u8]) -> Vec<u8> {
+    let mut command = Command::new("openssl");
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "openssl {args:?}");
+    output.stdout
 }
 
 /// By coreutils, so that it is not our own.

@@ -4,6 +4,7 @@ use std::{
     fs,
     path::Path,
     process::{Command, Output, Stdio},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
-    hub::{Nginx, Registry, put, sha256},
+    hub::{Nginx, Registry, TokenServer, put, sha256},
     stack::{MODEL, PATIENCE, Stack, firepot, home_with_model, model_file, run_in},
 };
 
@@ -136,11 +137,9 @@ fn two_processes_that_pull_the_same_model_download_it_once() {
 }
 
 #[test]
-fn a_server_without_ranges_one_that_errs_and_one_that_turns_in_circles() {
+fn a_server_without_ranges_one_that_redirects_and_one_that_turns_in_circles() {
     let rules = "location /plain/ { max_ranges 0; } \
          location /circle/ { return 302 http://127.0.0.1:$PORT/circle/again.gguf; } \
-         location /busy/ { add_header Retry-After 1 always; return 429; } \
-         location /broken/ { return 500; } \
          location /moved/ { rewrite ^/moved/(.*)$ http://127.0.0.1:$PORT/plain/$1 redirect; }";
     let hub = Nginx::start(rules);
     fs::copy(model_file(), hub.file("plain/small.gguf")).unwrap();
@@ -170,6 +169,135 @@ fn a_damaged_download_is_refused_and_nothing_of_it_stays() {
     assert_eq!(damaged.status.code(), Some(1), "{}", stderr(&damaged));
     assert!(stderr(&damaged).contains("digest"), "{}", stderr(&damaged));
     assert_eq!(list(home.path()), json!([]));
+}
+
+#[test]
+fn a_server_that_is_busy_fails_now_and_then_and_is_slow_gives_the_file_all_the_same() {
+    let rules = "limit_req_zone $server_name zone=one:1m rate=4r/s; \
+         split_clients \"$msec$connection$connection_requests\" $fails { 40% 1; * 0; }";
+    let server = "limit_req_status 429; limit_rate 40m; \
+         location /busy/ { limit_req zone=one burst=1 nodelay; add_header Retry-After 1 always; } \
+         location /flaky/ { if ($fails) { return 503; } }";
+    let hub = Nginx::start_with(rules, server);
+    for from in ["busy/small.gguf", "flaky/small.gguf"] {
+        fs::copy(model_file(), hub.file(from)).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let pulled = pull(home.path(), &hub.url(""), &hub.url(from));
+        assert!(pulled.status.success(), "{from}: {}", stderr(&pulled));
+        assert_eq!(list(home.path())[0]["digest"], format!("sha256:{}", sha256(&model_file())));
+    }
+    assert!(hub.answered(429) > 0 && hub.answered(503) > 0, "nothing was refused");
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_is_waited_for() {
+    let size = fs::metadata(model_file()).unwrap().len();
+    let mut hub = Nginx::start("limit_rate 5m;");
+    fs::copy(model_file(), hub.file("small.gguf")).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let mut child = command(home.path(), &hub.url(""), &["pull", &hub.url("small.gguf")]).spawn().unwrap();
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(500));
+        hub.restart();
+    }
+    assert!(child.wait().unwrap().success());
+    assert_eq!(list(home.path())[0]["digest"], format!("sha256:{}", sha256(&model_file())));
+    assert!(hub.sent_bytes("small.gguf") < 2 * size);
+}
+
+#[test]
+fn a_server_that_compresses_unasked_is_refused_with_the_reason() {
+    let hub = Nginx::start("gzip_static always;");
+    put(hub.file("small.gguf.gz"), b"\x1f\x8b not what was asked for");
+    put(hub.file("small.gguf"), b"GGUF");
+    let home = tempfile::tempdir().unwrap();
+    let refused = pull(home.path(), &hub.url(""), &hub.url("small.gguf"));
+    assert!(stderr(&refused).contains("gzip"), "{}", stderr(&refused));
+    assert_eq!(list(home.path()), json!([]));
+}
+
+#[tokio::test]
+async fn a_registry_that_wants_a_token_gets_one() {
+    let tokens = TokenServer::start(false);
+    let token = tokens.push_token("library/small");
+    let registry = Registry::with_tokens(&tokens).authorized(&token);
+    registry.push_model("library/small", "135m").await;
+    let home = tempfile::tempdir().unwrap();
+    let pulled = pull(home.path(), &registry.url(), "small:135m");
+    assert!(pulled.status.success(), "{}", stderr(&pulled));
+    assert_eq!(tokens.given.load(Ordering::SeqCst), 1);
+    assert_eq!(list(home.path())[0]["name"], "small:135m");
+}
+
+#[test]
+fn a_token_that_is_refused_is_told() {
+    let registry = Registry::with_tokens(&TokenServer::start(true));
+    let home = tempfile::tempdir().unwrap();
+    let refused = pull(home.path(), &registry.url(), "small:135m");
+    assert!(stderr(&refused).contains("refused a token: it answered 403"), "{}", stderr(&refused));
+}
+
+#[test]
+fn damage_in_the_store_is_found_and_only_what_is_damaged_is_fetched_again() {
+    let hub = Nginx::start("");
+    hub.repository("me/Small-GGUF", &[("Small-Q4_1.gguf", &model_file())]);
+    let home = tempfile::tempdir().unwrap();
+    let pulled = pull(home.path(), &hub.url(""), "hf.co/me/Small-GGUF");
+    assert!(pulled.status.success(), "{}", stderr(&pulled));
+    let before = hub.sent_bytes(".gguf");
+    let blob = home.path().join(format!("blobs/sha256-{}", sha256(&model_file())));
+    let mut bytes = fs::read(&blob).unwrap();
+    bytes[50_000_000] ^= 1;
+    fs::remove_file(&blob).unwrap();
+    put(&blob, &bytes);
+    let check = |args: &[&str]| {
+        command(home.path(), &hub.url(""), &[&["store", "check"], args].concat()).output().unwrap()
+    };
+    let found = check(&[]);
+    assert_eq!(found.status.code(), Some(1), "{}", stderr(&found));
+    assert!(stderr(&found).contains("--repair"), "{}", stderr(&found));
+    let repaired = check(&["--repair"]);
+    assert!(repaired.status.success(), "{}", stderr(&repaired));
+    assert!(check(&[]).status.success());
+    assert_eq!(sha256(&blob), sha256(&model_file()));
+    assert_eq!(hub.sent_bytes(".gguf") - before, 1 << 20, "one block");
+}
+
+/// On a disk of its own, which another program fills while the pull is on its way.
+#[test]
+fn a_disk_that_fills_up_ends_the_pull_and_what_is_there_counts_once_there_is_room() {
+    let hub = Nginx::start("limit_rate 2m;");
+    fs::copy(model_file(), hub.file("small.gguf")).unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let script = "mount -t tmpfs -o size=150m tmpfs \"$HOME\" || exit 99; \
+         \"$@\" & sleep 1; dd if=/dev/zero of=\"$HOME/other\" bs=1M 2>/dev/null; \
+         wait $! && exit 98; echo FULL >&2; rm \"$HOME/other\"; \"$@\"";
+    let mut command = Command::new("unshare");
+    command
+        .args(["-rm", "sh", "-c", script, "sh"])
+        .arg(firepot())
+        .arg("--home")
+        .arg(home.path().join("home"));
+    let output = command.args(["pull", &hub.url("small.gguf")]).env("HOME", home.path()).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let told = stderr(&output);
+    let (full, _) = told.split_once("FULL").unwrap();
+    assert!(full.contains("error:") && full.contains("hint:"), "{told}");
+    let size = fs::metadata(model_file()).unwrap().len();
+    assert!(hub.sent_bytes("small.gguf") < size + size / 2, "what had come was fetched again");
+}
+
+/// Linux keeps a mapped file until it is let go; the next load says what is missing.
+#[tokio::test]
+async fn a_blob_deleted_under_a_loaded_model_does_not_end_its_answers() {
+    let stack = Stack::start().await;
+    assert_eq!(stack.ask("Hi", 4).await.0, 200);
+    fs::remove_dir_all(stack.home.path().join("blobs")).unwrap();
+    assert_eq!(stack.ask("Hi again", 4).await.0, 200, "the runner still has it");
+    stack.post("/api/generate", json!({"model": MODEL, "keep_alive": 0})).await;
+    let (status, answer) = stack.ask("Hi", 4).await;
+    assert!((400..600).contains(&status), "{answer}");
+    assert!(answer["error"].as_str().unwrap().contains("missing"), "{answer}");
 }
 
 /// Everything that is in the store works where there is no network at all.

@@ -205,6 +205,19 @@ test("a server that is killed mid-answer: a banner, a reconnection, the stored t
   await close();
 });
 
+test("who asks before the list of models has come is answered all the same", async () => {
+  const { page, close } = await stack.page();
+  await page.route("**/api/tags", async (route) => {
+    await sleep(1500);
+    await route.continue();
+  });
+  await page.reload({ waitUntil: "domcontentloaded" });
+  await begin(page, "Are you there?");
+  await answers(page).first().waitFor(PATIENCE);
+  await page.locator("#stop").click();
+  await close();
+});
+
 test("a model that vanishes: the error says so, and the question is not lost", async () => {
   const chat = await stack.call("POST", "/firepot/v1/chats", { model: "gone:1b" });
   const { page, close } = await stack.page({ path: `/#/c/${chat.id}` });

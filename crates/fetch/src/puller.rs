@@ -74,6 +74,10 @@ impl PullError {
             Self::Store(error) => error.hint(),
         }
     }
+
+    fn is_unauthorized(&self) -> bool {
+        matches!(self, Self::Fetch(error) if error.status() == Some(StatusCode::UNAUTHORIZED))
+    }
 }
 
 /// What a pull is doing.
@@ -95,6 +99,12 @@ pub struct PullState {
     pub phase: Phase,
     /// Its files, known from [`Phase::Files`] on.
     pub files: Vec<FileState>,
+}
+
+impl PullState {
+    fn done_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.done_bytes).sum()
+    }
 }
 
 /// How far a file is.
@@ -150,7 +160,11 @@ impl Puller {
                 self.pull_repository(model, name, state).await
             }
             ModelRef::Name(model) => self.pull_registry(model, name, insecure, state).await,
-            ModelRef::Url(url) => self.pull_url(url, name, state).await,
+            ModelRef::Url(url) => {
+                let name = name.map_or_else(|| what.name(), Ok);
+                let name = name.map_err(|error| PullError::Invalid { message: error.to_string() })?;
+                self.pull_url(url, name, state).await
+            }
             ModelRef::File(path) => Err(PullError::Invalid {
                 message: format!("{} is a file: use `firepot import`", path.display()),
             }),
@@ -198,7 +212,19 @@ impl Puller {
         }
         let name = name.unwrap_or_else(|| model.clone());
         let pending = self.begin(&name, specs.iter().filter_map(|spec| spec.digest).collect()).await?;
-        self.fetch_all(specs, state).await?;
+        // Tokens run out, some before a large file has come.
+        let mut renewed_at = None;
+        while let Err(error) = self.fetch_all(specs.clone(), state).await {
+            let done_bytes = state.borrow().done_bytes();
+            if !error.is_unauthorized() || renewed_at.is_some_and(|before| done_bytes <= before) {
+                return Err(error);
+            }
+            renewed_at = Some(done_bytes);
+            let (_, authorization) = self.ask_registry(&url).await?;
+            for spec in &mut specs {
+                spec.authorization.clone_from(&authorization);
+            }
+        }
         let bytes = answer.body.to_vec();
         let install = move |home: &Home| {
             let model = home.models().install(&name, &bytes)?;
@@ -242,17 +268,12 @@ impl Puller {
     async fn pull_url(
         &self,
         url: &str,
-        name: Option<ModelName>,
+        name: ModelName,
         state: &watch::Sender<PullState>,
     ) -> Result<Model, PullError> {
-        let invalid = |message: String| PullError::Invalid { message };
-        let url = Url::parse(url).map_err(|error| invalid(format!("'{url}' is no URL: {error}")))?;
+        let url = Url::parse(url)
+            .map_err(|error| PullError::Invalid { message: format!("'{url}' is no URL: {error}") })?;
         let file = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
-        let stem = file.strip_suffix(".gguf").unwrap_or(file).to_owned();
-        let name = match name {
-            Some(name) => name,
-            None => ModelName::for_file(&stem).map_err(|error| invalid(error.to_string()))?,
-        };
         let authorization = self.hub_authorization(&url);
         let spec = FileSpec { label: file.to_owned(), url, size_bytes: None, digest: None, authorization };
         self.pull_files(name, vec![spec], state).await

@@ -2,7 +2,7 @@
 
 use std::{fmt, process::ExitCode};
 
-use firepot_fetch::PullError;
+use firepot_fetch::{FetchError, PullError};
 use firepot_server::StartError;
 use firepot_store::{ImportError, StoreError};
 
@@ -130,7 +130,7 @@ fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
     if let Some(error) = error.downcast_ref::<PullError>() {
         let exit = match error {
             PullError::NotFound { .. } => Exit::NoModel,
-            PullError::Store(error) => store_exit(error),
+            PullError::Store(error) | PullError::Fetch(FetchError::Store(error)) => store_exit(error),
             _ => Exit::Failed,
         };
         return (exit, error.hint());

@@ -1,8 +1,8 @@
 //! Model hubs: what the server and the commands ask them through.
 
-use firepot_fetch::{FileState, Http, Hubs, Phase, PullError, PullState, Puller};
+use firepot_fetch::{FetchError, FileState, Http, Hubs, Phase, PullError, PullState, Puller};
 use firepot_server::{Fetcher, PullFile, PullPhase, PullProgress};
-use firepot_store::{Home, ModelRef};
+use firepot_store::{Home, ModelRef, StoreError};
 use firepot_wire::{ApiError, ErrorCode};
 use futures_util::future::BoxFuture;
 use reqwest::Url;
@@ -90,7 +90,10 @@ fn api_error(error: &PullError) -> ApiError {
     let code = match error {
         PullError::NotFound { .. } => ErrorCode::ModelNotFound,
         PullError::Invalid { .. } | PullError::Unusable(_) => ErrorCode::InvalidRequest,
-        PullError::Store(firepot_store::StoreError::DiskFull { .. }) => ErrorCode::StorageFull,
+        PullError::Store(StoreError::DiskFull { .. } | StoreError::NoSpace { .. })
+        | PullError::Fetch(FetchError::Store(StoreError::DiskFull { .. } | StoreError::NoSpace { .. })) => {
+            ErrorCode::StorageFull
+        }
         PullError::Refused { .. } | PullError::Fetch(_) => ErrorCode::PullFailed,
         PullError::Store(_) => ErrorCode::Internal,
     };

@@ -46,7 +46,6 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
             doctor::devices();
             Ok(())
         }
-        Command::Create(args) => create::create(&settings, &args),
         Command::Cp(args) => models::cp(&settings, &args),
         Command::Runner => runner::runner(),
         command => block_on(with_server(&settings, command)),
@@ -60,6 +59,7 @@ async fn with_server(settings: &Settings, command: Command) -> anyhow::Result<()
         Command::Run(args) => run::run(settings, args).await,
         Command::Down => down::down(settings).await,
         Command::Pull(args) => pull::pull(settings, &args).await,
+        Command::Create(args) => create::create(settings, &args).await,
         Command::Store(args) => store::store(settings, &args).await,
         Command::Ps(output) => models::ps(settings, &output).await,
         Command::Stop(args) => models::stop(settings, &args).await,

@@ -48,6 +48,21 @@ impl ModelRef {
     }
 }
 
+impl ModelRef {
+    /// The name that a model gets in the store when the user gives none.
+    ///
+    /// # Errors
+    /// When the name of a file makes none.
+    pub fn name(&self) -> Result<ModelName, NameError> {
+        let file = match self {
+            Self::Name(name) => return Ok(name.clone()),
+            Self::Url(url) => url.split(['?', '#']).next().unwrap_or_default().to_owned(),
+            Self::File(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        ModelName::for_file(&file)
+    }
+}
+
 impl FromStr for ModelRef {
     type Err = NameError;
 
@@ -153,6 +168,17 @@ mod tests {
         check("~/m", "file ~/m");
         check("m.gguf", "file m.gguf");
         check("Cargo.toml", "file Cargo.toml");
+    }
+
+    #[test]
+    fn what_has_no_name_gets_that_of_its_file() {
+        for text in ["https://example.com/a/small.gguf?x=/y", "./a/small.gguf", "small"] {
+            assert_eq!(
+                text.parse::<ModelRef>().unwrap().name().unwrap().to_string(),
+                "small:latest",
+                "{text}"
+            );
+        }
     }
 
     #[test]

@@ -22,8 +22,10 @@ async function attempt(work: () => Promise<unknown>): Promise<boolean> {
 export function send(content: string, attachments: Attachment[], parent?: string | null): Promise<boolean> {
   return attempt(async () => {
     const chat = app.open;
-    if (chat.model === null) throw new Error("There is no model to ask. Pull one in the list of models, or with: firepot pull NAME");
     if (chat.id === null) {
+      // Some are quicker than the list of models.
+      if (!app.modelsKnown) await app.refreshModels();
+      if (chat.model === null) throw new Error("There is no model to ask. Pull one in the list of models, or with: firepot pull NAME");
       const created = await api.createChat({ model: chat.model, settings: chat.settings });
       if (app.open !== chat) return;
       app.adopt(created);

@@ -10,6 +10,7 @@ use firepot_wire::ollama::Modelfile;
 
 use crate::{
     cli::Create,
+    commands::pull::find_or_pull,
     exit::{Exit, Failure},
     settings::Settings,
 };
@@ -17,8 +18,8 @@ use crate::{
 /// Largest Modelfile that is read, in bytes.
 const MODELFILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Makes the model. A file that the Modelfile names is copied into the store first.
-pub fn create(settings: &Settings, args: &Create) -> anyhow::Result<()> {
+/// Makes the model. What the Modelfile names is brought into the store first: a file is copied, a model pulled.
+pub async fn create(settings: &Settings, args: &Create) -> anyhow::Result<()> {
     let text = read(&args.file)?;
     let modelfile = Modelfile::parse(&text).map_err(|error| {
         let failure = Failure::new(Exit::Failed, format!("{}: {error}", args.file.display()));
@@ -32,7 +33,7 @@ pub fn create(settings: &Settings, args: &Create) -> anyhow::Result<()> {
     }
     let home = settings.open_home()?;
     let name: ModelName = args.name.parse()?;
-    let from = firepot_store::From::Model(base(&home, &modelfile, &args.file, &name)?);
+    let from = firepot_store::From::Model(base(settings, &home, &modelfile, &args.file, &name).await?);
     let spec = CreateSpec { from, defaults: defaults(modelfile) };
     let model = home.models().create(&name, &spec)?;
     eprintln!("created {}", model.name);
@@ -54,24 +55,35 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 /// The model that it is made of; a file becomes one under the new name.
-fn base(home: &Home, modelfile: &Modelfile, path: &Path, name: &ModelName) -> anyhow::Result<ModelName> {
+async fn base(
+    settings: &Settings,
+    home: &Home,
+    modelfile: &Modelfile,
+    path: &Path,
+    name: &ModelName,
+) -> anyhow::Result<ModelName> {
     let [from] = &modelfile.from[..] else {
         return Err(Failure::new(Exit::Failed, "a model is made of one FROM")
             .hint("files of a split model come together: name the first one's repository in a pull")
             .into());
     };
     match from.parse::<ModelRef>()? {
-        ModelRef::Name(base) => Ok(base),
-        ModelRef::Url(url) => Err(Failure::new(Exit::Failed, format!("FROM {url} is not in the store"))
-            .hint(format!("pull it first: firepot pull {url}"))
-            .into()),
         ModelRef::File(file) => {
-            let folder = path.parent().filter(|_| file.is_relative() && path != Path::new("-"));
-            let file: PathBuf = folder.map_or_else(|| file.clone(), |folder| folder.join(&file));
+            let file = beside(&file, path);
             home.models().import(&file, name, &mut |_| {})?;
             Ok(name.clone())
         }
+        ModelRef::Name(_) | ModelRef::Url(_) => Ok(find_or_pull(settings, home, from).await?.name),
     }
+}
+
+/// A file that a Modelfile names: seen from the Modelfile, or from the user's home.
+fn beside(file: &Path, modelfile: &Path) -> PathBuf {
+    if let (Ok(rest), Some(home)) = (file.strip_prefix("~"), std::env::home_dir()) {
+        return home.join(rest);
+    }
+    let folder = modelfile.parent().filter(|_| modelfile != Path::new("-"));
+    folder.map_or_else(|| file.to_owned(), |folder| folder.join(file))
 }
 
 fn defaults(modelfile: Modelfile) -> Defaults {

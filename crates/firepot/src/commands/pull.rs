@@ -51,11 +51,16 @@ pub async fn pull(settings: &Settings, args: &Pull) -> anyhow::Result<()> {
 /// rather taken for a slip.
 pub async fn find_or_pull(settings: &Settings, home: &Home, name: &str) -> anyhow::Result<Model> {
     let what: ModelRef = name.parse()?;
-    if let ModelRef::Name(name) = &what {
-        match home.models().find(name) {
-            Err(StoreError::UnknownModel { nearest, .. }) if nearest.is_empty() => {}
-            found => return Ok(found?),
+    let found = home.models().find(&what.name()?);
+    match (&what, found) {
+        (ModelRef::Name(_), Err(StoreError::UnknownModel { nearest, .. })) if nearest.is_empty() => {}
+        (ModelRef::Name(_), found) => return Ok(found?),
+        (ModelRef::Url(url), Ok(model))
+            if home.sums(&model.digest).is_some_and(|sums| sums.source == *url) =>
+        {
+            return Ok(model);
         }
+        _ => {}
     }
     eprintln!("{name} is not in the store: pulling it");
     let puller = hub::puller(settings, home)?;

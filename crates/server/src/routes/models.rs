@@ -51,7 +51,7 @@ async fn create(State(app): State<Arc<App>>, body: Body) -> Response {
 /// Makes a model. One that it is to be made from is pulled when it is not here.
 async fn make(app: Arc<App>, request: CreateRequest, teller: Teller) -> Result<(), ApiError> {
     for warning in &request.warnings {
-        tracing::info!(model = request.model, "{warning}");
+        teller.tell(status_line(&format!("warning: {warning}"))).await?;
     }
     if let Some(from) = &request.from {
         match app.model(from).await {

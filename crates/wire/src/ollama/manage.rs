@@ -4,7 +4,11 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{ModelfileMessage, options::Options, request::is_go_template};
+use super::{
+    ModelfileMessage,
+    options::Options,
+    request::{go_template, is_go_template},
+};
 use crate::{
     ApiError, Mode, common,
     encoder::to_json,
@@ -81,7 +85,7 @@ pub fn create_request(body: &[u8]) -> Result<CreateRequest, ApiError> {
         model: named(&body)?,
         from: body.owned_string("from")?,
         files: files(&body)?,
-        template: template(&body)?,
+        template: body.string("template")?.map(str::to_owned),
         system: body.string("system")?.map(str::to_owned),
         license: license(&body)?,
         parameters: parameters(&body)?,
@@ -95,7 +99,12 @@ pub fn create_request(body: &[u8]) -> Result<CreateRequest, ApiError> {
             Err(error.with_hint("name a model, or send files to /api/blobs and name their digests"))
         }
         (Some(_), false) => Err(ApiError::invalid("from", "cannot be used together with files")),
-        _ => Ok(CreateRequest { warnings: common::unknown_fields(&body), ..request }),
+        _ => {
+            let mut warnings = common::unknown_fields(&body);
+            let go = request.template.as_deref().is_some_and(is_go_template);
+            warnings.extend(go.then(|| go_template("template")));
+            Ok(CreateRequest { warnings, ..request })
+        }
     }
 }
 
@@ -172,15 +181,6 @@ fn files(body: &Fields<'_>) -> Result<Vec<(String, String)>, ApiError> {
     let mut files = map.iter().map(file).collect::<Result<Vec<_>, ApiError>>()?;
     files.sort();
     Ok(files)
-}
-
-fn template(body: &Fields<'_>) -> Result<Option<String>, ApiError> {
-    let template = body.string("template")?.map(str::to_owned);
-    if template.as_deref().is_some_and(is_go_template) {
-        let error = ApiError::unsupported("template", "is written in Go's template language");
-        return Err(error.with_hint("write it in Jinja, or leave it out to use the one of the model file"));
-    }
-    Ok(template)
 }
 
 fn license(body: &Fields<'_>) -> Result<Vec<String>, ApiError> {
@@ -313,10 +313,6 @@ mod tests {
             (
                 json!({ "from": "a", "license": 1 }),
                 "license must be a string or an array of strings, got number",
-            ),
-            (
-                json!({ "from": "a", "template": "{{ .Prompt }}" }),
-                "template is written in Go's template language",
             ),
             (
                 json!({ "from": "a", "adapters": { "x": "y" } }),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::{
     parameter::{each, nearest, parameter},
-    request::is_go_template,
+    request::{go_template, is_go_template},
 };
 use crate::{fields::quoted, limits};
 
@@ -122,11 +122,10 @@ impl Modelfile {
                     self.warnings.push(format!("the parameter {} has no effect", quoted(name)));
                 }
             }
-            "TEMPLATE" if is_go_template(&value) => {
-                let hint = "write it in Jinja, or leave TEMPLATE out to use the one of the model file";
-                return Err(("TEMPLATE is written in Go's template language".to_owned(), Some(hint.into())));
+            "TEMPLATE" => {
+                self.warnings.extend(is_go_template(&value).then(|| go_template("TEMPLATE")));
+                self.template = Some(value);
             }
-            "TEMPLATE" => self.template = Some(value),
             "SYSTEM" => self.system = Some(value),
             "LICENSE" => self.license.push(value),
             _ => self.messages.push(ModelfileMessage { role: role(name)?, content: value }),
@@ -309,17 +308,22 @@ MESSAGE assistant """Hi "you"!"""
                 Some("begin with FROM and a model's name or a GGUF file"),
             ),
             ("", "line 1: there is no FROM", Some("begin with FROM and a model's name or a GGUF file")),
-            (
-                "FROM a\nTEMPLATE {{ .Prompt }}",
-                "line 2: TEMPLATE is written in Go's template language",
-                Some("write it in Jinja, or leave TEMPLATE out to use the one of the model file"),
-            ),
         ] {
             assert_eq!(refused(text), (problem.to_owned(), hint.map(str::to_owned)), "{text:?}");
         }
         let (problem, hint) = refused("FROM a\nRUN x");
         assert_eq!(problem, "line 2: \"RUN\" is not an instruction");
         assert_eq!(hint.unwrap(), "known are FROM, PARAMETER, TEMPLATE, SYSTEM, LICENSE, MESSAGE");
+    }
+
+    #[test]
+    fn a_template_in_gos_language_is_kept_with_a_warning() {
+        let modelfile = Modelfile::parse("FROM a\nTEMPLATE {{ .Prompt }}").unwrap();
+        assert_eq!(modelfile.template.as_deref(), Some("{{ .Prompt }}"));
+        assert_eq!(
+            modelfile.warnings,
+            ["TEMPLATE is written in Go's template language: it is kept, and the model file's own is used"]
+        );
     }
 
     #[test]

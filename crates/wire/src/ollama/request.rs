@@ -212,6 +212,11 @@ fn template(body: &Fields<'_>) -> Result<Option<String>, ApiError> {
     Ok(Some(template.to_owned()))
 }
 
+/// The warning for a template of a model that is not used for what it is written in.
+pub(crate) fn go_template(what: &str) -> String {
+    format!("{what} is written in Go's template language: it is kept, and the model file's own is used")
+}
+
 /// Whether a template is written in Go's template language: its actions start with a field, a variable or a keyword; Jinja's `{{` starts with an expression.
 pub(crate) fn is_go_template(template: &str) -> bool {
     const KEYWORDS: [&str; 6] = ["if", "range", "with", "else", "end", "block"];
