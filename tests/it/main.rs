@@ -8,4 +8,5 @@ mod home;
 mod hub;
 mod open_webui;
 mod pulls;
+mod split;
 mod stack;

@@ -13,7 +13,8 @@ use tempfile::TempDir;
 
 use crate::{
     hub::{Nginx, Registry, TokenServer, put, sha256},
-    stack::{MODEL, PATIENCE, Stack, firepot, home_with_model, model_file, run_in},
+    split::split,
+    stack::{MODEL, PATIENCE, Stack, chat, firepot, home_with_model, model_file, run_in},
 };
 
 /// How often a pull is killed. The moments are random, and there is one seed for each run.
@@ -173,7 +174,7 @@ fn a_damaged_download_is_refused_and_nothing_of_it_stays() {
 
 #[test]
 fn a_server_that_is_busy_fails_now_and_then_and_is_slow_gives_the_file_all_the_same() {
-    let rules = "limit_req_zone $server_name zone=one:1m rate=4r/s; \
+    let rules = "limit_req_zone $binary_remote_addr zone=one:1m rate=4r/s; \
          split_clients \"$msec$connection$connection_requests\" $fails { 40% 1; * 0; }";
     let server = "limit_req_status 429; limit_rate 40m; \
          location /busy/ { limit_req zone=one burst=1 nodelay; add_header Retry-After 1 always; } \
@@ -269,7 +270,7 @@ fn a_disk_that_fills_up_ends_the_pull_and_what_is_there_counts_once_there_is_roo
     let hub = Nginx::start("limit_rate 2m;");
     fs::copy(model_file(), hub.file("small.gguf")).unwrap();
     let home = tempfile::tempdir().unwrap();
-    let script = "mount -t tmpfs -o size=150m tmpfs \"$HOME\" || exit 99; \
+    let script = "mount -t tmpfs -o size=200m tmpfs \"$HOME\" || exit 99; \
          \"$@\" & sleep 1; dd if=/dev/zero of=\"$HOME/other\" bs=1M 2>/dev/null; \
          wait $! && exit 98; echo FULL >&2; rm \"$HOME/other\"; \"$@\"";
     let mut command = Command::new("unshare");
@@ -287,17 +288,42 @@ fn a_disk_that_fills_up_ends_the_pull_and_what_is_there_counts_once_there_is_roo
     assert!(hub.sent_bytes("small.gguf") < size + size / 2, "what had come was fetched again");
 }
 
-/// Linux keeps a mapped file until it is let go; the next load says what is missing.
 #[tokio::test]
-async fn a_blob_deleted_under_a_loaded_model_does_not_end_its_answers() {
+async fn a_split_model_is_pulled_whole_and_answers_as_the_one_in_one_file_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["Small-Q4_1-00001-of-00002.gguf", "Small-Q4_1-00002-of-00002.gguf"];
+    let files = names.map(|name| folder.path().join(name));
+    split(&model_file(), [&files[0], &files[1]]);
+    let hub = Nginx::start("");
+    hub.repository("me/Small-GGUF", &[(names[0], &files[0]), (names[1], &files[1])]);
+    let home = home_with_model();
+    let pulled = pull(home.path(), &hub.url(""), "hf.co/me/Small-GGUF:Q4_1");
+    assert!(pulled.status.success(), "{}", stderr(&pulled));
+    let size: u64 = files.iter().map(|file| fs::metadata(file).unwrap().len()).sum();
+    let listed = list(home.path());
+    assert!(listed.as_array().unwrap().iter().any(|model| model["size_bytes"] == size), "{listed}");
+    let stack = Stack::start_with(home, &[]).await;
+    let mut question = chat("What is the capital of France?", 24, false);
+    let (_, whole) = stack.post("/api/chat", question.clone()).await;
+    question["model"] = "hf.co/me/Small-GGUF:Q4_1".into();
+    let (status, of_parts) = stack.post("/api/chat", question).await;
+    assert_eq!(status, 200, "{of_parts}");
+    assert_eq!(of_parts["message"]["content"], whole["message"]["content"]);
+}
+
+/// Linux keeps a mapped file until it is let go.
+#[tokio::test]
+async fn a_blob_deleted_under_a_loaded_model_leaves_its_answers_whole_and_the_next_says_what_is_missing() {
     let stack = Stack::start().await;
-    assert_eq!(stack.ask("Hi", 4).await.0, 200);
+    let mut answer = stack.stream("Tell me a long story.", 200).await;
+    answer.next().await.unwrap();
     fs::remove_dir_all(stack.home.path().join("blobs")).unwrap();
-    assert_eq!(stack.ask("Hi again", 4).await.0, 200, "the runner still has it");
-    stack.post("/api/generate", json!({"model": MODEL, "keep_alive": 0})).await;
+    let lines = answer.collect().await;
+    assert!(lines.last().unwrap()["eval_count"].as_u64().unwrap() > 20, "{:?}", lines.last());
     let (status, answer) = stack.ask("Hi", 4).await;
-    assert!((400..600).contains(&status), "{answer}");
-    assert!(answer["error"].as_str().unwrap().contains("missing"), "{answer}");
+    assert_eq!(status, 500);
+    assert!(answer["error"].as_str().unwrap().contains("model file is missing"), "{answer}");
+    assert!(answer["hint"].as_str().unwrap().contains("pull"), "{answer}");
 }
 
 /// Everything that is in the store works where there is no network at all.

@@ -224,7 +224,7 @@ impl StoreError {
             }
             Self::ServerRunning { .. } => "use that server, or stop it with `firepot down`".to_owned(),
             Self::UnknownModel { nearest, .. } => return nearest_hint(nearest),
-            Self::BadManifest { .. } => "remove the file and import the model again".to_owned(),
+            Self::BadManifest { .. } => "pull or import the model again".to_owned(),
             Self::InPlace { origin: Origin::Ollama, name } => {
                 format!("`ollama rm {name}` removes it there")
             }
