@@ -18,6 +18,7 @@ const PAIRS: usize = 7;
 const FILE_BYTES: u64 = 1_000_000_000;
 const MODELS: usize = 200;
 const LISTS: usize = 20;
+const HOME: &str = "home";
 const MODEL_FILE: &str = "target/test-model/SmolLM2-135M-Instruct.Q4_1.gguf";
 
 /// Measures, and writes docs/pull.md.
@@ -29,6 +30,7 @@ pub fn run() -> anyhow::Result<()> {
     let _ = fs::remove_dir_all(&work);
     fs::create_dir_all(work.join("files"))?;
     let hub = Hub::start(&work.canonicalize()?)?;
+    let (full, empty) = hub.lists()?;
     hub.put_model()?;
     let mut peaks = Vec::new();
     let pairs = sample_pairs(
@@ -53,7 +55,6 @@ pub fn run() -> anyhow::Result<()> {
     let rates: Vec<(f64, f64)> = peer.iter().copied().zip(ours.iter().copied()).collect();
     let ratio = paired_ratios(&rates).context("no pairs")?;
     let idle = hub.idle_peak()?;
-    let lists = hub.lists()?;
     let mut text = String::from(
         "# Pulls\n\nWritten by `cargo xtask bench-pull`; the numbers are of the machine that ran it.\n\n",
     );
@@ -74,8 +75,9 @@ pub fn run() -> anyhow::Result<()> {
     writeln!(
         text,
         "| `firepot list` of {MODELS} models, the process's start and end with it, ms | {} |",
-        told(&lists)
+        told(&full)
     )?;
+    writeln!(text, "| the same of an empty store, ms | {} |", told(&empty))?;
     File::create("docs/pull.md")?.write_all(text.as_bytes())?;
     print!("{text}");
     fs::remove_dir_all(&work)?;
@@ -146,8 +148,12 @@ impl Hub {
     }
 
     fn firepot(&self, args: &[&str]) -> Command {
+        self.firepot_in(HOME, args)
+    }
+
+    fn firepot_in(&self, home: &str, args: &[&str]) -> Command {
         let mut command = Command::new("target/release/firepot");
-        command.arg("--home").arg(self.work.join("home")).args(args).env("HOME", &self.work);
+        command.arg("--home").arg(self.work.join(home)).args(args).env("HOME", &self.work);
         command.env("HF_ENDPOINT", format!("http://127.0.0.1:{}/", self.port)).env_remove("HF_HOME");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command
@@ -155,7 +161,7 @@ impl Hub {
 
     /// Seconds, and the highest resident memory in bytes.
     fn pull(&self) -> anyhow::Result<(f64, u64)> {
-        let _ = fs::remove_dir_all(self.work.join("home"));
+        let _ = fs::remove_dir_all(self.work.join(HOME));
         let begun = Instant::now();
         let mut child = self.firepot(&["pull", "hf.co/me/Big-GGUF"]).spawn()?;
         let mut peak_bytes = 0;
@@ -186,7 +192,7 @@ impl Hub {
 
     /// Highest resident memory, in MiB, of a command that does next to nothing.
     fn idle_peak(&self) -> anyhow::Result<f64> {
-        let _ = fs::remove_dir_all(self.work.join("home"));
+        let _ = fs::remove_dir_all(self.work.join(HOME));
         let mut child = self.firepot(&["list"]).spawn()?;
         let mut peak_bytes = 0;
         while child.try_wait()?.is_none() {
@@ -197,19 +203,21 @@ impl Hub {
         Ok(peak_bytes as f64 / f64::from(1 << 20))
     }
 
-    /// Milliseconds of lists of a full store.
-    fn lists(&self) -> anyhow::Result<Vec<f64>> {
+    /// Milliseconds of lists of a full store and of an empty one, in turns.
+    fn lists(&self) -> anyhow::Result<(Vec<f64>, Vec<f64>)> {
         ensure!(self.firepot(&["import", MODEL_FILE, "small:0"]).status()?.success(), "the import failed");
         for number in 1..MODELS {
             let name = format!("small:{number}");
             ensure!(self.firepot(&["cp", "small:0", &name]).status()?.success(), "a copy failed");
         }
-        let list = |_| {
+        let list = |home: &str| {
             let begun = Instant::now();
-            ensure!(self.firepot(&["list", "--json"]).status()?.success(), "the list failed");
+            let listed = self.firepot_in(home, &["list", "--json"]).status()?.success();
+            ensure!(listed, "the list failed");
             Ok(begun.elapsed().as_secs_f64() * 1e3)
         };
-        (0..LISTS).map(list).collect()
+        let pairs = (0..LISTS).map(|_| Ok((list(HOME)?, list("empty")?)));
+        Ok(pairs.collect::<anyhow::Result<Vec<_>>>()?.into_iter().unzip())
     }
 }
 
