@@ -11,7 +11,9 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use firepot_measure::{Side, median_interval, paired_ratios, process_memory, read_bandwidth, sample_pairs};
+use firepot_measure::{
+    Interval, Side, median_interval, paired_ratios, process_memory, read_bandwidth, sample_pairs,
+};
 use serde_json::json;
 
 const PAIRS: usize = 7;
@@ -37,23 +39,27 @@ pub fn run() -> anyhow::Result<()> {
         PAIRS,
         || read_bandwidth(2),
         |side| {
+            // What the one has left to the disk must not burden the other.
+            ensure!(Command::new("sync").status()?.success(), "sync failed");
             let seconds = match side {
                 Side::Ours => {
                     let (seconds, peak_bytes) = hub.pull()?;
                     peaks.push(peak_bytes as f64 / f64::from(1 << 20));
-                    seconds
+                    [seconds; 2]
                 }
                 Side::Peer => hub.curl()?,
             };
-            eprintln!("{side:?}: {seconds:.2} s");
-            anyhow::Ok(vec![seconds])
+            eprintln!("{side:?}: {:.2} s", seconds[0]);
+            anyhow::Ok(seconds.to_vec())
         },
     )?;
-    let seconds = |side: fn(&firepot_measure::Pair) -> f64| pairs.iter().map(side).collect::<Vec<f64>>();
-    let (ours, peer) = (seconds(|pair| pair.ours[0]), seconds(|pair| pair.peer[0]));
+    let ours: Vec<f64> = pairs.iter().map(|pair| pair.ours[0]).collect();
+    let curl = |which: usize| pairs.iter().map(|pair| pair.peer[which]).collect::<Vec<f64>>();
     // A rate is the inverse of a time.
-    let rates: Vec<(f64, f64)> = peer.iter().copied().zip(ours.iter().copied()).collect();
-    let ratio = paired_ratios(&rates).context("no pairs")?;
+    let ratio = |peer: &[f64]| {
+        let rates: Vec<(f64, f64)> = peer.iter().copied().zip(ours.iter().copied()).collect();
+        paired_ratios(&rates).context("no pairs")
+    };
     let idle = hub.idle_peak()?;
     let mut text = String::from(
         "# Pulls\n\nWritten by `cargo xtask bench-pull`; the numbers are of the machine that ran it.\n\n",
@@ -64,12 +70,19 @@ pub fn run() -> anyhow::Result<()> {
         "| `firepot pull` of {FILE_BYTES} bytes from nginx on loopback, hash verified, s | {} |",
         told(&ours)
     )?;
-    writeln!(text, "| `curl -o` of the same, hash not verified, s | {} |", told(&peer))?;
-    writeln!(
-        text,
-        "| speed, pull over curl | {:.2} [{:.2}, {:.2}] | {} pairs, ABBA |",
-        ratio.median, ratio.interval.low, ratio.interval.high, ratio.samples
-    )?;
+    for (which, what) in ["`curl -o` of the same, hash not verified", "the same, until the disk has it"]
+        .into_iter()
+        .enumerate()
+    {
+        let (seconds, ratio) = (curl(which), ratio(&curl(which))?);
+        let Interval { low, high, .. } = ratio.interval;
+        writeln!(text, "| {what}, s | {} |", told(&seconds))?;
+        writeln!(
+            text,
+            "| speed, pull over that | {:.2} [{low:.2}, {high:.2}] | {} pairs, ABBA |",
+            ratio.median, ratio.samples
+        )?;
+    }
     writeln!(text, "| peak memory of the pull, MiB | {} |", told(&peaks))?;
     writeln!(text, "| peak memory of `firepot list` in an empty store, MiB | {idle:.1} | 1 |")?;
     writeln!(
@@ -179,7 +192,8 @@ impl Hub {
         Ok((seconds, peak_bytes))
     }
 
-    fn curl(&self) -> anyhow::Result<f64> {
+    /// Seconds until it ends, and until the disk has what it wrote, which a pull waits for.
+    fn curl(&self) -> anyhow::Result<[f64; 2]> {
         let out = self.work.join("curl.gguf");
         let _ = fs::remove_file(&out);
         let url = format!("http://127.0.0.1:{}/me/Big-GGUF/resolve/c0ffee/Big-Q4_1.gguf", self.port);
@@ -187,7 +201,9 @@ impl Hub {
         let status =
             Command::new("curl").args(["-sS", "--noproxy", "*", "-o"]).arg(&out).arg(url).status()?;
         ensure!(status.success(), "curl failed");
-        Ok(begun.elapsed().as_secs_f64())
+        let ended = begun.elapsed().as_secs_f64();
+        File::open(&out)?.sync_all()?;
+        Ok([ended, begun.elapsed().as_secs_f64()])
     }
 
     /// Highest resident memory, in MiB, of a command that does next to nothing.
