@@ -65,7 +65,7 @@ pub fn split(source: &Path, [first, second]: [&Path; 2]) {
         let begin = reader.1;
         reader.skip_string();
         let dimensions = reader.u32();
-        (0..dimensions).for_each(|_| drop(reader.u64()));
+        reader.take(8 * dimensions as usize);
         reader.u32();
         let head = &bytes[begin..reader.1];
         tensors.push(Tensor { head, offset: reader.u64() as usize, data: &[] });
@@ -101,7 +101,7 @@ fn write(
     };
     add("split.no", 2, &number.to_le_bytes());
     add("split.count", 2, &2_u16.to_le_bytes());
-    add("split.tensors.count", 5, &(all_tensors as i32).to_le_bytes());
+    add("split.tensors.count", 5, &(all_tensors as u32).to_le_bytes());
     let mut offset = 0_u64;
     for tensor in tensors {
         file.extend(tensor.head);
