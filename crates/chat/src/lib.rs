@@ -34,6 +34,6 @@ pub use request::{
     Effort, Format, GenerateRequest, Limits, Overflow, Prompt, Sampling, ThinkMode, Thinking, TokenId,
     ToolChoice,
 };
-pub use template::{Abilities, ChatTemplate, RenderInput, TemplateError, ThinkMarkers};
+pub use template::{Abilities, ChatTemplate, RenderInput, TemplateError, ThinkMarkers, is_go_template};
 pub use think::ThinkSplitter;
 pub use tools::{ToolParser, ToolStyle};

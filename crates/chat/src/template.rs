@@ -333,3 +333,22 @@ fn tool_json(tool: &Tool) -> Value {
     let function = json!({"name": tool.name, "description": description, "parameters": tool.parameters});
     json!({"type": "function", "function": function})
 }
+
+/// Whether a template is written in Go's language and not in Jinja: it has an action that begins as only Go's do, and
+/// none of Jinja's statements.
+#[must_use]
+pub fn is_go_template(text: &str) -> bool {
+    const WORDS: [&str; 14] = [
+        "if", "range", "end", "else", "with", "template", "define", "block", "break", "continue", "eq",
+        "slice", "json", "len",
+    ];
+    if text.contains("{%") {
+        return false;
+    }
+    text.split("{{").skip(1).any(|action| {
+        let action = action.strip_prefix('-').unwrap_or(action).trim_start();
+        let word = action.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
+        let ends = action[word.len()..].starts_with([' ', '}', '-', '\n', '\t']);
+        action.starts_with(['.', '$']) || action.starts_with("/*") || (ends && WORDS.contains(&word))
+    })
+}

@@ -301,3 +301,18 @@ fn a_forced_call_has_a_form() {
     assert!(forced_call(ToolStyle::Hermes, &[weather()], &ToolChoice::Named("x".into())).is_err());
     assert_eq!(forced_call(ToolStyle::Hermes, &[weather()], &ToolChoice::Auto).unwrap(), None);
 }
+
+#[test]
+fn a_template_is_gos_or_jinja_by_its_actions() {
+    let check = |text: &str, go: bool| assert_eq!(is_go_template(text), go, "{text}");
+    check("{{ .System }}\n{{ .Prompt }}", true);
+    check("{{- if .Messages }}{{- range $i, $_ := .Messages }}x{{ end }}{{ end }}", true);
+    check("{{- $last := len .Messages }}", true);
+    check("{{/* a comment */}}", true);
+    check("{% for m in messages %}{{ m.content }}{% endfor %}", false);
+    check("{{ messages[0].content }}", false);
+    check("{{- bos_token }}{{ messages|length }}", false);
+    check("{{ endings }}", false);
+    check("no actions", false);
+    check("{{", false);
+}

@@ -1,6 +1,6 @@
 //! Hugging Face: which files of a repository are the model that a name means. Pure; asking is in `puller`.
 
-use firepot_store::Digest;
+use firepot_store::{Digest, is_quantization, split_of, strip_gguf};
 use serde::Deserialize;
 
 /// Wanted first when a name says no quantization: the field's usual middle way, then what is nearest to it.
@@ -107,7 +107,7 @@ impl Group<'_> {
 
     /// Whether a tag means it: its quantization, or its whole name.
     fn is(&self, tag: &str) -> bool {
-        let tag = tag.strip_suffix(".gguf").unwrap_or(tag);
+        let tag = strip_gguf(tag);
         self.stem.eq_ignore_ascii_case(tag)
             || quantization(&self.stem).is_some_and(|found| found.eq_ignore_ascii_case(tag))
     }
@@ -123,10 +123,8 @@ fn groups(files: &[RepositoryFile]) -> Vec<Group<'_>> {
         if ["mmproj", "imatrix", "ggml-vocab"].iter().any(|other| lower.contains(other)) {
             continue;
         }
-        let (stem, expected) = match split_part(stem) {
-            Some((stem, parts)) => (stem.to_owned(), parts),
-            None => (stem.to_owned(), 1),
-        };
+        let (stem, expected) = split_of(stem).map_or((stem, 1), |(stem, _, parts)| (stem, parts as usize));
+        let stem = stem.to_owned();
         match groups.iter_mut().find(|group| group.stem == stem && group.expected == expected) {
             Some(group) => group.files.push(file),
             None => groups.push(Group { stem, expected, files: vec![file] }),
@@ -135,33 +133,12 @@ fn groups(files: &[RepositoryFile]) -> Vec<Group<'_>> {
     groups
 }
 
-/// `name-00002-of-00003` → (`name`, 3).
-fn split_part(stem: &str) -> Option<(&str, usize)> {
-    let (rest, parts) = stem.rsplit_once("-of-")?;
-    let (name, part) = rest.rsplit_once('-')?;
-    let number = |text: &str| (text.len() == 5).then(|| text.parse::<usize>().ok()).flatten();
-    number(part)?;
-    Some((name, number(parts)?))
-}
-
-/// The quantization that a file's name ends with: `Qwen3-8B-Q4_K_M` → `Q4_K_M`, `UD-Q4_K_XL` with its prefix.
-pub fn quantization(stem: &str) -> Option<String> {
+/// The last word of a file's name that is a quantization: `Qwen3-8B-Q4_K_M` → `Q4_K_M`, `UD-Q4_K_XL` with its prefix.
+fn quantization(stem: &str) -> Option<String> {
     let words: Vec<&str> = stem.split(['-', '.']).collect();
     let at = words.iter().rposition(|word| is_quantization(word))?;
     let special = at > 0 && words[at - 1].eq_ignore_ascii_case("UD");
     Some(if special { format!("{}-{}", words[at - 1], words[at]) } else { words[at].to_owned() })
-}
-
-fn is_quantization(word: &str) -> bool {
-    let word = word.to_ascii_uppercase();
-    if ["F16", "BF16", "F32", "FP16", "MXFP4", "MXFP4_MOE"].contains(&word.as_str()) {
-        return true;
-    }
-    let rest = word.strip_prefix("IQ").or_else(|| word.strip_prefix("TQ")).or_else(|| word.strip_prefix('Q'));
-    rest.is_some_and(|rest| {
-        let mut characters = rest.chars();
-        characters.next().is_some_and(|c| c.is_ascii_digit()) && characters.next() == Some('_')
-    })
 }
 
 #[cfg(test)]

@@ -155,16 +155,14 @@ impl Puller {
         state: &watch::Sender<PullState>,
     ) -> Result<Model, PullError> {
         state.send_replace(PullState::default());
+        let name = name.map_or_else(|| what.name(), Ok);
+        let name = name.map_err(|error| PullError::Invalid { message: error.to_string() })?;
         match what {
             ModelRef::Name(model) if model.host() == "hf.co" => {
                 self.pull_repository(model, name, state).await
             }
             ModelRef::Name(model) => self.pull_registry(model, name, insecure, state).await,
-            ModelRef::Url(url) => {
-                let name = name.map_or_else(|| what.name(), Ok);
-                let name = name.map_err(|error| PullError::Invalid { message: error.to_string() })?;
-                self.pull_url(url, name, state).await
-            }
+            ModelRef::Url(url) => self.pull_url(url, name, state).await,
             ModelRef::File(path) => Err(PullError::Invalid {
                 message: format!("{} is a file: use `firepot import`", path.display()),
             }),
@@ -188,7 +186,7 @@ impl Puller {
     async fn pull_registry(
         &self,
         model: &ModelName,
-        name: Option<ModelName>,
+        name: ModelName,
         insecure: bool,
         state: &watch::Sender<PullState>,
     ) -> Result<Model, PullError> {
@@ -210,7 +208,6 @@ impl Puller {
                 label: blob.kind().to_owned(),
             });
         }
-        let name = name.unwrap_or_else(|| model.clone());
         let pending = self.begin(&name, specs.iter().filter_map(|spec| spec.digest).collect()).await?;
         // Tokens run out, some before a large file has come.
         let mut renewed_at = None;
@@ -237,7 +234,7 @@ impl Puller {
     async fn pull_repository(
         &self,
         model: &ModelName,
-        name: Option<ModelName>,
+        name: ModelName,
         state: &watch::Sender<PullState>,
     ) -> Result<Model, PullError> {
         let path = format!("{}/{}", model.namespace(), model.model());
@@ -262,7 +259,7 @@ impl Puller {
             })
         };
         let specs = files.iter().map(spec).collect::<Result<Vec<_>, _>>()?;
-        self.pull_files(name.unwrap_or_else(|| model.clone()), specs, state).await
+        self.pull_files(name, specs, state).await
     }
 
     async fn pull_url(

@@ -2,9 +2,7 @@
 //! bring along for requests.
 
 use axum::body::Bytes;
-use firepot_store::{
-    BlobWriter, CreateSpec, DefaultMessage, Defaults, Digest, From as MadeOf, ImportError, Model,
-};
+use firepot_store::{BlobWriter, CreateSpec, Defaults, Digest, From as MadeOf, ImportError, Model};
 use firepot_wire::{
     ApiError, ErrorCode, ModelDefaults,
     ollama::{CreateRequest, LoadOptions},
@@ -128,18 +126,9 @@ fn digests(files: &[(String, String)]) -> Result<Vec<Digest>, ApiError> {
 }
 
 fn own_defaults(request: CreateRequest) -> Defaults {
-    let message = |message: firepot_wire::ollama::ModelfileMessage| DefaultMessage {
-        role: message.role,
-        content: message.content,
-    };
-    Defaults {
-        parameters: request.parameters,
-        system: request.system,
-        messages: request.messages.into_iter().map(message).collect(),
-        template: request.template,
-        license: request.license,
-        ..Defaults::default()
-    }
+    let CreateRequest { parameters, system, template, messages, license, .. } = request;
+    let messages = messages.into_iter().map(|message| (message.role, message.content));
+    Defaults::new(parameters, system, template, messages, license)
 }
 
 fn import_error(error: &ImportError) -> ApiError {

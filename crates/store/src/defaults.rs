@@ -3,6 +3,7 @@
 //! They are read and written here and used elsewhere. A template may be written in Jinja, which is used, or in Go's
 //! language, which is kept and shown; the media type is the same, so its text tells.
 
+use firepot_chat::is_go_template;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -39,6 +40,24 @@ pub struct DefaultMessage {
 }
 
 impl Defaults {
+    /// What a Modelfile or a request says; a message is its role and what is said.
+    #[must_use]
+    pub fn new(
+        parameters: Map<String, Value>,
+        system: Option<String>,
+        template: Option<String>,
+        messages: impl IntoIterator<Item = (String, String)>,
+        license: Vec<String>,
+    ) -> Self {
+        let message = |(role, content)| DefaultMessage { role, content };
+        let messages = messages.into_iter().map(message).collect();
+        let mut defaults = Self { parameters, system, messages, license, ..Self::default() };
+        if let Some(template) = template {
+            defaults.set_template(template);
+        }
+        defaults
+    }
+
     /// Sets the template: in Go's language it is kept beside what is used.
     pub fn set_template(&mut self, text: String) {
         let place = if is_go_template(&text) { &mut self.go_template } else { &mut self.template };
@@ -52,43 +71,9 @@ impl Defaults {
     }
 }
 
-/// Whether a template is written in Go's language and not in Jinja: it has an action that begins as only Go's do, and
-/// none of Jinja's statements.
-#[must_use]
-pub fn is_go_template(text: &str) -> bool {
-    const WORDS: [&str; 14] = [
-        "if", "range", "end", "else", "with", "template", "define", "block", "break", "continue", "eq",
-        "slice", "json", "len",
-    ];
-    if text.contains("{%") {
-        return false;
-    }
-    text.split("{{").skip(1).any(|action| {
-        let action = action.strip_prefix('-').unwrap_or(action).trim_start();
-        let word = action.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
-        let ends = action[word.len()..].starts_with([' ', '}', '-', '\n', '\t']);
-        action.starts_with(['.', '$']) || action.starts_with("/*") || (ends && WORDS.contains(&word))
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_template_is_gos_or_jinja_by_its_actions() {
-        let check = |text: &str, go: bool| assert_eq!(is_go_template(text), go, "{text}");
-        check("{{ .System }}\n{{ .Prompt }}", true);
-        check("{{- if .Messages }}{{- range $i, $_ := .Messages }}x{{ end }}{{ end }}", true);
-        check("{{- $last := len .Messages }}", true);
-        check("{{/* a comment */}}", true);
-        check("{% for m in messages %}{{ m.content }}{% endfor %}", false);
-        check("{{ messages[0].content }}", false);
-        check("{{- bos_token }}{{ messages|length }}", false);
-        check("{{ endings }}", false);
-        check("no actions", false);
-        check("{{", false);
-    }
 
     #[test]
     fn a_template_is_kept_in_its_own_place() {

@@ -1,6 +1,7 @@
 //! What the names of model files say, as their makers write them.
 
 /// The name of a file without its ending.
+#[must_use]
 pub fn strip_gguf(name: &str) -> &str {
     let ending = name.len().saturating_sub(".gguf".len());
     match name.get(ending..) {
@@ -11,6 +12,7 @@ pub fn strip_gguf(name: &str) -> &str {
 
 /// The name without its counting, the place from 1 and the number of files, of one of the files of a split model
 /// (`m-00001-of-00003`).
+#[must_use]
 pub fn split_of(stem: &str) -> Option<(&str, u32, u32)> {
     let (rest, count) = stem.rsplit_once("-of-")?;
     let (whole, number) = rest.rsplit_once('-')?;
@@ -30,7 +32,9 @@ pub fn quantization_of(stem: &str) -> Option<&str> {
     Some(if dynamic { &stem[begin - 3..] } else { known })
 }
 
-fn is_quantization(text: &str) -> bool {
+/// Whether a word of a file's name says how it is quantized.
+#[must_use]
+pub fn is_quantization(text: &str) -> bool {
     let upper = text.to_ascii_uppercase();
     if matches!(&*upper, "F16" | "F32" | "BF16" | "FP16" | "FP32") {
         return true;

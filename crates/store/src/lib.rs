@@ -75,10 +75,11 @@ pub use chat_types::{
 pub use chats::Chats;
 pub use check::{BlobState, CheckProgress, CheckedBlob};
 pub use db::Database;
-pub use defaults::{DefaultMessage, Defaults, is_go_template};
+pub use defaults::{DefaultMessage, Defaults};
 pub use digest::{Digest, DigestError};
 pub use elsewhere::Sources;
 pub use error::StoreError;
+pub use file_name::{is_quantization, split_of, strip_gguf};
 pub use gc::{GcOptions, GcReport};
 pub use home::{Access, Home};
 pub use ids::{ChatId, IdError, MessageId};

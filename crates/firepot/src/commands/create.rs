@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use firepot_store::{CreateSpec, DefaultMessage, Defaults, Home, ModelName, ModelRef};
+use firepot_store::{CreateSpec, Defaults, Home, ModelName, ModelRef};
 use firepot_wire::ollama::Modelfile;
 
 use crate::{
@@ -87,19 +87,7 @@ fn beside(file: &Path, modelfile: &Path) -> PathBuf {
 }
 
 fn defaults(modelfile: Modelfile) -> Defaults {
-    let message = |message: firepot_wire::ollama::ModelfileMessage| DefaultMessage {
-        role: message.role,
-        content: message.content,
-    };
-    let mut defaults = Defaults {
-        parameters: modelfile.parameters,
-        system: modelfile.system,
-        messages: modelfile.messages.into_iter().map(message).collect(),
-        license: modelfile.license,
-        ..Defaults::default()
-    };
-    if let Some(template) = modelfile.template {
-        defaults.set_template(template);
-    }
-    defaults
+    let Modelfile { parameters, system, template, messages, license, .. } = modelfile;
+    let messages = messages.into_iter().map(|message| (message.role, message.content));
+    Defaults::new(parameters, system, template, messages, license)
 }

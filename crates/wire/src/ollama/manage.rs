@@ -1,14 +1,11 @@
 //! Pulling, making and copying models: requests of `/api/pull`, `/api/create` and `/api/copy`, and the lines
 //! that tell how far they are.
 
+use firepot_chat::is_go_template;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::{
-    ModelfileMessage,
-    options::Options,
-    request::{go_template, is_go_template},
-};
+use super::{ModelfileMessage, options::Options, request::go_template};
 use crate::{
     ApiError, Mode, common,
     encoder::to_json,

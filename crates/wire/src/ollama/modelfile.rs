@@ -6,11 +6,12 @@
 
 use std::fmt;
 
+use firepot_chat::is_go_template;
 use serde_json::{Map, Value};
 
 use super::{
     parameter::{each, nearest, parameter},
-    request::{go_template, is_go_template},
+    request::go_template,
 };
 use crate::{fields::quoted, limits};
 

@@ -2,7 +2,7 @@
 
 use firepot_chat::{
     Effort, Format, GenerateRequest, Message, Overflow, Prompt, Role, ThinkMode, Thinking, TokenId,
-    ToolChoice,
+    ToolChoice, is_go_template,
 };
 use serde_json::Value;
 
@@ -215,16 +215,6 @@ fn template(body: &Fields<'_>) -> Result<Option<String>, ApiError> {
 /// The warning for a template of a model that is not used for what it is written in.
 pub(crate) fn go_template(what: &str) -> String {
     format!("{what} is written in Go's template language: it is kept, and the model file's own is used")
-}
-
-/// Whether a template is written in Go's template language: its actions start with a field, a variable or a keyword; Jinja's `{{` starts with an expression.
-pub(crate) fn is_go_template(template: &str) -> bool {
-    const KEYWORDS: [&str; 6] = ["if", "range", "with", "else", "end", "block"];
-    template.split("{{").skip(1).any(|action| {
-        let action = action.trim_start_matches('-').trim_start();
-        let word = action.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().unwrap_or_default();
-        action.starts_with(['.', '$']) || KEYWORDS.contains(&word)
-    })
 }
 
 /// `format`: nothing, `"json"`, or a schema.
