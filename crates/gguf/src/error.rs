@@ -66,6 +66,12 @@ pub enum GgufError {
         /// Files that the first one speaks of.
         expected: u64,
     },
+    /// An architecture of which it is not known what it takes.
+    #[error("the architecture {name} is not one that this version of Firepot can plan for")]
+    Architecture {
+        /// Its name in the file.
+        name: String,
+    },
     /// A key without which a model cannot be described.
     #[error("the file has no {key}; it may hold something else than a language model")]
     Missing {

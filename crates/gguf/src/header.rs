@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::{
-    ByteSource, GgufError, ModelMeta, TensorType, Value,
+    ByteSource, GgufError, Layout, ModelMeta, TensorType, Value,
     cursor::Cursor,
     limits::{ALIGNMENT_MAX, DIMENSIONS_MAX, ENTRIES_MAX, KEY_BYTES_MAX, TENSORS_MAX},
 };
@@ -99,6 +99,14 @@ impl Gguf {
     /// [`GgufError::Missing`] when it does not describe a language model.
     pub fn meta(&self) -> Result<ModelMeta, GgufError> {
         ModelMeta::from_gguf(self)
+    }
+
+    /// What the planner wants to know of the model.
+    ///
+    /// # Errors
+    /// [`GgufError::Architecture`] and others, when it is not a language model whose memory is known.
+    pub fn layout(&self) -> Result<Layout, GgufError> {
+        Layout::of(self)
     }
 
     fn check_tensors(&self, alignment: u64) -> Result<(), GgufError> {

@@ -27,18 +27,6 @@ pub struct ModelMeta {
     pub ctx_train: u32,
     /// Width of the residual stream.
     pub embedding_length: u32,
-    /// Width of the feed-forward network that one token goes through; of a mixture, all experts in use together.
-    pub feed_forward_length: Option<u32>,
-    /// KV heads of each layer; 0 for a layer without attention.
-    pub kv_heads: Vec<u32>,
-    /// Heads of queries, the most of any layer.
-    pub query_heads: u32,
-    /// Length of a key vector of one head.
-    pub key_length: u32,
-    /// Length of a value vector of one head.
-    pub value_length: u32,
-    /// Width of the attention window, for sliding-window models.
-    pub sliding_window: Option<u32>,
     /// Number of experts; 0 for a dense model.
     pub experts: u32,
     /// Experts that work on one token; 0 for a dense model.
@@ -60,14 +48,8 @@ impl ModelMeta {
     /// [`GgufError::Missing`] when it does not describe a language model.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, GgufError> {
         let fields = Fields::of(gguf)?;
-        let n_layers = fields.required("block_count")?;
+        let n_layers = fields.n_layers()?;
         let embedding_length = fields.required("embedding_length")?;
-        if n_layers > LAYERS_MAX {
-            let (found, limit) = (n_layers.into(), LAYERS_MAX.into());
-            return Err(GgufError::TooLarge { what: "the number of layers", found, limit });
-        }
-        let query_heads = fields.query_heads();
-        let head_length = embedding_length / query_heads;
         Ok(Self {
             name: fields.text("general.name"),
             basename: fields.text("general.basename"),
@@ -78,12 +60,6 @@ impl ModelMeta {
             n_layers,
             ctx_train: fields.required("context_length")?,
             embedding_length,
-            feed_forward_length: fields.feed_forward_length(),
-            kv_heads: fields.kv_heads(n_layers, query_heads)?,
-            query_heads,
-            key_length: fields.optional("attention.key_length").unwrap_or(head_length),
-            value_length: fields.optional("attention.value_length").unwrap_or(head_length),
-            sliding_window: fields.optional("attention.sliding_window").filter(|&width| width > 0),
             experts: fields.optional("expert_count").unwrap_or(0),
             experts_used: fields.optional("expert_used_count").unwrap_or(0),
             vocab_size: vocab_size(gguf),
@@ -109,13 +85,14 @@ impl ModelMeta {
     }
 }
 
-struct Fields<'a> {
+/// The architecture's keys.
+pub struct Fields<'a> {
     gguf: &'a Gguf,
-    architecture: String,
+    pub architecture: String,
 }
 
 impl<'a> Fields<'a> {
-    fn of(gguf: &'a Gguf) -> Result<Self, GgufError> {
+    pub fn of(gguf: &'a Gguf) -> Result<Self, GgufError> {
         let key = "general.architecture";
         let architecture = gguf
             .get(key)
@@ -124,57 +101,53 @@ impl<'a> Fields<'a> {
         Ok(Self { gguf, architecture: architecture.to_owned() })
     }
 
-    fn value(&self, name: &str) -> Option<&'a Value> {
+    pub fn value(&self, name: &str) -> Option<&'a Value> {
         self.gguf.get(&format!("{}.{name}", self.architecture))
     }
 
-    fn optional(&self, name: &str) -> Option<u32> {
+    /// A number; of a list, the largest.
+    pub fn optional(&self, name: &str) -> Option<u32> {
         let value = self.value(name)?;
         let largest = |items: &[Value]| items.iter().filter_map(Value::as_u64).max();
         let number = if let Value::Array(items) = value { largest(items) } else { value.as_u64() };
         number.and_then(|number| u32::try_from(number).ok())
     }
 
-    fn required(&self, name: &str) -> Result<u32, GgufError> {
+    /// A number that stands for all layers, or this layer's of a list.
+    pub fn layer(&self, name: &str, index: u32) -> Result<Option<u32>, GgufError> {
+        let Some(value) = self.value(name) else { return Ok(None) };
+        let damaged = || GgufError::Damaged(format!("{}.{name} gives layer {index} no count", self.architecture));
+        let item = match value {
+            Value::Array(items) => items.get(index as usize).ok_or_else(damaged)?,
+            single => single,
+        };
+        let number = match item {
+            Value::Bool(set) => Some(u64::from(*set)),
+            other => other.as_u64(),
+        };
+        number.and_then(|number| u32::try_from(number).ok()).map(Some).ok_or_else(damaged)
+    }
+
+    pub fn required(&self, name: &str) -> Result<u32, GgufError> {
         let missing = || GgufError::Missing { key: format!("{}.{name}", self.architecture) };
         self.optional(name).filter(|&number| number > 0).ok_or_else(missing)
     }
 
-    fn feed_forward_length(&self) -> Option<u32> {
-        let of_experts = self.optional("expert_feed_forward_length").zip(self.optional("expert_used_count"));
-        let mixture = of_experts.map(|(length, used)| length.saturating_mul(used));
-        mixture.max(self.optional("feed_forward_length"))
+    pub fn n_layers(&self) -> Result<u32, GgufError> {
+        let n_layers = self.required("block_count")?;
+        if n_layers > LAYERS_MAX {
+            let (found, limit) = (n_layers.into(), LAYERS_MAX.into());
+            return Err(GgufError::TooLarge { what: "the number of layers", found, limit });
+        }
+        Ok(n_layers)
     }
 
     fn text(&self, key: &str) -> Option<String> {
         self.gguf.get(key).and_then(Value::as_str).map(str::to_owned)
     }
-
-    /// One number for all layers, or an array with one for each.
-    fn query_heads(&self) -> u32 {
-        let heads = match self.value("attention.head_count") {
-            Some(Value::Array(items)) => {
-                items.iter().filter_map(Value::as_u64).max().and_then(|most| u32::try_from(most).ok())
-            }
-            _ => self.optional("attention.head_count"),
-        };
-        heads.unwrap_or(1).max(1)
-    }
-
-    fn kv_heads(&self, layers: u32, heads: u32) -> Result<Vec<u32>, GgufError> {
-        match self.value("attention.head_count_kv") {
-            Some(Value::Array(items)) if items.len() == layers as usize => {
-                let number = |item: &Value| item.as_u64().and_then(|number| u32::try_from(number).ok());
-                let damaged =
-                    || GgufError::Damaged("attention.head_count_kv is not a list of counts".to_owned());
-                items.iter().map(|item| number(item).ok_or_else(damaged)).collect()
-            }
-            _ => Ok(vec![self.optional("attention.head_count_kv").unwrap_or(heads); layers as usize]),
-        }
-    }
 }
 
-fn vocab_size(gguf: &Gguf) -> Option<u64> {
+pub fn vocab_size(gguf: &Gguf) -> Option<u64> {
     match gguf.get("tokenizer.ggml.tokens")? {
         Value::Array(items) => Some(items.len() as u64),
         Value::LongArray { items, .. } => Some(*items),
