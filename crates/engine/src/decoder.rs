@@ -29,8 +29,10 @@ pub struct LoadSpec {
     pub ctx_per_answer: u32,
     /// KV cells shared by all sequences (`n_ctx`, unified).
     pub kv_cells: u32,
-    /// Answers that run at the same time. The decoder is given further sequences for cached prefixes.
+    /// Answers that run at the same time.
     pub parallel: u32,
+    /// Sequences: of running answers and of cached prefixes (`n_seq_max`).
+    pub sequences: u32,
     /// Most tokens in one decode call (`n_batch`).
     pub batch_tokens: u32,
     /// Most tokens computed at once (`n_ubatch`).
@@ -45,8 +47,10 @@ pub struct LoadSpec {
     pub kv_type_k: KvType,
     /// Type of the V cache; other than f16 only with flash attention.
     pub kv_type_v: KvType,
-    /// Layers placed on GPUs; 0 none, -1 all.
+    /// Layers placed on GPUs, the output counted as one; 0 none, -1 all.
     pub gpu_layers: i32,
+    /// The experts of so many of the first layers stay in main memory, wherever the layers are.
+    pub host_experts: u32,
     /// ggml device names to use (`CUDA0`, `Vulkan0`); empty: every GPU when `gpu_layers` is not 0.
     pub devices: Vec<String>,
     /// Share of the model on each of `devices`; empty: llama.cpp's own choice.

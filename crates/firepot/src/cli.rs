@@ -66,6 +66,17 @@ pub enum Command {
     /// Print what llama.cpp computes on; started by `doctor`.
     #[command(hide = true)]
     Devices,
+    /// Print what loads would take, as llama.cpp counts it: a load's parameters in, sizes by device out, both JSON
+    /// and a line each.
+    #[command(hide = true)]
+    DryRun(DryRun),
+}
+
+/// Arguments of `dry-run`.
+#[derive(Debug, Args)]
+pub struct DryRun {
+    /// Files with one load's parameters each; without any, standard input has a load on each line.
+    pub files: Vec<PathBuf>,
 }
 
 /// Arguments of `up`.

@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
-use commands::{create, doctor, down, models, pull, run, runner, store, up};
+use commands::{create, doctor, down, dry_run, models, pull, run, runner, store, up};
 use settings::{Environment, Settings};
 
 /// The server has little to compute; more threads would only cost memory.
@@ -42,6 +42,7 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
         Command::Rm(args) => models::rm(&settings, &args),
         Command::Import(args) => models::import(&settings, &args),
         Command::Doctor(output) => doctor::doctor(&settings, &output),
+        Command::DryRun(args) => dry_run::dry_run(&args),
         Command::Devices => {
             doctor::devices();
             Ok(())

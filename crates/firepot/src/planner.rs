@@ -3,7 +3,7 @@
 use std::{fs::File, path::PathBuf};
 
 use firepot_engine::{KvType, LoadSpec};
-use firepot_gguf::{Gguf, ModelMeta};
+use firepot_gguf::{Gguf, Layout};
 use firepot_link::LoadFailureKind;
 use firepot_machine::{Environment, Machine};
 use firepot_plan::{GpuUse, Plan, PlanError, Taken, Want, plan};
@@ -44,8 +44,9 @@ impl LocalPlanner {
             gpu: self.gpu,
             // The system counts mapped files of other runners as free memory.
             taken: Taken { host_bytes: others.iter().map(|other| other.mapped_bytes).sum(), gpu_bytes: 0 },
+            ..Want::default()
         };
-        plan(&read_meta(model)?, &self.probe(), &want).map_err(|error| refuse(&error))
+        plan(&read_layout(model)?, &self.probe(), &want).map_err(|error| refuse(&error))
     }
 
     /// What this machine is now.
@@ -59,7 +60,7 @@ impl Planner for LocalPlanner {
         let plan = self.plan_model(model, wishes, others)?;
         Ok(Planned {
             memory_bytes: plan.predicted.total_bytes(),
-            gpu_bytes: plan.predicted.gpu_bytes,
+            gpu_bytes: plan.predicted.gpu_bytes(),
             mapped_bytes: plan.predicted.mapped_bytes,
             reasons: reasons(&plan),
             spec: load_spec(model, &plan),
@@ -79,7 +80,7 @@ pub fn reasons(plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-fn read_meta(model: &Model) -> Result<ModelMeta, PlanFailure> {
+fn read_layout(model: &Model) -> Result<Layout, PlanFailure> {
     let bad = |message: String| PlanFailure {
         kind: LoadFailureKind::BadModel,
         message: format!("{}: {message}", model.name),
@@ -91,7 +92,7 @@ fn read_meta(model: &Model) -> Result<ModelMeta, PlanFailure> {
     let files: Vec<File> =
         std::iter::once(&model.blob_path).chain(&model.shards).map(open).collect::<Result<_, _>>()?;
     let gguf = Gguf::read_split(&files).map_err(|error| bad(error.to_string()))?;
-    ModelMeta::from_gguf(&gguf).map_err(|error| bad(error.to_string()))
+    gguf.layout().map_err(|error| bad(error.to_string()))
 }
 
 fn refuse(error: &PlanError) -> PlanFailure {
@@ -106,6 +107,7 @@ fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
         ctx_per_answer: plan.ctx_per_answer,
         kv_cells: plan.kv_cells,
         parallel: plan.parallel,
+        sequences: plan.sequences,
         batch_tokens: plan.batch_tokens,
         ubatch_tokens: plan.ubatch_tokens,
         threads: plan.threads,
@@ -114,8 +116,9 @@ fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
         kv_type_k: kv_type(plan.kv_type_k),
         kv_type_v: kv_type(plan.kv_type_v),
         gpu_layers: plan.gpu_layers,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
+        host_experts: plan.host_experts,
+        devices: devices(plan),
+        tensor_split: shares(plan),
         mmap: plan.mmap,
         mlock: plan.mlock,
         repack: plan.repack,
@@ -123,6 +126,18 @@ fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
         warmup: plan.warmup,
         parked_bytes_max: plan.parked_bytes,
     }
+}
+
+/// The first GPU of replicas, else all of the plan's. A backend counts them as the machine does.
+fn devices(plan: &Plan) -> Vec<String> {
+    let backend = if cfg!(feature = "cuda") { "CUDA" } else { "Vulkan" };
+    let used = if plan.replicas > 1 { 1 } else { plan.gpus.len() };
+    plan.gpus.iter().take(used).map(|gpu| format!("{backend}{gpu}")).collect()
+}
+
+fn shares(plan: &Plan) -> Vec<f32> {
+    let split = plan.replicas == 1 && plan.gpus.len() > 1;
+    if split { plan.gpu_shares.iter().map(|&share| share as f32).collect() } else { Vec::new() }
 }
 
 const fn kv_type(kind: firepot_plan::KvType) -> KvType {

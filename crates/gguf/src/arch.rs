@@ -48,14 +48,82 @@ const WINDOWED: &[(&str, Windows, Option<u32>)] = &[
 
 /// Architectures that look back over everything in every layer.
 const FULL: &[&str] = &[
-    "apertus", "arcee", "arctic", "baichuan", "bailingmoe", "bailingmoe2", "bitnet", "bloom", "chameleon",
-    "chatglm", "codeshell", "cogvlm", "command-r", "dbrx", "deci", "deepseek", "deepseek2", "deepseek2-ocr",
-    "dots1", "ernie4_5", "ernie4_5-moe", "exaone", "falcon", "gemma", "glm4", "glm4moe", "gpt2", "gptj", "gptneox",
-    "granite", "granitemoe", "grok", "grovemoe", "hunyuan-dense", "hunyuan-moe", "hunyuan_vl", "hy_v3",
-    "internlm2", "jais", "jais2", "llama", "maincoder", "minicpm", "minicpm3", "minimax-m2", "mistral3",
-    "mistral4", "mpt", "nemotron", "olmo", "olmoe", "openelm", "orion", "paddleocr", "pangu-embedded", "phi2",
-    "phi3", "phimoe", "plamo", "plm", "qwen", "qwen2", "qwen2moe", "qwen2vl", "qwen3", "qwen3moe", "qwen3vl",
-    "qwen3vlmoe", "refact", "seed_oss", "smollm3", "stablelm", "starcoder", "starcoder2", "talkie", "xverse",
+    "apertus",
+    "arcee",
+    "arctic",
+    "baichuan",
+    "bailingmoe",
+    "bailingmoe2",
+    "bitnet",
+    "bloom",
+    "chameleon",
+    "chatglm",
+    "codeshell",
+    "cogvlm",
+    "command-r",
+    "dbrx",
+    "deci",
+    "deepseek",
+    "deepseek2",
+    "deepseek2-ocr",
+    "dots1",
+    "ernie4_5",
+    "ernie4_5-moe",
+    "exaone",
+    "falcon",
+    "gemma",
+    "glm4",
+    "glm4moe",
+    "gpt2",
+    "gptj",
+    "gptneox",
+    "granite",
+    "granitemoe",
+    "grok",
+    "grovemoe",
+    "hunyuan-dense",
+    "hunyuan-moe",
+    "hunyuan_vl",
+    "hy_v3",
+    "internlm2",
+    "jais",
+    "jais2",
+    "llama",
+    "maincoder",
+    "minicpm",
+    "minicpm3",
+    "minimax-m2",
+    "mistral3",
+    "mistral4",
+    "mpt",
+    "nemotron",
+    "olmo",
+    "olmoe",
+    "openelm",
+    "orion",
+    "paddleocr",
+    "pangu-embedded",
+    "phi2",
+    "phi3",
+    "phimoe",
+    "plamo",
+    "plm",
+    "qwen",
+    "qwen2",
+    "qwen2moe",
+    "qwen2vl",
+    "qwen3",
+    "qwen3moe",
+    "qwen3vl",
+    "qwen3vlmoe",
+    "refact",
+    "seed_oss",
+    "smollm3",
+    "stablelm",
+    "starcoder",
+    "starcoder2",
+    "talkie",
+    "xverse",
 ];
 
 /// How a layer that keeps a recurrent state is told from one that attends.
@@ -142,7 +210,9 @@ impl<'a> Architecture<'a> {
             let keeps_state = self.keeps_state(index, kv_heads)?;
             let attends = match self.recurrence {
                 None | Some(Recurrence::Both) => kv_heads > 0,
-                Some(Recurrence::WithoutHeadsOrFeedForward) => kv_heads > 0 && fields.layer("feed_forward_length", index)?.unwrap_or(0) == 0,
+                Some(Recurrence::WithoutHeadsOrFeedForward) => {
+                    kv_heads > 0 && fields.layer("feed_forward_length", index)?.unwrap_or(0) == 0
+                }
                 Some(_) => !keeps_state,
             };
             layer.attention = if attends { Some(self.attention(index, heads, kv_heads)?) } else { None };
@@ -159,7 +229,8 @@ impl<'a> Architecture<'a> {
         }
         let each = fields.layer("expert_feed_forward_length", index)?.unwrap_or(dense);
         let shared = fields.optional("expert_shared_feed_forward_length");
-        let shared = shared.unwrap_or_else(|| fields.optional("expert_shared_count").unwrap_or(0).saturating_mul(each));
+        let shared = shared
+            .unwrap_or_else(|| fields.optional("expert_shared_count").unwrap_or(0).saturating_mul(each));
         Ok(each.saturating_mul(layer.experts_used).saturating_add(shared))
     }
 
@@ -200,7 +271,9 @@ impl<'a> Architecture<'a> {
             });
             return Ok(listed.then_some(width));
         }
-        let period = |default: u32| pattern.and_then(Value::as_u64).map_or(default, |period| period.min(u32::MAX.into()) as u32);
+        let period = |default: u32| {
+            pattern.and_then(Value::as_u64).map_or(default, |period| period.min(u32::MAX.into()) as u32)
+        };
         let windowed = match windows {
             Windows::All => true,
             Windows::Listed => {
@@ -213,7 +286,7 @@ impl<'a> Architecture<'a> {
             },
             Windows::AllButFirst(default) => match period(default) {
                 0 => true,
-                period => index % period != 0,
+                period => !index.is_multiple_of(period),
             },
         };
         Ok(windowed.then_some(width))
@@ -228,13 +301,13 @@ impl<'a> Architecture<'a> {
             Some(Recurrence::WithoutHeadsOrFeedForward) => {
                 kv_heads == 0 && fields.layer("feed_forward_length", index)?.unwrap_or(0) == 0
             }
-            Some(Recurrence::Interval(default)) => match fields.layer("attention.recurrent_layers", index)? {
-                Some(recurrent) => recurrent != 0,
-                None => {
-                    let interval = fields.optional("full_attention_interval").unwrap_or(default).max(1);
-                    !(index + 1).is_multiple_of(interval)
+            Some(Recurrence::Interval(default)) => {
+                if let Some(recurrent) = fields.layer("attention.recurrent_layers", index)? {
+                    return Ok(recurrent != 0);
                 }
-            },
+                let interval = fields.optional("full_attention_interval").unwrap_or(default).max(1);
+                !(index + 1).is_multiple_of(interval)
+            }
         })
     }
 
@@ -244,13 +317,17 @@ impl<'a> Architecture<'a> {
         let embedding = u64::from(self.fields.required("embedding_length")?);
         let heads = u64::from(heads);
         let kernel = number("ssm.conv_kernel");
-        let (head_size, kernel_short, delta) = (number("wkv.head_size"), number("shortconv.l_cache"), number("kda.head_dim"));
+        let (head_size, kernel_short, delta) =
+            (number("wkv.head_size"), number("shortconv.l_cache"), number("kda.head_dim"));
         Ok(if head_size > 0 {
             let shifts = match number("token_shift_count") {
                 0 => 2,
                 count => count,
             };
-            Recurrent { rolling: shifts.saturating_mul(embedding), state: embedding.saturating_mul(head_size) }
+            Recurrent {
+                rolling: shifts.saturating_mul(embedding),
+                state: embedding.saturating_mul(head_size),
+            }
         } else if kernel_short > 0 {
             Recurrent { rolling: embedding.saturating_mul(kernel_short - 1), state: 0 }
         } else if delta > 0 {
@@ -262,10 +339,15 @@ impl<'a> Architecture<'a> {
         } else {
             let (inner, states) = (number("ssm.inner_size"), number("ssm.state_size"));
             let groups = number("ssm.group_count").saturating_mul(2).saturating_mul(states);
-            let linear = if self.fields.architecture == "minimax-01" { number("attention.key_length") } else { 0 };
+            let linear =
+                if self.fields.architecture == "minimax-01" { number("attention.key_length") } else { 0 };
             Recurrent {
                 rolling: kernel.saturating_sub(1).saturating_mul(inner.saturating_add(groups)),
-                state: if linear > 0 { linear.saturating_mul(linear).saturating_mul(heads) } else { states.saturating_mul(inner) },
+                state: if linear > 0 {
+                    linear.saturating_mul(linear).saturating_mul(heads)
+                } else {
+                    states.saturating_mul(inner)
+                },
             }
         })
     }

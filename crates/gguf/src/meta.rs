@@ -116,7 +116,8 @@ impl<'a> Fields<'a> {
     /// A number that stands for all layers, or this layer's of a list.
     pub fn layer(&self, name: &str, index: u32) -> Result<Option<u32>, GgufError> {
         let Some(value) = self.value(name) else { return Ok(None) };
-        let damaged = || GgufError::Damaged(format!("{}.{name} gives layer {index} no count", self.architecture));
+        let damaged =
+            || GgufError::Damaged(format!("{}.{name} gives layer {index} no count", self.architecture));
         let item = match value {
             Value::Array(items) => items.get(index as usize).ok_or_else(damaged)?,
             single => single,

@@ -45,7 +45,7 @@ impl Context {
     /// Makes the context that `spec` asks for.
     pub fn new(model: Arc<Model>, spec: &LoadSpec) -> Result<Self, LoadError> {
         let signals = Box::new(Signals::default());
-        let sequences = params::max_sequences(spec, model.vocab_size(), model.prefix_cut());
+        let sequences = params::max_sequences(spec);
         let mut params = params::context_params(spec, sequences);
         params.abort_callback = Some(on_node);
         params.abort_callback_data = signals.as_user_data();

@@ -1,30 +1,18 @@
 //! From a [`LoadSpec`] to llama.cpp's parameters, and what llama.cpp would not survive.
 
-use std::ptr;
+use std::{ffi::CString, ptr};
 
-use firepot_engine::{KvType, LoadSpec, PrefixCut};
+use firepot_engine::{KvType, LoadSpec};
 use llama_cpp_sys_2::{
     GGML_TYPE_F16, GGML_TYPE_Q4_0, GGML_TYPE_Q8_0, LLAMA_FLASH_ATTN_TYPE_DISABLED,
     LLAMA_FLASH_ATTN_TYPE_ENABLED, LLAMA_LOAD_MODE_MLOCK, LLAMA_LOAD_MODE_MMAP, LLAMA_LOAD_MODE_MMAP_MLOCK,
-    LLAMA_LOAD_MODE_NONE, ggml_backend_dev_t, ggml_type, llama_context_default_params, llama_context_params,
-    llama_load_mode, llama_max_devices, llama_max_parallel_sequences, llama_model_default_params,
-    llama_model_params,
+    LLAMA_LOAD_MODE_NONE, ggml_backend_cpu_buffer_type, ggml_backend_dev_t, ggml_type,
+    llama_context_default_params, llama_context_params, llama_load_mode, llama_max_devices,
+    llama_max_parallel_sequences, llama_model_default_params, llama_model_params,
+    llama_model_tensor_buft_override,
 };
 
 use crate::{LoadError, devices};
-
-/// Sequences for cached prefixes beside those of running answers, where a sequence costs little.
-const CACHED_SEQUENCES: u32 = 60;
-
-/// The same for models whose state grows with the number of sequences: a recurrent state each, or a window of cells
-/// each (`llama_kv_cache_iswa` reserves `n_swa * n_seq_max` cells).
-const CACHED_SEQUENCES_WITH_STATE: u32 = 4;
-
-/// llama.cpp keeps a row of logits for every sequence, in memory that it clears and so really uses.
-const OUTPUT_ROWS_BYTES_MAX: u64 = 32 << 20;
-
-/// Sequences for cached prefixes that even a huge vocabulary is given.
-const CACHED_SEQUENCES_MIN: u32 = 4;
 
 /// Whether memory is really taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +28,28 @@ pub struct ModelParams {
     pub raw: llama_model_params,
     _devices: Vec<ggml_backend_dev_t>,
     _tensor_split: Vec<f32>,
+    _overrides: Overrides,
+}
+
+/// Tensors that go elsewhere than their layers: patterns of names, with the end that llama.cpp looks for.
+struct Overrides {
+    #[cfg_attr(not(test), expect(dead_code, reason = "the rows point into them"))]
+    patterns: Vec<CString>,
+    rows: Vec<llama_model_tensor_buft_override>,
+}
+
+/// As llama.cpp's `--n-cpu-moe` (`llm_ffn_exps_block_regex` in `common.h`).
+fn expert_overrides(layers: u32) -> Overrides {
+    let pattern = |layer: u32| CString::new(format!(r"blk\.{layer}\.ffn_(up|down|gate|gate_up)_(ch|)exps"));
+    let patterns: Vec<CString> = (0..layers).filter_map(|layer| pattern(layer).ok()).collect();
+    // SAFETY: returns a pointer to a static value.
+    let buft = unsafe { ggml_backend_cpu_buffer_type() };
+    let row = |pattern: &CString| llama_model_tensor_buft_override { pattern: pattern.as_ptr(), buft };
+    let mut rows: Vec<_> = patterns.iter().map(row).collect();
+    if !rows.is_empty() {
+        rows.push(llama_model_tensor_buft_override { pattern: ptr::null(), buft: ptr::null_mut() });
+    }
+    Overrides { patterns, rows }
 }
 
 impl ModelParams {
@@ -55,12 +65,21 @@ impl ModelParams {
             raw.devices = devices.as_mut_ptr();
         }
         raw.tensor_split = if tensor_split.is_empty() { ptr::null() } else { tensor_split.as_ptr() };
+        let overrides = expert_overrides(spec.host_experts);
+        if !overrides.rows.is_empty() {
+            raw.tensor_buft_overrides = overrides.rows.as_ptr();
+        }
         raw.n_gpu_layers = spec.gpu_layers;
         raw.use_extra_bufts = spec.repack;
         raw.check_tensors = spec.check_tensors;
         raw.load_mode = load_mode(spec, allocation);
         raw.no_alloc = allocation == Allocation::DryRun;
-        Ok(Self { raw, _devices: devices.unwrap_or_default(), _tensor_split: tensor_split })
+        Ok(Self {
+            raw,
+            _devices: devices.unwrap_or_default(),
+            _tensor_split: tensor_split,
+            _overrides: overrides,
+        })
     }
 }
 
@@ -89,17 +108,9 @@ pub fn context_params(spec: &LoadSpec, max_sequences: u32) -> llama_context_para
     raw
 }
 
-/// How many sequences a context gets: the running answers and as many cached prefixes as the model makes cheap.
-pub fn max_sequences(spec: &LoadSpec, vocab_size: u32, cut: PrefixCut) -> u32 {
-    let cached = match cut {
-        PrefixCut::Anywhere => {
-            let rows = OUTPUT_ROWS_BYTES_MAX / (u64::from(vocab_size.max(1)) * size_of::<f32>() as u64);
-            let rows = rows.min(u64::from(u32::MAX)) as u32;
-            rows.saturating_sub(spec.parallel).clamp(CACHED_SEQUENCES_MIN, CACHED_SEQUENCES)
-        }
-        PrefixCut::Window { .. } | PrefixCut::Nowhere => CACHED_SEQUENCES_WITH_STATE,
-    };
-    (spec.parallel + cached).min(sequences_limit(spec))
+/// How many sequences a context gets: as many as were decided, within llama.cpp's limits.
+pub fn max_sequences(spec: &LoadSpec) -> u32 {
+    spec.sequences.max(spec.parallel).min(sequences_limit(spec))
 }
 
 /// llama.cpp asserts that there are no more sequences than tokens in a batch, and caps a batch by the context.
@@ -217,6 +228,7 @@ mod tests {
             ctx_per_answer: 2048,
             kv_cells: 8192,
             parallel: 4,
+            sequences: 64,
             batch_tokens: 512,
             ubatch_tokens: 512,
             threads: 2,
@@ -225,6 +237,7 @@ mod tests {
             kv_type_k: KvType::F16,
             kv_type_v: KvType::F16,
             gpu_layers: 0,
+            host_experts: 0,
             devices: Vec::new(),
             tensor_split: Vec::new(),
             mmap: true,
@@ -305,15 +318,28 @@ mod tests {
     }
 
     #[test]
-    fn sequences_for_cached_prefixes_follow_their_cost() {
-        let count = |vocab_size, cut| max_sequences(&spec(), vocab_size, cut);
-        assert_eq!(count(49_152, PrefixCut::Anywhere), 64);
-        assert_eq!(count(152_064, PrefixCut::Anywhere), 55);
-        assert_eq!(count(262_144, PrefixCut::Anywhere), 32);
-        assert_eq!(count(10_000_000, PrefixCut::Anywhere), 8);
-        assert_eq!(count(49_152, PrefixCut::Window { tokens: 512 }), 8);
-        assert_eq!(count(49_152, PrefixCut::Nowhere), 8);
-        let small = LoadSpec { batch_tokens: 16, ..spec() };
-        assert_eq!(max_sequences(&small, 49_152, PrefixCut::Anywhere), 16);
+    fn sequences_stay_within_llama_cpp_s_limits() {
+        let count = |sequences, batch_tokens| max_sequences(&LoadSpec { sequences, batch_tokens, ..spec() });
+        assert_eq!(count(40, 512), 40);
+        assert_eq!(count(0, 512), 4, "the running answers");
+        assert_eq!(count(1000, 512), 256);
+        assert_eq!(count(64, 16), 16);
+    }
+
+    #[test]
+    fn experts_of_some_layers_stay_in_main_memory() {
+        let overrides = expert_overrides(2);
+        let patterns: Vec<&str> =
+            overrides.patterns.iter().map(|pattern| pattern.to_str().unwrap()).collect();
+        assert_eq!(
+            patterns,
+            [
+                r"blk\.0\.ffn_(up|down|gate|gate_up)_(ch|)exps",
+                r"blk\.1\.ffn_(up|down|gate|gate_up)_(ch|)exps"
+            ]
+        );
+        assert_eq!(overrides.rows.len(), 3);
+        assert!(overrides.rows[2].pattern.is_null());
+        assert!(expert_overrides(0).rows.is_empty());
     }
 }

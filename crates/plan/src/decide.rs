@@ -1,19 +1,19 @@
 //! The decisions.
 
-use firepot_gguf::ModelMeta;
+use firepot_gguf::Layout;
 use firepot_machine::{Cpu, Machine};
 
 use crate::{
     KvType, Plan, PlanError, Predicted, Reason, Want,
     budget::trained,
-    cost::Cost,
     error::in_range,
     extras::Extras,
+    footprint::{Footprint, Params, sequences},
     limits::{
         BATCH_TOKENS_DEFAULT, BATCH_TOKENS_MAX, PARALLEL_DEFAULT, PARALLEL_MAX, THREADS_MAX, THREADS_UNKNOWN,
         UBATCH_TOKENS,
     },
-    placement::{Placed, layer_share, place},
+    placement::{Placed, Search},
 };
 
 /// Decides how a model is loaded on a machine.
@@ -24,29 +24,36 @@ use crate::{
 ///
 /// # Errors
 /// When a wish is out of range, the context is beyond the model's training, or memory does not suffice.
-pub fn plan(meta: &ModelMeta, machine: &Machine, want: &Want) -> Result<Plan, PlanError> {
+pub fn plan(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, PlanError> {
     let parallel = in_range("parallel", want.parallel.unwrap_or(PARALLEL_DEFAULT), 1, PARALLEL_MAX)?;
     let batch_tokens =
         in_range("batch_tokens", want.batch_tokens.unwrap_or(BATCH_TOKENS_DEFAULT), 1, BATCH_TOKENS_MAX)?;
     let threads = want.threads.map(|threads| in_range("threads", threads, 1, THREADS_MAX)).transpose()?;
-    check_ctx(meta, want)?;
+    check_ctx(layout, want)?;
     let ubatch_tokens = UBATCH_TOKENS.min(batch_tokens);
-    let cost = Cost::of(meta, parallel, ubatch_tokens, KvType::F16);
-    let placed = place(meta, machine, want, parallel, &cost)?;
-    let extras = Extras::of(meta, machine, want, &cost, &placed, ubatch_tokens);
+    let kv_types = want.kv_type.map_or((KvType::F16, KvType::F16), |kind| (kind, kind));
+    let params = Params { parallel, ubatch_tokens, kv_types, flash_attention: true };
+    let search = Search { layout, machine, want, params };
+    let placed = search.place().or_else(|error| with_smaller_cache(&search, error))?;
+    let extras = Extras::of(&search, &placed);
     let (threads, threads_why) = threads.map_or_else(|| cores(&machine.cpu), |n| (n, "asked for".to_owned()));
     let mut plan = Plan {
         ctx_per_answer: placed.shape.ctx,
         parallel: placed.shape.parallel,
         kv_cells: placed.shape.cells,
+        sequences: sequences(layout, parallel).min(placed.shape.cells.into()) as u32,
         batch_tokens,
         ubatch_tokens,
         threads,
         threads_batch: threads,
         flash_attention: extras.flash_attention,
-        kv_type_k: KvType::F16,
-        kv_type_v: KvType::F16,
-        gpu_layers: placed.gpu_layers,
+        kv_type_k: placed.params.kv_types.0,
+        kv_type_v: placed.params.kv_types.1,
+        gpu_layers: placed.placing.gpu_layers(),
+        gpus: placed.gpus.iter().map(|gpu| gpu.0).collect(),
+        gpu_shares: placed.gpus.iter().map(|gpu| gpu.1).collect(),
+        replicas: placed.replicas,
+        host_experts: placed.placing.host_experts,
         mmap: want.mmap.unwrap_or(true),
         mlock: want.mlock.unwrap_or(false),
         repack: false,
@@ -54,16 +61,31 @@ pub fn plan(meta: &ModelMeta, machine: &Machine, want: &Want) -> Result<Plan, Pl
         warmup: false,
         fit: false,
         parked_bytes: extras.parked_bytes,
-        predicted: predict(meta, &cost, &placed, &extras, want),
+        predicted: predict(layout, &placed, &extras, want),
         reasons: Vec::new(),
     };
-    plan.reasons = reasons(meta, want, &plan, placed, extras, threads_why);
+    plan.reasons = reasons(layout, want, &plan, placed, extras, threads_why);
     Ok(plan)
 }
 
-fn check_ctx(meta: &ModelMeta, want: &Want) -> Result<(), PlanError> {
-    let trained = trained(meta);
-    match want.ctx {
+/// A context that was asked for and does not fit is tried again with a cache of 8-bit blocks, unless its type was asked
+/// for too; the error then tells of the smaller cache.
+fn with_smaller_cache(search: &Search<'_>, error: PlanError) -> Result<Placed, PlanError> {
+    let asked = search.want.kv_type.is_none() && matches!(error, PlanError::CtxTooLarge { .. });
+    let blocks = search.layout.layers.iter().filter_map(|layer| layer.attention);
+    let whole = |length: u32| length.is_multiple_of(KvType::BLOCK_ELEMENTS);
+    let divisible =
+        blocks.into_iter().all(|attention| whole(attention.key_length) && whole(attention.value_length));
+    if !asked || !divisible {
+        return Err(error);
+    }
+    let params = Params { kv_types: (KvType::Q8_0, KvType::Q8_0), ..search.params };
+    Search { params, ..*search }.place()
+}
+
+fn check_ctx(layout: &Layout, want: &Want) -> Result<(), PlanError> {
+    let trained = trained(layout);
+    match want.least_ctx() {
         Some(0) => in_range("ctx", 0, 1, trained).map(drop),
         Some(wanted) if wanted > trained => Err(PlanError::CtxBeyondTraining { wanted, trained }),
         _ => Ok(()),
@@ -87,24 +109,12 @@ fn at_most(cores: u32) -> u32 {
     cores.clamp(1, THREADS_MAX)
 }
 
-fn predict(meta: &ModelMeta, cost: &Cost, placed: &Placed, extras: &Extras, want: &Want) -> Predicted {
-    let cells = u64::from(placed.shape.cells);
-    let attention_bytes = cost.mask_cell_bytes.saturating_mul(cells).saturating_add(extras.scores_bytes);
-    let mut predicted = Predicted {
-        weights_bytes: cost.weights_bytes,
-        kv_bytes: cost.kv_cell_bytes.saturating_mul(cells),
-        compute_bytes: cost.compute_bytes.clone().map(|bytes| bytes.saturating_add(attention_bytes)),
-        gpu_bytes: 0,
-        mapped_bytes: 0,
-    };
-    let on_gpu = |bytes| match placed.gpu_layers {
-        ..0 => bytes,
-        layers => layer_share(bytes, layers as u32, meta.n_layers),
-    };
-    predicted.gpu_bytes = on_gpu(predicted.total_bytes());
-    let on_host_bytes = cost.weights_bytes - on_gpu(cost.weights_bytes);
-    predicted.mapped_bytes = if want.mmap.unwrap_or(true) { on_host_bytes } else { 0 };
-    predicted
+fn predict(layout: &Layout, placed: &Placed, extras: &Extras, want: &Want) -> Predicted {
+    let params = Params { flash_attention: extras.flash_attention, ..placed.params };
+    let footprint = Footprint { layout, placing: &placed.placing, params };
+    let cells = placed.shape.cells.into();
+    let devices = placed.placing.devices().into_iter().map(|device| (device, footprint.on(device, cells)));
+    Predicted::of(devices.collect(), placed.replicas, want.mmap.unwrap_or(true))
 }
 
 // Where the figures of the fixed decisions were measured: `reference/measured.md`.
@@ -113,10 +123,12 @@ const REPACK: &str = "elsewhere (2-core Zen 4, 7B Q4_K_M) repacking halved the p
 const WARMUP: &str =
     "elsewhere (7B, 2 cores) it took 14 of 25 s of a start, and the first prompt warms up as well";
 const FIT: &str = "this plan decides; elsewhere (7B, 2 cores) it took 2 s of a start";
-const KV_TYPE: &str = "exact; a quantized cache is for when memory is short and its loss was measured";
+const KV_TYPE: &str = "exact; a quantized cache is for when memory is short";
+const KV_SMALL: &str =
+    "the context that was asked for does not fit otherwise; answers differ a little from exact ones";
 
 fn reasons(
-    meta: &ModelMeta,
+    layout: &Layout,
     want: &Want,
     plan: &Plan,
     placed: Placed,
@@ -125,20 +137,30 @@ fn reasons(
 ) -> Vec<Reason> {
     let asked = |wished: bool, default: &str| if wished { "asked for" } else { default }.to_owned();
     let shape = placed.shape;
+    let kv_why = match plan.kv_type_k {
+        KvType::F16 => asked(want.kv_type.is_some(), KV_TYPE),
+        _ => asked(want.kv_type.is_some(), KV_SMALL),
+    };
+    let of_gpus = |why: &str| if plan.gpus.is_empty() { "there is none to use" } else { why }.to_owned();
     let reason =
         |parameter, value: &dyn ToString, why: String| Reason { parameter, value: value.to_string(), why };
     vec![
         reason("ctx_per_answer", &plan.ctx_per_answer, shape.ctx_why),
         reason("parallel", &plan.parallel, shape.parallel_why),
-        reason("kv_cells", &plan.kv_cells, shape.cells_why + window_note(meta)),
+        reason("kv_cells", &plan.kv_cells, shape.cells_why),
+        reason("sequences", &plan.sequences, sequences_why(layout)),
         reason("batch_tokens", &plan.batch_tokens, asked(want.batch_tokens.is_some(), "llama.cpp's default")),
         reason("ubatch_tokens", &plan.ubatch_tokens, "llama.cpp's default, within the batch".to_owned()),
         reason("threads", &plan.threads, threads_why),
         reason("threads_batch", &plan.threads_batch, "as for decode".to_owned()),
         reason("flash_attention", &plan.flash_attention, extras.flash_attention_why),
-        reason("kv_type_k", &plan.kv_type_k.name(), KV_TYPE.to_owned()),
-        reason("kv_type_v", &plan.kv_type_v.name(), KV_TYPE.to_owned()),
+        reason("kv_type_k", &plan.kv_type_k.name(), kv_why.clone()),
+        reason("kv_type_v", &plan.kv_type_v.name(), kv_why),
         reason("gpu_layers", &plan.gpu_layers, placed.gpu_why),
+        reason("gpus", &list(&plan.gpus), of_gpus("those that hold the model, or a part of it")),
+        reason("gpu_shares", &list(&plan.gpu_shares), of_gpus("what each has free, in bytes")),
+        reason("replicas", &plan.replicas, replicas_why(&plan.gpus, plan.replicas)),
+        reason("host_experts", &plan.host_experts, experts_why(plan.host_experts)),
         reason(
             "mmap",
             &plan.mmap,
@@ -157,11 +179,29 @@ fn reasons(
     ]
 }
 
-/// A sliding window needs fewer cells than this counts.
-fn window_note(meta: &ModelMeta) -> &'static str {
-    if meta.sliding_window.is_some() {
-        "; layers with a sliding window are counted as full attention"
+fn sequences_why(layout: &Layout) -> String {
+    let why = if layout.has_windows() || layout.has_states() {
+        "of running answers and of a few cached prefixes: each has cells or a state of its own"
     } else {
-        ""
+        "of running answers and of cached prefixes: each costs a row of logits"
+    };
+    why.to_owned()
+}
+
+fn replicas_why(gpus: &[usize], replicas: u32) -> String {
+    match (gpus.len(), replicas) {
+        (0, _) => "in main memory, one is enough".to_owned(),
+        (_, 1) => "no second GPU like it holds the model too".to_owned(),
+        _ => "one for each GPU".to_owned(),
     }
+}
+
+fn experts_why(layers: u32) -> String {
+    let apart = "layers whose experts the GPUs have no room for: a token reads few of them";
+    if layers > 0 { apart } else { "no layer's experts are apart from it" }.to_owned()
+}
+
+fn list<T: ToString>(items: &[T]) -> String {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    format!("[{}]", items.join(","))
 }

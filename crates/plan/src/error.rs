@@ -1,6 +1,6 @@
 //! Why there is no plan.
 
-use crate::limits::CELLS_STEP;
+use crate::{KvType, limits::CELLS_STEP};
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,8 +40,8 @@ pub enum PlanError {
     },
     /// The model fits, but not with this context.
     #[error(
-        "a context of {wanted} tokens needs {} MiB with the model, and {} MiB are available",
-        mib_up(*needs_bytes), mib(*available_bytes)
+        "a context of {wanted} tokens needs {} MiB with the model and a KV cache in {}, and {} MiB are available",
+        mib_up(*needs_bytes), kv_type.name(), mib(*available_bytes)
     )]
     CtxTooLarge {
         /// What was asked for.
@@ -50,6 +50,8 @@ pub enum PlanError {
         needs_bytes: u64,
         /// What is available for them, the margin taken off.
         available_bytes: u64,
+        /// Type of the KV cache.
+        kv_type: KvType,
         /// Largest context that fits.
         fits_ctx: u32,
     },
@@ -75,7 +77,9 @@ impl PlanError {
                     }
                 }
             }
-            Self::CtxTooLarge { fits_ctx, .. } => format!("a context of {fits_ctx} tokens fits"),
+            Self::CtxTooLarge { fits_ctx, kv_type, .. } => {
+                format!("a context of {fits_ctx} tokens fits, with a KV cache in {}", kv_type.name())
+            }
         }
     }
 

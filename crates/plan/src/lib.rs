@@ -1,14 +1,13 @@
-//! (`ModelMeta`, `Machine`, [`Want`]) → [`Plan`]: integer arithmetic, every decision with its reason.
+//! (`Layout`, `Machine`, [`Want`]) → [`Plan`]: integer arithmetic, every decision with its reason.
 //!
-//! No I/O, no clock, nothing measured: what a plan says about memory is a prediction ([`Predicted`]), and what it
-//! says about speed are figures of another machine, named as such. Calibration, other KV types, splits over several
-//! GPUs and sliding windows are not here yet.
+//! No I/O, no clock, nothing measured: what a plan says about memory is a prediction ([`Predicted`]).
 
 mod budget;
-mod cost;
+mod compute;
 mod decide;
 mod error;
 mod extras;
+mod footprint;
 mod limits;
 mod placement;
 mod plan;
@@ -19,6 +18,7 @@ mod want;
 
 pub use decide::plan;
 pub use error::PlanError;
+pub use footprint::DeviceBytes;
 pub use limits::{
     ANSWER_CELLS_MIN, BATCH_TOKENS_MAX, CELLS_STEP, CTX_DEFAULT_MAX, CTX_FLOOR, CTX_GPU_MIN,
     GPU_MARGIN_BYTES, HOST_MARGIN_BYTES, KV_CELLS_MAX, PARALLEL_MAX, THREADS_MAX,

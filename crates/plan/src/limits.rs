@@ -1,12 +1,15 @@
 //! Bounds and defaults of a plan.
 
-/// Largest context that is chosen without being asked for. Longer ones take memory that few answers need.
+/// Largest context that is chosen without being asked for where layers are in main memory: llama.cpp writes the whole
+/// cache at start. On GPUs it is what fits.
 pub const CTX_DEFAULT_MAX: u32 = 32_768;
 /// Smallest context that is chosen while memory allows it.
 pub const CTX_FLOOR: u32 = 2048;
 /// Context of one answer that a GPU must hold to be used, when none is asked for. Below it an answer of a reasoning
 /// model often does not fit, and the slower CPU serves better.
 pub const CTX_GPU_MIN: u32 = 8192;
+/// Tokens for question and answer beside a thinking budget: half of [`CTX_GPU_MIN`].
+pub const BESIDE_THINKING_TOKENS: u32 = 4096;
 /// Cells that a running answer can use well; fewer than this for each answer make parallel answers pointless.
 pub const ANSWER_CELLS_MIN: u32 = 2048;
 /// Most cells in main memory that answers share when neither more answers nor a longer context are asked for. The
@@ -45,5 +48,13 @@ pub const GPU_MARGIN_BYTES: u64 = (250 + 192) << 20;
 pub const PARKED_BYTES_MAX: u64 = 2 << 30;
 /// The same where the memory is not known.
 pub const PARKED_BYTES_UNKNOWN: u64 = 256 << 20;
-/// Reserved for compute buffers when the header does not say enough to predict them.
-pub const COMPUTE_UNKNOWN_BYTES: u64 = 512 << 20;
+/// Sequences for cached prefixes beside those of running answers, where a sequence costs little.
+pub const SEQUENCES_CACHED: u64 = 60;
+/// The same where each sequence has a state or a window of cells of its own (`llama_kv_cache_iswa` reserves
+/// `n_swa * n_seq_max` cells).
+pub const SEQUENCES_CACHED_WITH_STATE: u64 = 4;
+/// Sequences for cached prefixes that even a huge vocabulary is given.
+pub const SEQUENCES_CACHED_MIN: u64 = 4;
+/// llama.cpp keeps a row of logits for every sequence, in memory that it clears and so really uses; no more than this
+/// for cached prefixes.
+pub const OUTPUT_ROWS_BYTES: u64 = 32 << 20;

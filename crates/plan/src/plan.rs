@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use firepot_machine::Reading;
 use serde::Serialize;
+
+use crate::footprint::{Device, DeviceBytes};
 
 /// How a model is loaded. Each field but the last two is a parameter of the runner.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of llama.cpp's own")]
@@ -15,6 +16,8 @@ pub struct Plan {
     pub parallel: u32,
     /// KV cells shared by all answers; at least one answer's context, a multiple of 256.
     pub kv_cells: u32,
+    /// Sequences of the context: of running answers and of cached prefixes.
+    pub sequences: u32,
     /// Most tokens in one decode call.
     pub batch_tokens: u32,
     /// Most tokens computed at once.
@@ -29,8 +32,16 @@ pub struct Plan {
     pub kv_type_k: KvType,
     /// Type of the V cache.
     pub kv_type_v: KvType,
-    /// Layers on the GPU: 0 none, -1 all.
+    /// Layers on GPUs, the output counted as one: 0 none, -1 all.
     pub gpu_layers: i32,
+    /// The GPUs, by their numbers among the machine's; each has a replica, or its share of one model.
+    pub gpus: Vec<usize>,
+    /// Share of the layers on each of `gpus`.
+    pub gpu_shares: Vec<u64>,
+    /// How often the model is loaded, each time on one GPU.
+    pub replicas: u32,
+    /// The experts of so many of the first layers are in main memory.
+    pub host_experts: u32,
     /// Map the file instead of reading it.
     pub mmap: bool,
     /// Lock the mapped file in memory.
@@ -65,6 +76,9 @@ pub enum KvType {
 }
 
 impl KvType {
+    /// Elements of a block of the quantized types.
+    pub(crate) const BLOCK_ELEMENTS: u32 = 32;
+
     /// Bytes of so many elements: ggml's block sizes, 34 bytes (`q8_0`) and 18 bytes (`q4_0`) for 32 elements.
     #[must_use]
     pub const fn bytes(self, elements: u64) -> u64 {
@@ -89,24 +103,43 @@ impl KvType {
 /// Memory that the load is predicted to take, in bytes. Never to be shown as measured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Predicted {
-    /// Weights: the tensors' exact sizes.
-    pub weights_bytes: u64,
-    /// KV cache: exact for full attention, an upper bound for sliding windows, without recurrent state.
-    pub kv_bytes: u64,
-    /// Compute buffers: an upper bound.
-    pub compute_bytes: Reading<u64>,
-    /// The part of all these that is on a GPU; for a model that is split, by its share of layers.
-    pub gpu_bytes: u64,
-    /// The part that is the mapped file, which the system does not count as used.
+    /// Of main memory.
+    pub host: DeviceBytes,
+    /// Of GPUs, by their numbers among the machine's; of replicas, what each takes.
+    pub gpus: Vec<(usize, DeviceBytes)>,
+    /// How often all that is taken.
+    pub replicas: u32,
+    /// The part of main memory that is the mapped file, which the system does not count as used.
     pub mapped_bytes: u64,
 }
 
 impl Predicted {
-    /// Weights, KV cache and what is known of compute buffers.
+    pub(crate) fn of(devices: Vec<(Device, DeviceBytes)>, replicas: u32, mmap: bool) -> Self {
+        let mut predicted =
+            Self { host: DeviceBytes::default(), gpus: Vec::new(), replicas, mapped_bytes: 0 };
+        for (device, bytes) in devices {
+            match device {
+                Device::Host => predicted.host = bytes,
+                Device::Gpu(gpu) => predicted.gpus.push((gpu, bytes)),
+            }
+        }
+        predicted.mapped_bytes = if mmap { predicted.host.weights_bytes } else { 0 };
+        predicted
+    }
+
+    /// Everything, on all devices. The mapped file is shared by replicas.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        let compute_bytes = self.compute_bytes.known().copied().unwrap_or(0);
-        self.weights_bytes.saturating_add(self.kv_bytes).saturating_add(compute_bytes)
+        let private_bytes = self.host.total().saturating_sub(self.mapped_bytes);
+        let host_bytes = private_bytes.saturating_mul(self.replicas.into()).saturating_add(self.mapped_bytes);
+        host_bytes.saturating_add(self.gpu_bytes())
+    }
+
+    /// The part on GPUs.
+    #[must_use]
+    pub fn gpu_bytes(&self) -> u64 {
+        let each = self.gpus.iter().fold(0_u64, |sum, (_, bytes)| sum.saturating_add(bytes.total()));
+        each.saturating_mul(self.replicas.into())
     }
 }
 

@@ -1,12 +1,10 @@
 //! Context, cells and parallel answers in a given room.
 
-use firepot_gguf::ModelMeta;
-
 use crate::{
     PlanError, Want,
     budget::{Room, trained},
-    cost::Cost,
     error::cells_for,
+    footprint::{Device, Footprint},
     limits::{ANSWER_CELLS_MIN, CELLS_STEP, CTX_DEFAULT_MAX},
 };
 
@@ -22,24 +20,21 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The best shape for `parallel` answers in this room.
-    pub fn fit(
-        meta: &ModelMeta,
-        want: &Want,
-        parallel: u32,
-        cost: &Cost,
-        room: &Room,
-    ) -> Result<Self, PlanError> {
+    /// The best shape in this room.
+    pub fn fit(footprint: &Footprint<'_>, want: &Want, room: &Room) -> Result<Self, PlanError> {
+        let parallel = footprint.params.parallel;
         if room.cells_max < CELLS_STEP.into() {
+            let devices = footprint.placing.devices();
+            let weights = |device: Device| footprint.on(device, 0).weights_bytes;
             return Err(PlanError::ModelTooLarge {
-                needs_bytes: cost.total_bytes(CELLS_STEP.into()),
-                weights_bytes: cost.weights_bytes,
+                needs_bytes: footprint.total(CELLS_STEP.into()),
+                weights_bytes: devices.into_iter().map(weights).fold(0, u64::saturating_add),
                 available_bytes: room.available_bytes.unwrap_or(0),
             });
         }
         let (ctx, ctx_why) = match want.ctx {
-            Some(ctx) => (wished_ctx(meta, ctx, cost, room)?, "asked for".to_owned()),
-            None => default_ctx(meta, want, parallel, room),
+            Some(ctx) => (wished_ctx(footprint, ctx, room)?, "asked for".to_owned()),
+            None => default_ctx(footprint, want, room)?,
         };
         let (cells, cells_why) = cells(ctx, want, parallel, room);
         let (parallel, parallel_why) = answers(want, parallel, ctx, cells);
@@ -47,48 +42,57 @@ impl Shape {
     }
 }
 
-fn wished_ctx(meta: &ModelMeta, ctx: u32, cost: &Cost, room: &Room) -> Result<u32, PlanError> {
+fn wished_ctx(footprint: &Footprint<'_>, ctx: u32, room: &Room) -> Result<u32, PlanError> {
     let cells = cells_for(ctx.into());
     if cells <= room.cells_max {
         return Ok(ctx);
     }
     Err(PlanError::CtxTooLarge {
         wanted: ctx,
-        needs_bytes: cost.total_bytes(cells),
+        needs_bytes: footprint.total(cells),
         available_bytes: room.available_bytes.unwrap_or(0),
-        fits_ctx: room.cells_max.min(trained(meta).into()) as u32,
+        kv_type: footprint.params.kv_types.0,
+        fits_ctx: room.cells_max.min(trained(footprint.layout).into()) as u32,
     })
 }
 
-/// The largest candidate of which the default room has `parallel` answers, or one where answers share the cells.
-fn default_ctx(meta: &ModelMeta, want: &Want, parallel: u32, room: &Room) -> (u32, String) {
-    let floor = room.ctx_floor;
-    let full = if shared_cells(want, room).is_some() { 1 } else { parallel };
+/// The largest candidate of which the default room has as many as were asked for, or one where answers share the
+/// cells; never less than the least that was asked for.
+fn default_ctx(footprint: &Footprint<'_>, want: &Want, room: &Room) -> Result<(u32, String), PlanError> {
+    let least = want.least_ctx().map(|least| wished_ctx(footprint, least, room)).transpose()?;
+    let floor = room.ctx_floor.max(least.unwrap_or(0));
+    let full =
+        want.parallel.unwrap_or(if room.available_bytes.is_some() { 1 } else { footprint.params.parallel });
     let fits = |ctx: u32| cells_for(u64::from(ctx) * u64::from(full)) <= room.cells_default;
-    if let Some(ctx) = candidates(meta, floor).find(|&ctx| fits(ctx)) {
-        return (ctx, fitting_why(meta, ctx, room));
+    if let Some(ctx) = candidates(room.ctx_cap, floor).find(|&ctx| fits(ctx)) {
+        return Ok((ctx, fitting_why(footprint, ctx, room)));
+    }
+    if let Some(least) = least {
+        return Ok((least, "the least that was asked for, and memory is short".to_owned()));
     }
     if cells_for(floor.into()) <= room.cells_max {
-        return (floor, format!("memory is short; a context below {floor} tokens is of little use"));
+        return Ok((floor, format!("memory is short; a context below {floor} tokens is of little use")));
     }
     // Fewer cells than the floor's, so fewer tokens than the model was trained with.
-    (room.cells_max as u32, "memory is short: this is all that fits beside the weights".to_owned())
+    Ok((room.cells_max as u32, "memory is short: this is all that fits beside the weights".to_owned()))
 }
 
 /// The cap, then powers of two below it, largest first, and the floor.
-fn candidates(meta: &ModelMeta, floor: u32) -> impl Iterator<Item = u32> {
-    let cap = CTX_DEFAULT_MAX.min(trained(meta));
+fn candidates(cap: u32, floor: u32) -> impl Iterator<Item = u32> {
     let powers = (0..u32::BITS).rev().map(|bit| 1 << bit).filter(move |&power| power < cap && power > floor);
-    [cap].into_iter().chain(powers).chain([floor])
+    [cap.max(floor)].into_iter().chain(powers).chain([floor])
 }
 
-fn fitting_why(meta: &ModelMeta, ctx: u32, room: &Room) -> String {
+fn fitting_why(footprint: &Footprint<'_>, ctx: u32, room: &Room) -> String {
+    let trained = trained(footprint.layout);
     if room.available_bytes.is_none() {
         return "the machine's memory is not known; a careful default".to_owned();
     }
     match ctx {
-        _ if ctx == trained(meta) => "all that the model was trained with".to_owned(),
-        CTX_DEFAULT_MAX => format!("a default; the model was trained with {}", trained(meta)),
+        _ if ctx == trained => "all that the model was trained with".to_owned(),
+        CTX_DEFAULT_MAX if room.ctx_cap == ctx => {
+            format!("a longer one takes longer to start; the model was trained with {trained}")
+        }
         _ => format!("the cells for it fit in {}", room.part),
     }
 }

@@ -1,10 +1,21 @@
 //! What a user or a request asks of a load.
 
+use crate::{KvType, limits::BESIDE_THINKING_TOKENS};
+
 /// Wishes for a load; `None` is left to the planner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Want {
-    /// Context of one answer, in tokens.
+    /// Context of one answer, in tokens: exactly so much.
     pub ctx: Option<u32>,
+    /// The least context of one answer, in tokens.
+    pub ctx_min: Option<u32>,
+    /// Tokens that an answer may think before it says something; a context has room for them beside question and
+    /// answer.
+    pub think_tokens: Option<u32>,
+    /// Most memory that the model may take on each device, in bytes.
+    pub memory_bytes: Option<u64>,
+    /// Type of the KV cache.
+    pub kv_type: Option<KvType>,
     /// Answers at the same time.
     pub parallel: Option<u32>,
     /// Threads for decode and prefill.
@@ -21,6 +32,14 @@ pub struct Want {
     pub gpu: GpuUse,
     /// Memory that the machine still shows as available but that is promised.
     pub taken: Taken,
+}
+
+impl Want {
+    /// The least context that serves these wishes.
+    pub(crate) fn least_ctx(&self) -> Option<u32> {
+        let thinking = self.think_tokens.map(|tokens| tokens.saturating_add(BESIDE_THINKING_TOKENS));
+        self.ctx.or(self.ctx_min.max(thinking))
+    }
 }
 
 /// Whether GPUs may be used.

@@ -2,6 +2,7 @@
 
 mod cases;
 mod peers;
+mod profile;
 mod report;
 mod rig;
 mod service;
@@ -28,6 +29,10 @@ pub struct Args {
     /// Take these figures anew and keep the others of the last run; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
+    /// Instead of measuring, profile one sample of either side of these figures, and write docs/profile.md; may be
+    /// repeated.
+    #[arg(long, value_name = "NAME", conflicts_with = "only")]
+    profile: Vec<String>,
     /// List the names of the figures.
     #[arg(long)]
     list: bool,
@@ -56,7 +61,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         }
         return Ok(());
     }
-    let chosen = choose(&args.only)?;
+    let chosen = choose(if args.profile.is_empty() { &args.only } else { &args.profile })?;
     ensure!(args.model.exists(), "{} is not there: `make up` gets it", args.model.display());
     ensure!(args.firepot.exists(), "{} is not there: `make build` builds it", args.firepot.display());
     let cache = match args.cache {
@@ -73,12 +78,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         synth::write_model(Shape::R1DistillQwen7B, Quant::Q4KM, 1, &args.model, &large)?;
     }
     let rig = Rig::new(peers, args.firepot, PathBuf::from("target/bench"), args.model, large, threads)?;
-    let mut report = Report::open(&args.out)?;
     for model in [Model::Small, Model::Large] {
         if chosen.iter().any(|case| case.model == model) {
             rig.import(model)?;
         }
     }
+    if !args.profile.is_empty() {
+        return profile::run(&rig, &chosen, &args.out.with_file_name("profile.md"));
+    }
+    let mut report = Report::open(&args.out)?;
     for case in chosen {
         measure(&rig, case, args.pairs, threads, &mut report).with_context(|| case.name)?;
         report.write(&args.out)?;

@@ -137,6 +137,11 @@ impl Rig {
         })
     }
 
+    /// A file for intermediate results.
+    pub fn file_in_work(&self, name: &str) -> PathBuf {
+        self.work.join(name)
+    }
+
     fn file(&self, model: Model) -> &Path {
         match model {
             Model::Small => &self.small_file,

@@ -4,6 +4,7 @@ pub mod create;
 pub mod detach;
 pub mod doctor;
 pub mod down;
+pub mod dry_run;
 pub mod explain;
 pub mod models;
 pub mod pull;
