@@ -3,12 +3,15 @@
 use std::collections::HashSet;
 
 use rustix::thread::{CpuSet, sched_getaffinity};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Reading, cgroup::Cgroup, tree::Tree};
+use crate::{
+    Cache, Frequency, Reading, caches, cgroup::Cgroup, frequency::nominal_mhz, reading::NOT_LOOKED_AT,
+    topology, tree::Tree,
+};
 
 /// The processor as this process may use it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cpu {
     /// Model name; absent on most ARM systems.
     pub model: Reading<String>,
@@ -23,12 +26,42 @@ pub struct Cpu {
     pub quota_millicores: Reading<u64>,
     /// Instruction sets that llama.cpp has kernels for, by its own names.
     pub features: Vec<String>,
+    /// Clocks and who governs them.
+    pub frequency: Frequency,
+    /// Data caches of the first core, smallest level first.
+    pub caches: Reading<Vec<Cache>>,
+    /// Memory nodes; more than one means that memory of another node is slower.
+    pub numa_nodes: Reading<u32>,
+    /// Whether a physical core carries several logical ones.
+    pub smt: Reading<bool>,
+    /// Whether this is a virtual machine.
+    pub virtualized: Reading<bool>,
 }
 
 impl Cpu {
     pub(crate) fn probe(tree: &Tree, cgroup: &Cgroup) -> Self {
         let cpuinfo = tree.text("/proc/cpuinfo");
-        Self::from_parts(cpuinfo, &affinity(), cgroup.quota_millicores(tree))
+        let cpu = Self::from_parts(cpuinfo, &affinity(), cgroup.quota_millicores(tree));
+        let nominal_mhz = cpu.model.known().and_then(|model| nominal_mhz(model));
+        Self {
+            frequency: Frequency::probe(tree, nominal_mhz, cpu.frequency.now_mhz),
+            caches: caches::probe(tree),
+            numa_nodes: topology::numa_nodes(tree),
+            smt: topology::smt(tree).known().map_or(cpu.smt, |&smt| Reading::Known(smt)),
+            ..cpu
+        }
+    }
+
+    /// A processor of which only the cores that may be used and the features are known, as tests and descriptions of
+    /// other machines give it.
+    #[must_use]
+    pub fn of(cores: u32, features: &[&str]) -> Self {
+        Self {
+            cores_logical: Reading::Known(cores),
+            cores_allowed: Reading::Known(cores),
+            features: features.iter().map(|&feature| feature.to_owned()).collect(),
+            ..Self::unread(NOT_LOOKED_AT)
+        }
     }
 
     pub(crate) fn unread(reason: &str) -> Self {
@@ -51,12 +84,22 @@ impl Cpu {
             cores_allowed: by_affinity.tighter(by_quota),
             cores_physical: info.as_ref().map_err(Clone::clone).and_then(physical).into(),
             quota_millicores,
+            frequency: Frequency::unread(
+                NOT_LOOKED_AT,
+                info.clone().and_then(|info| info.mhz.ok_or_else(|| NO_CLOCK.to_owned())).into(),
+            ),
+            caches: Reading::absent(NOT_LOOKED_AT),
+            numa_nodes: Reading::absent(NOT_LOOKED_AT),
+            smt: info.as_ref().map_err(Clone::clone).and_then(CpuInfo::smt).into(),
+            virtualized: info.as_ref().map_err(Clone::clone).and_then(CpuInfo::virtualized).into(),
             features: info.map(|info| info.features).unwrap_or_default(),
         }
     }
 }
 
 const NO_NAME: &str = "/proc/cpuinfo gives no model name";
+const NO_CLOCK: &str = "/proc/cpuinfo gives no clock";
+const NO_TOPOLOGY: &str = "/proc/cpuinfo does not say which logical cores share a physical one";
 
 fn affinity() -> Result<HashSet<u32>, String> {
     let set = sched_getaffinity(None).map_err(|error| format!("sched_getaffinity: {error}"))?;
@@ -69,6 +112,10 @@ struct CpuInfo {
     model: Option<String>,
     cores: Vec<Core>,
     features: Vec<String>,
+    /// Clock of the first core, now.
+    mhz: Option<u32>,
+    /// Whether a hypervisor announces itself; `None` where the processor has no flags (ARM).
+    hypervisor: Option<bool>,
 }
 
 /// One logical core.
@@ -100,7 +147,12 @@ impl CpuInfo {
             }
             "physical id" => self.set(|core| core.socket = value.parse().ok()),
             "core id" => self.set(|core| core.physical = value.parse().ok()),
-            "flags" | "Features" if self.features.is_empty() => self.features = features(value),
+            "cpu MHz" if self.mhz.is_none() => self.mhz = whole_mhz(value),
+            "flags" if self.hypervisor.is_none() => {
+                self.hypervisor = Some(value.split_whitespace().any(|flag| flag == "hypervisor"));
+                self.features = features(value);
+            }
+            "Features" if self.features.is_empty() => self.features = features(value),
             _ => {}
         }
     }
@@ -118,9 +170,22 @@ impl CpuInfo {
         let places: Option<HashSet<(u32, u32)>> = usable.map(|core| core.socket.zip(core.physical)).collect();
         match places {
             Some(places) if !places.is_empty() => Ok(places.len() as u32),
-            _ => Err("/proc/cpuinfo does not say which logical cores share a physical one".to_owned()),
+            _ => Err(NO_TOPOLOGY.to_owned()),
         }
     }
+
+    fn smt(&self) -> Result<bool, String> {
+        Ok(self.physical_cores(None)? < self.cores.len() as u32)
+    }
+
+    fn virtualized(&self) -> Result<bool, String> {
+        self.hypervisor.ok_or_else(|| "/proc/cpuinfo gives no flags".to_owned())
+    }
+}
+
+/// `2793.450` → 2793; 0 is not a clock.
+fn whole_mhz(text: &str) -> Option<u32> {
+    text.split('.').next()?.parse().ok().filter(|&mhz| mhz > 0)
 }
 
 /// The kernel's flag and ggml's name of what `ggml-cpu` has kernels for (`ggml/src/ggml-cpu/CMakeLists.txt`).
@@ -168,6 +233,13 @@ mod tests {
         core id\t: 0\n\nprocessor\t: 1\nphysical id\t: 0\ncore id\t: 1\n\nprocessor\t: 2\nphysical id\t: 0\n\
         core id\t: 0\n\nprocessor\t: 3\nphysical id\t: 0\ncore id\t: 1\n";
 
+    /// The first core of the machine that this was written on: one thread a core, below a hypervisor.
+    const ICE_LAKE: &str = "processor\t: 0\nvendor_id\t: GenuineIntel\n\
+        model name\t: Intel(R) Xeon(R) Processor @ 2.80GHz\ncpu MHz\t\t: 2793.450\ncache size\t: 49152 KB\n\
+        physical id\t: 0\nsiblings\t: 2\ncore id\t\t: 0\ncpu cores\t: 2\n\
+        flags\t\t: fpu ssse3 fma avx f16c hypervisor avx2 bmi2 avx512f avx512vbmi avx512_vnni\n\
+        bugs\t\t: spectre_v1\n\nprocessor\t: 1\nphysical id\t: 0\ncore id\t\t: 1\n";
+
     const GRAVITON: &str = "processor\t: 0\nBogoMIPS\t: 243.75\nFeatures\t: fp asimd asimdhp asimddp sve i8mm\n\
         CPU implementer\t: 0x41\nCPU part\t: 0xd40\n\nprocessor\t: 1\nFeatures\t: fp asimd\n";
 
@@ -187,6 +259,28 @@ mod tests {
         assert_eq!(cpu.cores_physical, Reading::Known(2));
         assert_eq!(cpu.cores_allowed, Reading::Known(2));
         insta::assert_snapshot!(cpu.features.join(" "), @"ssse3 avx avx2 f16c fma bmi2 avx_vnni avx512f avx512_vbmi avx512_vnni avx512_bf16");
+    }
+
+    #[test]
+    fn a_virtual_machine_is_told_by_its_hypervisor() {
+        let virtual_machine = cpu(ICE_LAKE, &[0, 1], no_quota());
+        assert_eq!(virtual_machine.virtualized, Reading::Known(true));
+        assert_eq!(virtual_machine.smt, Reading::Known(false));
+        assert_eq!(virtual_machine.frequency.now_mhz, Reading::Known(2793));
+        assert_eq!(cpu(EPYC, &[0, 1], no_quota()).virtualized, Reading::Known(false));
+        assert_eq!(
+            cpu(GRAVITON, &[0], no_quota()).virtualized.reason(),
+            Some("/proc/cpuinfo gives no flags")
+        );
+        assert_eq!(cpu(XEON, &[0, 1], no_quota()).smt, Reading::Known(true));
+        assert_eq!(cpu(GRAVITON, &[0], no_quota()).smt.reason(), Some(NO_TOPOLOGY));
+    }
+
+    #[test]
+    fn a_described_processor_has_its_cores_and_features() {
+        let cpu = Cpu::of(4, &["avx2", "fma"]);
+        assert_eq!((cpu.cores_allowed, cpu.features.len()), (Reading::Known(4), 2));
+        assert_eq!(cpu.caches.reason(), Some("not looked at"));
     }
 
     #[test]

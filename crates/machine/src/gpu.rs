@@ -1,205 +1,166 @@
-//! GPUs: those that NVIDIA's management library (NVML) lists, and those that are present but cannot be used.
+//! A GPU: what it is and what it does now.
 
-use std::ffi::OsStr;
+use serde::{Deserialize, Serialize};
 
-use nvml_wrapper::{Nvml, cuda_driver_version_major, cuda_driver_version_minor, error::NvmlError};
-use serde::Serialize;
+use crate::{Reading, reading::NOT_LOOKED_AT};
 
-use crate::{GpuVendor, PciGpu, Reading, limits::GPUS_MAX, tree::Tree};
-
-/// Names under which the library is found: a driver installs the first, its development files the second, WSL2
-/// keeps it apart.
-const LIBRARIES: [&str; 3] = ["libnvidia-ml.so.1", "libnvidia-ml.so", "/usr/lib/wsl/lib/libnvidia-ml.so.1"];
-
-/// All that is known of GPUs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Gpus {
-    /// GPUs that NVML lists, in its order.
-    pub devices: Vec<Gpu>,
-    /// Why NVML lists none; `None` when it could be asked.
-    pub absent: Option<String>,
-    /// Version of the NVIDIA driver.
-    pub driver_version: Reading<String>,
-    /// Newest CUDA version that the driver supports.
-    pub cuda_version: Reading<String>,
-    /// Graphics cards on the PCI bus.
-    pub pci: Vec<PciGpu>,
-}
-
-/// A GPU that NVML lists.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// A GPU that NVML lists, or one that is described.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gpu {
+    /// Its place in NVML's order, which is that of the PCI bus.
+    pub index: u32,
     /// Its name, such as `Tesla T4`.
     pub name: String,
+    /// What tells it from all others, such as `GPU-8f3c…`.
+    pub uuid: Reading<String>,
+    /// Its PCI address as the kernel writes it: `0000:00:04.0`.
+    pub pci_address: Reading<String>,
     /// CUDA compute capability, major and minor: (7, 5) for a T4.
     pub compute_capability: Reading<(u32, u32)>,
-    /// Its memory as the driver counts it.
+    /// Its memory as the driver counts it, with what the driver keeps for itself.
     pub total_bytes: Reading<u64>,
     /// What no process holds.
     pub free_bytes: Reading<u64>,
+    /// What processes hold.
+    pub used_bytes: Reading<u64>,
+    /// What the driver and the firmware keep: total less used and free.
+    pub reserved_bytes: Reading<u64>,
+    /// Clocks.
+    pub clocks: GpuClocks,
+    /// Power.
+    pub power: GpuPower,
+    /// Temperature of the chip, in degrees Celsius.
+    pub temperature_c: Reading<u32>,
+    /// Its link to the system.
+    pub pcie: PcieLink,
+    /// Whether its memory corrects errors, which takes some of it on cards with GDDR.
+    pub ecc: Reading<bool>,
+    /// Processes that use it, without this one. Ids and names are of the driver's process namespace, which a
+    /// container often does not share; there this process may be among them.
+    pub processes: Reading<Vec<GpuProcess>>,
 }
 
-/// A graphics card that is there and cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct UnusableGpu {
-    /// Maker and address.
-    pub name: String,
-    /// Why.
-    pub reason: String,
+/// Clocks of a GPU, in MHz.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuClocks {
+    /// Multiprocessors, now.
+    pub sm_mhz: Reading<u32>,
+    /// Multiprocessors, at most.
+    pub sm_max_mhz: Reading<u32>,
+    /// Memory, now.
+    pub memory_mhz: Reading<u32>,
+    /// Memory, at most.
+    pub memory_max_mhz: Reading<u32>,
 }
 
-impl Gpus {
-    pub(crate) fn probe(tree: &Tree) -> Self {
-        let pci = PciGpu::probe(tree);
-        match open() {
-            Ok(nvml) => Self::ask(&nvml, pci),
-            Err(reason) => Self { pci, ..Self::none(&reason) },
-        }
-    }
+/// Power of a GPU, in milliwatts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuPower {
+    /// What the driver lets it draw.
+    pub limit_milliwatts: Reading<u32>,
+    /// What it draws.
+    pub draw_milliwatts: Reading<u32>,
+}
 
-    /// No GPU, for this reason.
-    #[must_use]
-    pub fn none(reason: &str) -> Self {
-        Self {
-            devices: Vec::new(),
-            absent: Some(reason.to_owned()),
-            driver_version: Reading::absent(reason),
-            cuda_version: Reading::absent(reason),
-            pci: Vec::new(),
-        }
-    }
+/// The PCI Express link of a GPU. An idle card often lowers its generation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PcieLink {
+    /// Generation, now.
+    pub generation: Reading<u32>,
+    /// Highest generation that card and slot have in common.
+    pub generation_max: Reading<u32>,
+    /// Lanes, now.
+    pub width: Reading<u32>,
+    /// Most lanes that card and slot have in common.
+    pub width_max: Reading<u32>,
+}
 
-    /// Cards on the bus that no backend could use: NVIDIA cards that NVML does not list, AMD cards without a kernel
-    /// driver. Intel's are not among them: most are integrated, and a CPU without them lacks nothing. Whether this
-    /// program was built with the right backend is not known here.
-    #[must_use]
-    pub fn unusable(&self) -> Vec<UnusableGpu> {
-        let listed = self.devices.len();
-        let nvidia = self.pci.iter().filter(|gpu| gpu.vendor == GpuVendor::Nvidia);
-        let amd = self.pci.iter().filter(|gpu| gpu.vendor == GpuVendor::Amd && gpu.driver.is_none());
-        nvidia.skip(listed).chain(amd).map(|gpu| self.why_unusable(gpu)).collect()
-    }
-
-    fn why_unusable(&self, gpu: &PciGpu) -> UnusableGpu {
-        let reason = match (&gpu.driver, &self.absent) {
-            (None, _) => "no kernel driver is bound to it".to_owned(),
-            (Some(driver), Some(absent)) => format!("its driver is {driver}, but {absent}"),
-            (Some(driver), None) => format!("its driver is {driver}, and NVML does not list it"),
-        };
-        UnusableGpu { name: format!("{} GPU at {}", gpu.vendor.name(), gpu.address), reason }
-    }
-
-    fn ask(nvml: &Nvml, pci: Vec<PciGpu>) -> Self {
-        let count = nvml.device_count().map(|count| count.min(GPUS_MAX));
-        let version =
-            |number| format!("{}.{}", cuda_driver_version_major(number), cuda_driver_version_minor(number));
-        Self {
-            devices: (0..*count.as_ref().unwrap_or(&0)).filter_map(|index| Gpu::ask(nvml, index)).collect(),
-            absent: match &count {
-                Ok(0) => Some("NVML lists no GPU".to_owned()),
-                Ok(_) => None,
-                Err(error) => Some(format!("NVML cannot count GPUs: {error}")),
-            },
-            driver_version: read("driver version", nvml.sys_driver_version()),
-            cuda_version: read("CUDA version", nvml.sys_cuda_driver_version()).map(version),
-            pci,
-        }
-    }
+/// A process that uses a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GpuProcess {
+    /// Its id.
+    pub pid: u32,
+    /// GPU memory that it holds.
+    pub bytes: Reading<u64>,
+    /// Its program.
+    pub name: Reading<String>,
 }
 
 impl Gpu {
-    /// A device that is lost or not permitted is not listed: it cannot be used.
-    fn ask(nvml: &Nvml, index: u32) -> Option<Self> {
-        let device = nvml.device_by_index(index).ok()?;
-        let memory = read("memory", device.memory_info());
-        Some(Self {
-            name: device.name().unwrap_or_else(|_| format!("GPU {index}")),
-            compute_capability: read("compute capability", device.cuda_compute_capability())
-                .map(|capability| (capability.major as u32, capability.minor as u32)),
-            total_bytes: memory.clone().map(|memory| memory.total),
-            free_bytes: memory.map(|memory| memory.free),
-        })
-    }
-}
-
-fn open() -> Result<Nvml, String> {
-    let mut last = None;
-    for path in LIBRARIES {
-        match Nvml::builder().lib_path(OsStr::new(path)).init() {
-            Ok(nvml) => return Ok(nvml),
-            // A library that loads and refuses says more than the absence of the next one.
-            Err(error @ NvmlError::LibloadingError(_)) => last = last.or(Some(error)),
-            Err(error) => return Err(format!("NVML refuses: {error}")),
+    /// A GPU of which only this much is known, as tests and descriptions of other machines give it. Its index is 0;
+    /// [`Gpus::of`](crate::Gpus::of) numbers several.
+    #[must_use]
+    pub fn of(name: &str, capability: (u32, u32), total_bytes: u64, free_bytes: u64) -> Self {
+        Self {
+            compute_capability: Reading::Known(capability),
+            total_bytes: Reading::Known(total_bytes),
+            free_bytes: Reading::Known(free_bytes),
+            ..Self::unread(0, name, NOT_LOOKED_AT)
         }
     }
-    Err(last.map_or_else(
-        || "no NVML".to_owned(),
-        |_| "NVIDIA's library libnvidia-ml.so.1 is not installed".to_owned(),
-    ))
+
+    /// A GPU of which nothing but its place and name is known, for this reason.
+    #[must_use]
+    pub fn unread(index: u32, name: &str, reason: &str) -> Self {
+        Self {
+            index,
+            name: name.to_owned(),
+            uuid: Reading::absent(reason),
+            pci_address: Reading::absent(reason),
+            compute_capability: Reading::absent(reason),
+            total_bytes: Reading::absent(reason),
+            free_bytes: Reading::absent(reason),
+            used_bytes: Reading::absent(reason),
+            reserved_bytes: Reading::absent(reason),
+            clocks: GpuClocks::unread(reason),
+            power: GpuPower {
+                limit_milliwatts: Reading::absent(reason),
+                draw_milliwatts: Reading::absent(reason),
+            },
+            temperature_c: Reading::absent(reason),
+            pcie: PcieLink::unread(reason),
+            ecc: Reading::absent(reason),
+            processes: Reading::absent(reason),
+        }
+    }
 }
 
-fn read<T>(what: &str, result: Result<T, NvmlError>) -> Reading<T> {
-    result.map_err(|error| format!("NVML gives no {what}: {error}")).into()
+impl GpuClocks {
+    fn unread(reason: &str) -> Self {
+        Self {
+            sm_mhz: Reading::absent(reason),
+            sm_max_mhz: Reading::absent(reason),
+            memory_mhz: Reading::absent(reason),
+            memory_max_mhz: Reading::absent(reason),
+        }
+    }
+}
+
+impl PcieLink {
+    fn unread(reason: &str) -> Self {
+        Self {
+            generation: Reading::absent(reason),
+            generation_max: Reading::absent(reason),
+            width: Reading::absent(reason),
+            width_max: Reading::absent(reason),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn card(vendor: GpuVendor, address: &str, driver: Option<&str>) -> PciGpu {
-        PciGpu { address: address.to_owned(), vendor, device_id: 1, driver: driver.map(str::to_owned) }
-    }
-
-    fn t4() -> Gpu {
-        Gpu {
-            name: "Tesla T4".to_owned(),
-            compute_capability: Reading::Known((7, 5)),
-            total_bytes: Reading::Known(15 << 30),
-            free_bytes: Reading::Known(14 << 30),
-        }
-    }
-
-    fn check(gpus: &Gpus, expected: &[&str]) {
-        let found: Vec<String> =
-            gpus.unusable().into_iter().map(|gpu| format!("{}: {}", gpu.name, gpu.reason)).collect();
-        assert_eq!(found, expected);
-    }
-
     #[test]
-    fn a_card_without_driver_or_library_is_reported() {
-        let pci = vec![
-            card(GpuVendor::Nvidia, "0000:00:04.0", None),
-            card(GpuVendor::Nvidia, "0000:00:05.0", Some("nvidia")),
-            card(GpuVendor::Amd, "0000:03:00.0", None),
-            card(GpuVendor::Amd, "0000:04:00.0", Some("amdgpu")),
-            card(GpuVendor::Intel, "0000:00:02.0", None),
-        ];
-        let gpus = Gpus { pci, ..Gpus::none("libnvidia-ml.so.1 is not installed") };
-        check(
-            &gpus,
-            &[
-                "NVIDIA GPU at 0000:00:04.0: no kernel driver is bound to it",
-                "NVIDIA GPU at 0000:00:05.0: its driver is nvidia, but libnvidia-ml.so.1 is not installed",
-                "AMD GPU at 0000:03:00.0: no kernel driver is bound to it",
-            ],
+    fn a_described_gpu_says_what_was_not_looked_at_and_comes_back_from_json() {
+        let gpu = Gpu::of("Tesla T4", (7, 5), 15 << 30, 14 << 30);
+        assert_eq!(gpu.compute_capability, Reading::Known((7, 5)));
+        assert_eq!(gpu.pcie.width.reason(), Some("not looked at"));
+        let json = serde_json::to_string(&gpu).unwrap();
+        assert!(
+            json.starts_with(r#"{"index":0,"name":"Tesla T4","uuid":{"absent":"not looked at"}"#),
+            "{json}"
         );
-    }
-
-    #[test]
-    fn cards_that_nvml_lists_are_usable() {
-        let cards = ["0000:00:04.0", "0000:00:05.0"].map(|at| card(GpuVendor::Nvidia, at, Some("nvidia")));
-        let gpus = Gpus { absent: None, devices: vec![t4(), t4()], pci: cards.to_vec(), ..Gpus::none("x") };
-        check(&gpus, &[]);
-        let one_lost = Gpus { devices: vec![t4()], ..gpus };
-        check(&one_lost, &["NVIDIA GPU at 0000:00:05.0: its driver is nvidia, and NVML does not list it"]);
-    }
-
-    #[test]
-    fn without_the_library_there_is_a_reason_and_with_it_there_are_versions() {
-        let gpus = Gpus::probe(&Tree::system());
-        match &gpus.absent {
-            Some(reason) => assert!(gpus.devices.is_empty() && !reason.is_empty()),
-            None => assert!(!gpus.devices.is_empty() && gpus.driver_version.known().is_some()),
-        }
+        assert_eq!(serde_json::from_str::<Gpu>(&json).unwrap(), gpu);
     }
 }

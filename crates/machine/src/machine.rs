@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Cpu, Disk, Gpus, Memory, Platform, PlatformKind, Reading, cgroup::Cgroup, tree::Tree};
+use crate::{
+    ComputeDevice, Cpu, Disk, Gpus, Memory, Platform, PlatformKind, Reading, cgroup::Cgroup, tree::Tree,
+};
 
 /// What the environment says about the platform. The binary fills it in: nothing else reads the environment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -16,7 +18,7 @@ pub struct Environment {
 }
 
 /// What this box is, at one moment.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     /// The processor.
     pub cpu: Cpu,
@@ -26,6 +28,8 @@ pub struct Machine {
     pub disk: Reading<Disk>,
     /// Graphics processors.
     pub gpus: Gpus,
+    /// What llama.cpp finds. It is asked in a process of its own, by the binary: a driver may end the one that asks.
+    pub compute: Reading<Vec<ComputeDevice>>,
     /// Notebook service, container or bare machine.
     pub platform: Platform,
 }
@@ -46,7 +50,8 @@ impl Machine {
             memory: Memory::unread(reason),
             disk: Reading::absent(reason),
             gpus: Gpus::none(reason),
-            platform: Platform { kind: PlatformKind::Bare, evidence: reason.to_owned() },
+            compute: Reading::absent(reason),
+            platform: Platform::of(PlatformKind::Bare, reason),
         }
     }
 
@@ -55,8 +60,9 @@ impl Machine {
         Self {
             cpu: Cpu::probe(tree, &cgroup),
             memory: Memory::probe(tree, &cgroup),
-            disk: Disk::probe(home),
+            disk: Disk::probe(tree, home),
             gpus: Gpus::probe(tree),
+            compute: Reading::absent("llama.cpp was not asked"),
             platform: Platform::probe(tree, environment),
         }
     }
@@ -65,7 +71,7 @@ impl Machine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tree::fake::FakeTree;
+    use crate::{DiskKind, Gpu, tree::fake::FakeTree};
 
     #[test]
     fn a_recorded_notebook_is_put_together() {
@@ -81,6 +87,9 @@ mod tests {
             ("sys/bus/pci/devices/0000:00:04.0/vendor", "0x10de\n"),
             ("sys/bus/pci/devices/0000:00:04.0/class", "0x030200\n"),
             ("kaggle/working/notebook", ""),
+            ("proc/1/stat", "1 (tini) S 0 1 1 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 0 50991104 3798\n"),
+            ("proc/uptime", "600.12 1100.50\n"),
+            ("proc/self/mountinfo", "1086 963 0:131 / / rw,relatime - overlay overlay rw\n"),
         ]);
         let machine = Machine::probe_tree(&fake.tree(), Path::new("/"), &Environment::default());
         assert_eq!(machine.cpu.quota_millicores, Reading::Known(4000));
@@ -89,6 +98,8 @@ mod tests {
         assert_eq!(machine.memory.effective_available_bytes, Reading::Known(31_000_000 * 1024));
         assert_eq!(machine.gpus.pci.len(), 1);
         assert_eq!(machine.platform.kind, PlatformKind::Kaggle);
+        assert_eq!(machine.platform.session.known().map(|session| session.left_s), Some(43_200 - 600));
+        assert_eq!(machine.disk.known().unwrap().kind, Reading::Known(DiskKind::Overlay));
     }
 
     #[test]
@@ -110,6 +121,23 @@ mod tests {
         assert!(machine.disk.known().is_some());
         let json = serde_json::to_value(&machine).unwrap();
         assert!(json["memory"]["effective_available_bytes"].is_u64());
+        assert_eq!(serde_json::from_value::<Machine>(json).unwrap(), machine);
+    }
+
+    #[test]
+    fn another_machine_is_described_by_what_is_known_of_it() {
+        let t4 = || Gpu::of("Tesla T4", (7, 5), 15_360 << 20, 14_912 << 20);
+        let machine = Machine {
+            cpu: Cpu::of(4, &["avx2", "fma", "f16c"]),
+            memory: Memory::of(31 << 30, 29 << 30),
+            gpus: Gpus::of(vec![t4(), t4()]),
+            platform: Platform::of(PlatformKind::Kaggle, "a profile"),
+            ..Machine::unread("not looked at")
+        };
+        assert_eq!(machine.gpus.devices[1].index, 1);
+        assert!(machine.gpus.unusable().is_empty());
+        let json = serde_json::to_string(&machine).unwrap();
+        assert_eq!(serde_json::from_str::<Machine>(&json).unwrap(), machine);
     }
 
     #[test]

@@ -1,15 +1,18 @@
 //! Main memory: what the system has, what a control group leaves of it.
 
-use serde::Serialize;
+use rustix::process::{Resource, getrlimit};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     Reading,
     cgroup::{Cgroup, MemoryLimit},
+    reading::NOT_LOOKED_AT,
+    swap,
     tree::Tree,
 };
 
 /// Main memory, in bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Memory {
     /// What the system has (`MemTotal`).
     pub total_bytes: Reading<u64>,
@@ -21,11 +24,47 @@ pub struct Memory {
     pub effective_total_bytes: Reading<u64>,
     /// What they may use now: the smaller of what the system and the control group have left.
     pub effective_available_bytes: Reading<u64>,
+    /// Swap space; a model that is read from it crawls.
+    pub swap_total_bytes: Reading<u64>,
+    /// Swap space that is free.
+    pub swap_free_bytes: Reading<u64>,
+    /// The part of the swap space that lies compressed in memory itself.
+    pub swap_zram_bytes: Reading<u64>,
+    /// When the kernel backs memory with huge pages by itself.
+    pub huge_pages: Reading<HugePages>,
+    /// What this process may lock in memory; absent when it may lock all.
+    pub memlock_limit_bytes: Reading<u64>,
 }
+
+/// The kernel's setting of transparent huge pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HugePages {
+    /// Everywhere.
+    Always,
+    /// Where a program asks for them.
+    Madvise,
+    /// Nowhere.
+    Never,
+}
+
+const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage/enabled";
 
 impl Memory {
     pub(crate) fn probe(tree: &Tree, cgroup: &Cgroup) -> Self {
-        Self::from_parts(&tree.text("/proc/meminfo"), cgroup.memory_limit(tree))
+        let zram =
+            |text: String| swap::zram_bytes(&text).ok_or_else(|| "/proc/swaps is not as known".to_owned());
+        let setting =
+            |text: String| HugePages::parse(&text).ok_or_else(|| format!("{HUGE_PAGES} holds {text:?}"));
+        Self {
+            swap_zram_bytes: tree.text("/proc/swaps").and_then(zram).into(),
+            huge_pages: tree.text(HUGE_PAGES).and_then(setting).into(),
+            memlock_limit_bytes: getrlimit(Resource::Memlock)
+                .current
+                .ok_or_else(|| "no limit is set".to_owned())
+                .into(),
+            ..Self::from_parts(&tree.text("/proc/meminfo"), cgroup.memory_limit(tree))
+        }
     }
 
     /// Memory of which only the effective sizes are known, as tests and remote machines describe it.
@@ -34,9 +73,9 @@ impl Memory {
         Self {
             total_bytes: Reading::Known(total_bytes),
             available_bytes: Reading::Known(available_bytes),
-            cgroup_limit_bytes: Reading::absent("not looked at"),
             effective_total_bytes: Reading::Known(total_bytes),
             effective_available_bytes: Reading::Known(available_bytes),
+            ..Self::unread(NOT_LOOKED_AT)
         }
     }
 
@@ -59,6 +98,23 @@ impl Memory {
             total_bytes,
             available_bytes,
             cgroup_limit_bytes: limit_bytes,
+            swap_total_bytes: field("SwapTotal"),
+            swap_free_bytes: field("SwapFree"),
+            swap_zram_bytes: Reading::absent(NOT_LOOKED_AT),
+            huge_pages: Reading::absent(NOT_LOOKED_AT),
+            memlock_limit_bytes: Reading::absent(NOT_LOOKED_AT),
+        }
+    }
+}
+
+impl HugePages {
+    /// From `always [madvise] never`, where the brackets mark what is set.
+    fn parse(text: &str) -> Option<Self> {
+        match text.split_once('[')?.1.split_once(']')?.0 {
+            "always" => Some(Self::Always),
+            "madvise" => Some(Self::Madvise),
+            "never" => Some(Self::Never),
+            _ => None,
         }
     }
 }
@@ -74,9 +130,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::tree::fake::FakeTree;
 
-    const MEMINFO: &str =
-        "MemTotal:       24684092 kB\nMemFree:        23256548 kB\nMemAvailable:   24221816 kB\n";
+    const MEMINFO: &str = "MemTotal:       24684092 kB\nMemFree:        23256548 kB\nMemAvailable:   24221816 kB\n\
+         SwapTotal:             0 kB\nSwapFree:              0 kB\n";
 
     fn no_limit() -> Reading<MemoryLimit> {
         Reading::absent("no control group limits the memory")
@@ -93,7 +150,18 @@ mod tests {
             "absent": "no control group limits the memory"
           },
           "effective_total_bytes": 25276510208,
-          "effective_available_bytes": 24803139584
+          "effective_available_bytes": 24803139584,
+          "swap_total_bytes": 0,
+          "swap_free_bytes": 0,
+          "swap_zram_bytes": {
+            "absent": "not looked at"
+          },
+          "huge_pages": {
+            "absent": "not looked at"
+          },
+          "memlock_limit_bytes": {
+            "absent": "not looked at"
+          }
         }
         "#);
     }
@@ -108,6 +176,32 @@ mod tests {
         let memory = Memory::from_parts(&Ok(MEMINFO.to_owned()), limit(1 << 50, 1 << 49));
         assert_eq!(memory.effective_total_bytes, memory.total_bytes);
         assert_eq!(memory.effective_available_bytes, memory.available_bytes);
+    }
+
+    #[test]
+    fn a_laptop_with_compressed_swap_is_read() {
+        let fake = FakeTree::new(&[
+            ("proc/meminfo", "MemTotal: 8000000 kB\nSwapTotal: 8388604 kB\nSwapFree: 8387580 kB\n"),
+            (
+                "proc/swaps",
+                "Filename\tType\tSize\tUsed\tPriority\n/dev/zram0 partition\t8388604\t1024\t100\n",
+            ),
+            ("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"),
+        ]);
+        let memory = Memory::probe(&fake.tree(), &Cgroup::parse(""));
+        assert_eq!(memory.swap_total_bytes, Reading::Known(8_388_604 * 1024));
+        assert_eq!(memory.swap_free_bytes, Reading::Known(8_387_580 * 1024));
+        assert_eq!(memory.swap_zram_bytes, memory.swap_total_bytes);
+        assert_eq!(memory.huge_pages, Reading::Known(HugePages::Madvise));
+    }
+
+    #[test]
+    fn what_memory_does_not_say_has_a_reason() {
+        let memory = Memory::probe(&FakeTree::new(&[]).tree(), &Cgroup::parse(""));
+        assert!(memory.swap_zram_bytes.reason().unwrap().starts_with("/proc/swaps: No such file"));
+        assert!(memory.swap_total_bytes.reason().unwrap().starts_with("/proc/meminfo: No such file"));
+        assert_eq!(HugePages::parse("always madvise never"), None);
+        assert_eq!(HugePages::parse("[sometimes]"), None);
     }
 
     #[test]

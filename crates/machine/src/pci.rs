@@ -1,15 +1,18 @@
 //! Graphics cards on the PCI bus, whether or not a driver or library can use them. Under WSL2 the GPU is not on it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{limits::PCI_DEVICES_MAX, tree::Tree};
 
 const DEVICES: &str = "/sys/bus/pci/devices";
 /// Base class "display controller" (PCI Code and ID Assignment, 1.4): VGA, XGA, 3D and other.
 const CLASS_DISPLAY: u32 = 0x03;
+/// Google's PCI vendor id, and its TPUs of versions 2 to 6 (`_TPU_PCI_DEVICE_IDS` in JAX's `hardware_utils.py`).
+const TPU_VENDOR: u32 = 0x1ae0;
+const TPU_DEVICES: [u32; 6] = [0x0027, 0x0056, 0x005e, 0x0062, 0x0063, 0x006f];
 
 /// Makers of GPUs that llama.cpp has a backend for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum GpuVendor {
     /// PCI vendor 0x10de.
@@ -42,7 +45,7 @@ impl GpuVendor {
 }
 
 /// A graphics card on the bus.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PciGpu {
     /// Its address, such as `0000:00:04.0`.
     pub address: String,
@@ -69,6 +72,26 @@ impl PciGpu {
         let driver = tree.link_name(&format!("{DEVICES}/{address}/driver"));
         Some(Self { address, vendor, device_id, driver })
     }
+}
+
+/// Whether a TPU is on the bus.
+pub fn has_tpu(tree: &Tree) -> bool {
+    tree.names(DEVICES, PCI_DEVICES_MAX).iter().any(|address| {
+        let number = |name: &str| hex(&tree.optional(&format!("{DEVICES}/{address}/{name}"))?);
+        number("vendor") == Some(TPU_VENDOR) && number("device").is_some_and(|id| TPU_DEVICES.contains(&id))
+    })
+}
+
+/// A PCI address as the kernel writes it (`0000:00:04.0`), from NVML's (`00000000:00:04.0`), CUDA's (`0000:00:04.0`)
+/// or that of one of llama.cpp's virtual devices (`0000:00:04.0-v1`); `None` when it is none.
+pub fn normal_address(text: &str) -> Option<String> {
+    let text = text.trim().split('-').next()?;
+    let (place, function) = text.rsplit_once('.')?;
+    let mut parts = place.split(':').map(|part| u32::from_str_radix(part, 16).ok());
+    let (domain, bus, device) = (parts.next()??, parts.next()??, parts.next()??);
+    let function: u32 = function.parse().ok()?;
+    (parts.next().is_none() && bus <= 0xff && device <= 0x1f && function <= 7)
+        .then(|| format!("{domain:04x}:{bus:02x}:{device:02x}.{function}"))
 }
 
 fn hex(text: &str) -> Option<u32> {
@@ -121,6 +144,38 @@ mod tests {
           }
         ]
         "#);
+    }
+
+    #[test]
+    fn an_address_is_the_same_however_it_is_written() {
+        for text in ["00000000:00:1E.0", "0000:00:1e.0", "0000:00:1e.0-v1", " 0:0:1e.0\n"] {
+            assert_eq!(normal_address(text).as_deref(), Some("0000:00:1e.0"), "{text}");
+        }
+        assert_eq!(normal_address("00010000:81:00.0").as_deref(), Some("10000:81:00.0"));
+        for text in ["", "CUDA0", "0000:00.0", "0000:00:04", "0000:100:04.0", "0:0:4:4.0", "0000:00:04.x"] {
+            assert_eq!(normal_address(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tpu_is_known_by_its_ids() {
+        let card = |device: &str| {
+            let fake = FakeTree::new(&[("sys/bus/pci/devices/0000:00:05.0/vendor", "0x1ae0\n")]);
+            fake.file("sys/bus/pci/devices/0000:00:05.0/device", device);
+            has_tpu(&fake.tree())
+        };
+        assert!(card("0x0063\n"));
+        // Google's network card.
+        assert!(!card("0x0042\n"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_normal_address_stays_as_it_is(text in "[0-9a-fA-F:. -]{0,24}") {
+            if let Some(address) = normal_address(&text) {
+                proptest::prop_assert_eq!(normal_address(&address), Some(address));
+            }
+        }
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! Whose ground this is: a notebook service, a container, WSL2, or a machine of one's own.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use crate::{Environment, limits::PYTHONS_MAX, tree::Tree};
+use crate::{Environment, Reading, SessionLimit, limits::PYTHONS_MAX, reading::NOT_LOOKED_AT, tree::Tree};
 
 /// Kinds of ground.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PlatformKind {
     /// A Kaggle notebook.
@@ -21,12 +21,14 @@ pub enum PlatformKind {
 }
 
 /// The ground and how it was recognized.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Platform {
     /// What it is.
     pub kind: PlatformKind,
     /// What showed it.
     pub evidence: String,
+    /// How long a session lasts here.
+    pub session: Reading<SessionLimit>,
 }
 
 /// Words in `/proc/self/cgroup` that only container runtimes put there.
@@ -34,17 +36,25 @@ const CONTAINER_GROUPS: [&str; 5] = ["/docker", "kubepods", "containerd", "/lxc/
 
 impl Platform {
     pub(crate) fn probe(tree: &Tree, environment: &Environment) -> Self {
+        let found = Self::recognize(tree, environment);
+        Self { session: SessionLimit::probe(tree, found.kind), ..found }
+    }
+
+    /// Ground of a kind, and why it is thought so; its sessions are not looked at.
+    #[must_use]
+    pub fn of(kind: PlatformKind, evidence: &str) -> Self {
+        Self { kind, evidence: evidence.to_owned(), session: Reading::absent(NOT_LOOKED_AT) }
+    }
+
+    fn recognize(tree: &Tree, environment: &Environment) -> Self {
         let clues: [(PlatformKind, Option<String>); 4] = [
             (PlatformKind::Kaggle, kaggle(tree, environment)),
             (PlatformKind::Colab, colab(tree, environment)),
             (PlatformKind::Container, container(tree)),
             (PlatformKind::Wsl2, wsl2(tree)),
         ];
-        let found = clues.into_iter().find_map(|(kind, clue)| Some(Self { kind, evidence: clue? }));
-        found.unwrap_or_else(|| Self {
-            kind: PlatformKind::Bare,
-            evidence: "no sign of a notebook, a container or WSL2".to_owned(),
-        })
+        let found = clues.into_iter().find_map(|(kind, clue)| Some(Self::of(kind, &clue?)));
+        found.unwrap_or_else(|| Self::of(PlatformKind::Bare, "no sign of a notebook, a container or WSL2"))
     }
 }
 

@@ -1,9 +1,12 @@
 //! A value that may not be there to read.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+/// Why a described machine lacks a value.
+pub const NOT_LOOKED_AT: &str = "not looked at";
 
 /// A value of this machine, or why it could not be read. In JSON: the value itself, or `{"absent": reason}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Reading<T> {
     /// It was read.
@@ -43,6 +46,15 @@ impl<T> Reading<T> {
             Self::Absent { reason } => Reading::Absent { reason },
         }
     }
+
+    /// The value of a computation that may need what could not be read, and may itself fail with a reason.
+    #[must_use]
+    pub fn and_then<U>(self, change: impl FnOnce(T) -> Result<U, String>) -> Reading<U> {
+        match self {
+            Self::Known(value) => change(value).into(),
+            Self::Absent { reason } => Reading::Absent { reason },
+        }
+    }
 }
 
 impl<T: Ord> Reading<T> {
@@ -78,6 +90,14 @@ mod tests {
     }
 
     #[test]
+    fn a_reading_comes_back_from_json() {
+        let read = |json: &str| serde_json::from_str::<Reading<String>>(json).unwrap();
+        assert_eq!(read(r#""absent""#), Reading::Known("absent".to_owned()));
+        assert_eq!(read(r#"{"absent":"why"}"#), Reading::absent("why"));
+        assert!(serde_json::from_str::<Reading<u32>>(r#""seven""#).is_err());
+    }
+
+    #[test]
     fn an_absent_limit_does_not_limit() {
         let absent = || Reading::<u32>::absent("none");
         assert_eq!(Reading::Known(3).tighter(Reading::Known(2)), Reading::Known(2));
@@ -90,6 +110,7 @@ mod tests {
     fn a_reason_survives_a_computation() {
         assert_eq!(Reading::Known(3).map(|n| n * 2), Reading::Known(6));
         assert_eq!(Reading::<u32>::absent("why").map(|n| n * 2).reason(), Some("why"));
+        assert_eq!(Reading::Known(3).and_then(|_| Err::<u32, _>("odd".to_owned())), Reading::absent("odd"));
         assert_eq!(Reading::from(Err::<u32, _>("why".to_owned())).known(), None);
     }
 }

@@ -60,7 +60,8 @@ impl Tree {
         Some(target.file_name()?.to_string_lossy().into_owned())
     }
 
-    fn path(&self, path: &str) -> PathBuf {
+    /// Where a file of the tree really is.
+    pub fn path(&self, path: &str) -> PathBuf {
         self.root.join(Path::new(path).strip_prefix("/").unwrap_or(Path::new(path)))
     }
 }
