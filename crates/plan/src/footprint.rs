@@ -227,6 +227,13 @@ impl Footprint<'_> {
     }
 }
 
+/// What a model takes in main memory alone, loaded with these parameters.
+#[must_use]
+pub fn host_bytes(layout: &Layout, params: Params, cells: u64) -> DeviceBytes {
+    let placing = Placing::host(layout);
+    Footprint { layout, placing: &placing, params }.on(Device::Host, cells)
+}
+
 /// Bytes of a 32-bit float.
 pub const F32_BYTES: u64 = 4;
 
