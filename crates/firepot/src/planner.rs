@@ -3,7 +3,7 @@
 use std::{fs::File, path::PathBuf};
 
 use firepot_engine::{KvType, LoadSpec};
-use firepot_gguf::{Gguf, Layout};
+use firepot_gguf::{Gguf, GgufError, Layout};
 use firepot_link::LoadFailureKind;
 use firepot_machine::{Environment, Machine};
 use firepot_plan::{GpuUse, Plan, PlanError, Taken, Want, plan};
@@ -81,19 +81,25 @@ pub fn reasons(plan: &Plan) -> Vec<String> {
 }
 
 fn read_layout(model: &Model) -> Result<Layout, PlanFailure> {
-    let bad = |message: String| PlanFailure {
+    let bad = |message: String, hint: &str| PlanFailure {
         kind: LoadFailureKind::BadModel,
         message: format!("{}: {message}", model.name),
-        hint: Some("the file may be damaged; import it again".to_owned()),
+        hint: Some(hint.to_owned()),
     };
     let open = |path: &PathBuf| {
-        File::open(path).map_err(|error| bad(format!("the model file cannot be opened: {error}")))
+        File::open(path).map_err(|error| bad(format!("the model file cannot be opened: {error}"), DAMAGED))
     };
     let files: Vec<File> =
         std::iter::once(&model.blob_path).chain(&model.shards).map(open).collect::<Result<_, _>>()?;
-    let gguf = Gguf::read_split(&files).map_err(|error| bad(error.to_string()))?;
-    gguf.layout().map_err(|error| bad(error.to_string()))
+    let layout = Gguf::read_split(&files).and_then(|gguf| gguf.layout());
+    layout.map_err(|error| {
+        let newer = matches!(error, GgufError::Architecture { .. });
+        bad(error.to_string(), if newer { NEWER } else { DAMAGED })
+    })
 }
+
+const DAMAGED: &str = "the file may be damaged; import it again";
+const NEWER: &str = "the model may be newer than this version of Firepot";
 
 fn refuse(error: &PlanError) -> PlanFailure {
     let kind = if error.is_memory() { LoadFailureKind::OutOfMemory } else { LoadFailureKind::BadParameters };

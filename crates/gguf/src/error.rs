@@ -67,7 +67,7 @@ pub enum GgufError {
         expected: u64,
     },
     /// An architecture of which it is not known what it takes.
-    #[error("the architecture {name} is not one that this version of Firepot can plan for")]
+    #[error("the architecture {name:?} is not one that this version of Firepot can plan for")]
     Architecture {
         /// Its name in the file.
         name: String,

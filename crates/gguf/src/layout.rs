@@ -219,7 +219,7 @@ mod tests {
     fn an_architecture_that_cannot_be_planned_is_refused_by_name() {
         for name in ["deepseek32", "bert", "newer-than-this"] {
             let error = layout(&model(name, 1)).unwrap_err().to_string();
-            assert!(error.contains(&format!("architecture {name} ")), "{error}");
+            assert!(error.contains(&format!("architecture {name:?} ")), "{error}");
         }
     }
 }
