@@ -239,6 +239,7 @@ pub const F32_BYTES: u64 = 4;
 
 /// Sequences for running answers and cached prefixes: many where a sequence costs nothing but a row of logits, few
 /// where each has cells or a state of its own.
+#[must_use]
 pub fn sequences(layout: &Layout, parallel: u32) -> u64 {
     let parallel = u64::from(parallel);
     if layout.has_windows() || layout.has_states() {
