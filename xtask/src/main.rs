@@ -1,6 +1,7 @@
 //! Developer chores; `cargo xtask --help` lists them. Nothing of it is shipped.
 
 mod bench;
+mod check_planner;
 mod page;
 mod pull;
 mod synth;
@@ -31,6 +32,9 @@ enum Chore {
         /// Seed of the weights.
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        /// Only the header; the data is a hole that takes no disk.
+        #[arg(long)]
+        sparse: bool,
         /// Where to write it; by default to target/synth/.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,
@@ -42,6 +46,9 @@ enum Chore {
         )]
         tokenizer: PathBuf,
     },
+    /// Compare what the planner says with llama.cpp's own count of the same loads, and write docs/planner.md. Takes some
+    /// minutes.
+    CheckPlanner(check_planner::Args),
     /// Measure our engine beside llama.cpp's own tools, and write docs/benchmarks.md. Takes about an hour.
     BenchEngine(bench::Args),
     /// Measure the chat page in Chromium, and write docs/page.md. Takes some minutes.
@@ -55,13 +62,18 @@ enum Chore {
 fn main() -> anyhow::Result<()> {
     firepot_fetch::provide_tls();
     match Cli::parse().chore {
-        Chore::SynthModel { shape, quant, seed, out, tokenizer } => {
+        Chore::SynthModel { shape, quant, seed, sparse, out, tokenizer } => {
             let out = out.unwrap_or_else(|| synth::default_path(shape, quant));
-            synth::write_model(shape, quant, seed, &tokenizer, &out)?;
+            if sparse {
+                synth::write_sparse(shape, quant, &tokenizer, &out)?;
+            } else {
+                synth::write_model(shape, quant, seed, &tokenizer, &out)?;
+            }
             println!("{}", out.display());
             Ok(())
         }
         Chore::BenchPull => pull::run(),
+        Chore::CheckPlanner(args) => check_planner::run(&args),
         Chore::BenchEngine(args) => bench::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),

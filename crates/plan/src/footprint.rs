@@ -227,11 +227,19 @@ impl Footprint<'_> {
     }
 }
 
+/// What a model takes in main memory alone, loaded with these parameters.
+#[must_use]
+pub fn host_bytes(layout: &Layout, params: Params, cells: u64) -> DeviceBytes {
+    let placing = Placing::host(layout);
+    Footprint { layout, placing: &placing, params }.on(Device::Host, cells)
+}
+
 /// Bytes of a 32-bit float.
 pub const F32_BYTES: u64 = 4;
 
 /// Sequences for running answers and cached prefixes: many where a sequence costs nothing but a row of logits, few
 /// where each has cells or a state of its own.
+#[must_use]
 pub fn sequences(layout: &Layout, parallel: u32) -> u64 {
     let parallel = u64::from(parallel);
     if layout.has_windows() || layout.has_states() {

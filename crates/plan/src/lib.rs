@@ -18,7 +18,7 @@ mod want;
 
 pub use decide::plan;
 pub use error::PlanError;
-pub use footprint::DeviceBytes;
+pub use footprint::{DeviceBytes, Params, host_bytes, sequences};
 pub use limits::{
     ANSWER_CELLS_MIN, BATCH_TOKENS_MAX, CELLS_STEP, CTX_DEFAULT_MAX, CTX_FLOOR, CTX_GPU_MIN,
     GPU_MARGIN_BYTES, HOST_MARGIN_BYTES, KV_CELLS_MAX, PARALLEL_MAX, THREADS_MAX,

@@ -59,6 +59,23 @@ pub fn default_path(shape: Shape, quant: Quant) -> PathBuf {
     Path::new("target/synth").join(format!("{}-{}.gguf", shape.dims().name, quant.name()))
 }
 
+/// Writes a model's header alone; where its data would be, the file is a hole. llama.cpp can count what it would take, and
+/// not compute with it.
+pub fn write_sparse(shape: Shape, quant: Quant, tokenizer: &Path, out: &Path) -> anyhow::Result<()> {
+    let dims = shape.dims();
+    let tensors = dims.tensors(quant);
+    let header = header(&dims, quant, tokenizer, &tensors)?;
+    let data_bytes =
+        tensors.iter().fold(0, |end: u64, tensor| end.next_multiple_of(ALIGNMENT) + tensor.bytes());
+    if let Some(dir) = out.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let mut file = File::create(out)?;
+    file.write_all(&header)?;
+    file.set_len(header.len() as u64 + data_bytes)?;
+    Ok(())
+}
+
 /// Writes a model, or nothing: the file gets its name when it is whole.
 pub fn write_model(
     shape: Shape,

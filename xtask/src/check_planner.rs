@@ -1,0 +1,230 @@
+//! The planner's bytes beside llama.cpp's own count of the same loads (`firepot dry-run`).
+
+use std::{
+    fmt::Write as _,
+    fs::{self, File},
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+use clap::ValueEnum as _;
+use firepot_engine::{DeviceMemory, KvType, LoadSpec};
+use firepot_gguf::{Gguf, Layout};
+use firepot_plan::{DeviceBytes, Params, host_bytes, sequences};
+use serde_json::Value;
+
+use crate::synth::{self, Quant, Shape};
+
+/// Arguments of `check-planner`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Further GGUF files to check; the data may be missing.
+    pub files: Vec<PathBuf>,
+    /// The test model.
+    #[arg(long, value_name = "FILE", default_value = "target/test-model/SmolLM2-135M-Instruct.Q4_1.gguf")]
+    model: PathBuf,
+    /// The program that is asked.
+    #[arg(long, value_name = "FILE", default_value = "target/release/firepot")]
+    firepot: PathBuf,
+    /// Where the report is written.
+    #[arg(long, value_name = "FILE", default_value = "docs/planner.md")]
+    out: PathBuf,
+}
+
+/// Context sizes that are compared, in cells.
+const CELLS: [u32; 6] = [512, 2048, 4096, 8192, 16_384, 32_768];
+/// Ubatches: llama.cpp's default, and one that is no multiple of the sequences.
+const UBATCHES: [u32; 2] = [512, 100];
+const KV_TYPES: [KvType; 3] = [KvType::F16, KvType::Q8_0, KvType::Q4_0];
+const PARALLEL: [u32; 2] = [1, 4];
+
+/// Compares every model and writes the report.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    ensure!(args.model.exists(), "{} is not there: `make up` gets it", args.model.display());
+    let mut oracle = Oracle::start(&args.firepot)?;
+    let mut rows = vec![check(&mut oracle, "SmolLM2-135M Q4_1 (the test model)", &args.model)?];
+    let sparse = Path::new("target/bench/sparse.gguf");
+    for shape in Shape::value_variants() {
+        for quant in [Quant::Q4KM, Quant::Q8_0, Quant::F16] {
+            synth::write_sparse(*shape, quant, &args.model, sparse)?;
+            let (shape, quant) = (shape.to_possible_value(), quant.to_possible_value());
+            let name = |value: Option<clap::builder::PossibleValue>| {
+                value.map_or_else(String::new, |value| value.get_name().to_owned())
+            };
+            rows.push(check(&mut oracle, &format!("{} {}", name(shape), name(quant)), sparse)?);
+        }
+    }
+    for file in &args.files {
+        rows.push(check(&mut oracle, &file.file_name().unwrap_or_default().to_string_lossy(), file)?);
+    }
+    if sparse.exists() {
+        fs::remove_file(sparse)?;
+    }
+    File::create(&args.out)?.write_all(report(&rows)?.as_bytes())?;
+    println!("{}", args.out.display());
+    Ok(())
+}
+
+/// How far the plan was from llama.cpp's count, over all loads of one model.
+#[derive(Debug)]
+struct Row {
+    name: String,
+    loads: usize,
+    weights_off: u64,
+    kv_off: u64,
+    compute: Vec<Compared>,
+}
+
+/// A compute buffer, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Compared {
+    planned: u64,
+    counted: u64,
+}
+
+impl Compared {
+    fn off(self) -> u64 {
+        self.planned.abs_diff(self.counted)
+    }
+
+    /// Within 5 % or 16 MiB.
+    fn near(self) -> bool {
+        self.off() * 20 <= self.counted || self.off() <= 16 << 20
+    }
+}
+
+fn check(oracle: &mut Oracle, name: &str, file: &Path) -> anyhow::Result<Row> {
+    eprintln!("{name}");
+    let layout = Gguf::read(&File::open(file)?)?.layout()?;
+    let mut row = Row { name: name.to_owned(), loads: 0, weights_off: 0, kv_off: 0, compute: Vec::new() };
+    for (cells, kv_type, flash_attention) in loads() {
+        for (parallel, ubatch_tokens) in PARALLEL.into_iter().zip(UBATCHES.into_iter().rev()) {
+            let params = Params { parallel, ubatch_tokens, kv_types: planned(kv_type), flash_attention };
+            let counted = oracle.ask(&spec(file, &layout, params, kv_type, cells))?;
+            let counted = sum(&counted);
+            let said = host_bytes(&layout, params, cells.into());
+            row.loads += 1;
+            row.weights_off = row.weights_off.max(said.weights_bytes.abs_diff(counted.weights_bytes));
+            row.kv_off = row.kv_off.max(said.kv_bytes.abs_diff(counted.kv_bytes));
+            row.compute.push(Compared { planned: said.compute_bytes, counted: counted.compute_bytes });
+        }
+    }
+    Ok(row)
+}
+
+/// Cells, type of the cache, flash attention: a quantized cache needs it.
+fn loads() -> impl Iterator<Item = (u32, KvType, bool)> {
+    CELLS.into_iter().flat_map(|cells| {
+        let quantized = KV_TYPES.into_iter().map(move |kind| (cells, kind, true));
+        quantized.chain([(cells, KvType::F16, false)])
+    })
+}
+
+const fn planned(kind: KvType) -> (firepot_plan::KvType, firepot_plan::KvType) {
+    let kind = match kind {
+        KvType::F16 => firepot_plan::KvType::F16,
+        KvType::Q8_0 => firepot_plan::KvType::Q8_0,
+        KvType::Q4_0 => firepot_plan::KvType::Q4_0,
+    };
+    (kind, kind)
+}
+
+fn spec(file: &Path, layout: &Layout, params: Params, kv_type: KvType, cells: u32) -> LoadSpec {
+    LoadSpec {
+        path: file.to_owned(),
+        shards: Vec::new(),
+        ctx_per_answer: cells.min(layout.ctx_train),
+        kv_cells: cells,
+        parallel: params.parallel,
+        sequences: sequences(layout, params.parallel).min(cells.into()) as u32,
+        batch_tokens: 2048,
+        ubatch_tokens: params.ubatch_tokens,
+        threads: 2,
+        threads_batch: 2,
+        flash_attention: params.flash_attention,
+        kv_type_k: kv_type,
+        kv_type_v: kv_type,
+        gpu_layers: 0,
+        host_experts: 0,
+        devices: Vec::new(),
+        tensor_split: Vec::new(),
+        mmap: true,
+        mlock: false,
+        repack: false,
+        check_tensors: false,
+        warmup: false,
+        parked_bytes_max: 0,
+    }
+}
+
+fn sum(devices: &[DeviceMemory]) -> DeviceBytes {
+    devices.iter().fold(DeviceBytes::default(), |sum, device| DeviceBytes {
+        weights_bytes: sum.weights_bytes + device.weights_bytes,
+        kv_bytes: sum.kv_bytes + device.kv_bytes,
+        compute_bytes: sum.compute_bytes + device.compute_bytes,
+    })
+}
+
+fn report(rows: &[Row]) -> anyhow::Result<String> {
+    let mut text = HEAD.to_owned();
+    for row in rows {
+        let far = row.compute.iter().filter(|compared| !compared.near()).count();
+        let worst = row.compute.iter().max_by_key(|compared| compared.off()).context("no loads")?;
+        let (planned, counted) = (mib(worst.planned), mib(worst.counted));
+        let Row { name, loads, weights_off, kv_off, .. } = row;
+        writeln!(
+            text,
+            "| {name} | {loads} | {weights_off} | {kv_off} | {far} | {planned:.1} beside {counted:.1} |"
+        )?;
+    }
+    Ok(text)
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+const HEAD: &str = "# The planner beside llama.cpp's own count\n\n`cargo xtask check-planner` wrote this: what the planner says that a load takes in main memory, \
+    beside what llama.cpp computes for it without taking it (`firepot dry-run`). Synthetic shapes are headers alone. Each model \
+    with 512 to 32,768 cells, a KV cache in f16, q8_0 and q4_0, with flash attention and (f16) without, for one answer with ubatches of \
+    100 tokens and for four with 512. Weights and KV cache are to be exact, compute buffers within 5 % or 16 MiB.\n\n\
+    | model | loads | weights: most bytes off | KV cache: most bytes off | compute buffers off by more | the one farthest off, MiB |\n|---|---|---|---|---|---|\n";
+
+/// `firepot dry-run`, asked a line at a time.
+struct Oracle {
+    child: Child,
+    asked: ChildStdin,
+    said: BufReader<ChildStdout>,
+}
+
+impl Oracle {
+    fn start(firepot: &Path) -> anyhow::Result<Self> {
+        let mut command = Command::new(firepot);
+        command.args(["--log", "off", "dry-run"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child =
+            command.spawn().with_context(|| format!("{}: `make build` builds it", firepot.display()))?;
+        let asked = child.stdin.take().context("no standard input")?;
+        let said = BufReader::new(child.stdout.take().context("no standard output")?);
+        Ok(Self { child, asked, said })
+    }
+
+    fn ask(&mut self, spec: &LoadSpec) -> anyhow::Result<Vec<DeviceMemory>> {
+        writeln!(self.asked, "{}", serde_json::to_string(spec)?)?;
+        let mut line = String::new();
+        self.said.read_line(&mut line)?;
+        let answer: Value = serde_json::from_str(&line).context("firepot dry-run ended")?;
+        if let Some(error) = answer["error"].as_str() {
+            anyhow::bail!("{}: {error}", spec.path.display());
+        }
+        Ok(serde_json::from_value(answer["devices"].clone())?)
+    }
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
