@@ -72,6 +72,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 struct Row {
     name: String,
     loads: usize,
+    /// Loads at which llama.cpp ended its process.
+    aborted: usize,
     weights_off: u64,
     kv_off: u64,
     compute: Vec<Compared>,
@@ -98,14 +100,18 @@ impl Compared {
 fn check(oracle: &mut Oracle, name: &str, file: &Path) -> anyhow::Result<Row> {
     eprintln!("{name}");
     let layout = Gguf::read(&File::open(file)?)?.layout()?;
-    let mut row = Row { name: name.to_owned(), loads: 0, weights_off: 0, kv_off: 0, compute: Vec::new() };
+    let mut row =
+        Row { name: name.to_owned(), loads: 0, aborted: 0, weights_off: 0, kv_off: 0, compute: Vec::new() };
     for (cells, kv_type, flash_attention) in loads() {
         for (parallel, ubatch_tokens) in PARALLEL.into_iter().zip(UBATCHES.into_iter().rev()) {
             let params = Params { parallel, ubatch_tokens, kv_types: planned(kv_type), flash_attention };
-            let counted = oracle.ask(&spec(file, &layout, params, kv_type, cells))?;
+            row.loads += 1;
+            let Some(counted) = oracle.ask(&spec(file, &layout, params, kv_type, cells))? else {
+                row.aborted += 1;
+                continue;
+            };
             let counted = sum(&counted);
             let said = host_bytes(&layout, params, cells.into());
-            row.loads += 1;
             row.weights_off = row.weights_off.max(said.weights_bytes.abs_diff(counted.weights_bytes));
             row.kv_off = row.kv_off.max(said.kv_bytes.abs_diff(counted.kv_bytes));
             row.compute.push(Compared { planned: said.compute_bytes, counted: counted.compute_bytes });
@@ -173,10 +179,10 @@ fn report(rows: &[Row]) -> anyhow::Result<String> {
         let far = row.compute.iter().filter(|compared| !compared.near()).count();
         let worst = row.compute.iter().max_by_key(|compared| compared.off()).context("no loads")?;
         let (planned, counted) = (mib(worst.planned), mib(worst.counted));
-        let Row { name, loads, weights_off, kv_off, .. } = row;
+        let Row { name, loads, aborted, weights_off, kv_off, .. } = row;
         writeln!(
             text,
-            "| {name} | {loads} | {weights_off} | {kv_off} | {far} | {planned:.1} beside {counted:.1} |"
+            "| {name} | {loads} | {aborted} | {weights_off} | {kv_off} | {far} | {planned:.1} beside {counted:.1} |"
         )?;
     }
     Ok(text)
@@ -190,10 +196,15 @@ const HEAD: &str = "# The planner beside llama.cpp's own count\n\n`cargo xtask c
     beside what llama.cpp computes for it without taking it (`firepot dry-run`). Synthetic shapes are headers alone. Each model \
     with 512 to 32,768 cells, a KV cache in f16, q8_0 and q4_0, with flash attention and (f16) without, for one answer with ubatches of \
     100 tokens and for four with 512. Weights and KV cache are to be exact, compute buffers within 5 % or 16 MiB.\n\n\
-    | model | loads | weights: most bytes off | KV cache: most bytes off | compute buffers off by more | the one farthest off, MiB |\n|---|---|---|---|---|---|\n";
+    | model | loads | llama.cpp ends the process | weights: most bytes off | KV cache: most bytes off | compute buffers off by more | the one farthest off, MiB |\n|---|---|---|---|---|---|---|\n";
 
 /// `firepot dry-run`, asked a line at a time.
 struct Oracle {
+    firepot: PathBuf,
+    process: Asked,
+}
+
+struct Asked {
     child: Child,
     asked: ChildStdin,
     said: BufReader<ChildStdout>,
@@ -201,8 +212,28 @@ struct Oracle {
 
 impl Oracle {
     fn start(firepot: &Path) -> anyhow::Result<Self> {
+        Ok(Self { firepot: firepot.to_owned(), process: Asked::start(firepot)? })
+    }
+
+    /// `None` when llama.cpp ends the process, as it does where a graph has more nodes than it made room for.
+    fn ask(&mut self, spec: &LoadSpec) -> anyhow::Result<Option<Vec<DeviceMemory>>> {
+        let Some(answer) = self.process.ask(spec)? else {
+            self.process = Asked::start(&self.firepot)?;
+            return Ok(None);
+        };
+        if let Some(error) = answer["error"].as_str() {
+            anyhow::bail!("{}: {error}", spec.path.display());
+        }
+        Ok(Some(serde_json::from_value(answer["devices"].clone())?))
+    }
+}
+
+impl Asked {
+    fn start(firepot: &Path) -> anyhow::Result<Self> {
         let mut command = Command::new(firepot);
         command.args(["--log", "off", "dry-run"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        // llama.cpp would start a debugger to print where it ended.
+        command.env("GGML_NO_BACKTRACE", "1").stderr(Stdio::null());
         let mut child =
             command.spawn().with_context(|| format!("{}: `make build` builds it", firepot.display()))?;
         let asked = child.stdin.take().context("no standard input")?;
@@ -210,19 +241,16 @@ impl Oracle {
         Ok(Self { child, asked, said })
     }
 
-    fn ask(&mut self, spec: &LoadSpec) -> anyhow::Result<Vec<DeviceMemory>> {
+    /// `None` when it ends before it answers.
+    fn ask(&mut self, spec: &LoadSpec) -> anyhow::Result<Option<Value>> {
         writeln!(self.asked, "{}", serde_json::to_string(spec)?)?;
         let mut line = String::new();
         self.said.read_line(&mut line)?;
-        let answer: Value = serde_json::from_str(&line).context("firepot dry-run ended")?;
-        if let Some(error) = answer["error"].as_str() {
-            anyhow::bail!("{}: {error}", spec.path.display());
-        }
-        Ok(serde_json::from_value(answer["devices"].clone())?)
+        if line.is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&line)?)) }
     }
 }
 
-impl Drop for Oracle {
+impl Drop for Asked {
     fn drop(&mut self) {
         drop(self.child.kill());
         drop(self.child.wait());

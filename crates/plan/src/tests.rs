@@ -98,14 +98,9 @@ fn cpu_machine(available_bytes: u64) -> Machine {
 }
 
 fn gpu_machine(available_bytes: u64, gpu_bytes: &[u64]) -> Machine {
-    let gpu = |&free_bytes| Gpu {
-        name: "Tesla T4".to_owned(),
-        compute_capability: Reading::Known((7, 5)),
-        total_bytes: Reading::Known(free_bytes),
-        free_bytes: Reading::Known(free_bytes),
-    };
+    let gpu = |&free_bytes| Gpu::of("Tesla T4", (7, 5), free_bytes, free_bytes);
     let devices = gpu_bytes.iter().map(gpu).collect();
-    Machine { gpus: Gpus { devices, absent: None, ..Gpus::none("") }, ..cpu_machine(available_bytes) }
+    Machine { gpus: Gpus::of(devices), ..cpu_machine(available_bytes) }
 }
 
 fn why<'a>(plan: &'a Plan, parameter: &str) -> &'a str {
