@@ -162,6 +162,7 @@ fn spec(file: &Path, layout: &Layout, params: Params, kv_type: KvType, cells: u3
         check_tensors: false,
         warmup: false,
         parked_bytes_max: 0,
+        limits: Vec::new(),
     }
 }
 
@@ -206,8 +207,8 @@ struct Oracle {
 
 struct Asked {
     child: Child,
-    asked: ChildStdin,
-    said: BufReader<ChildStdout>,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
 }
 
 impl Oracle {
@@ -236,16 +237,16 @@ impl Asked {
         command.env("GGML_NO_BACKTRACE", "1").stderr(Stdio::null());
         let mut child =
             command.spawn().with_context(|| format!("{}: `make build` builds it", firepot.display()))?;
-        let asked = child.stdin.take().context("no standard input")?;
-        let said = BufReader::new(child.stdout.take().context("no standard output")?);
-        Ok(Self { child, asked, said })
+        let to = child.stdin.take().context("no standard input")?;
+        let from = BufReader::new(child.stdout.take().context("no standard output")?);
+        Ok(Self { child, to, from })
     }
 
     /// `None` when it ends before it answers.
     fn ask(&mut self, spec: &LoadSpec) -> anyhow::Result<Option<Value>> {
-        writeln!(self.asked, "{}", serde_json::to_string(spec)?)?;
+        writeln!(self.to, "{}", serde_json::to_string(spec)?)?;
         let mut line = String::new();
-        self.said.read_line(&mut line)?;
+        self.from.read_line(&mut line)?;
         if line.is_empty() { Ok(None) } else { Ok(Some(serde_json::from_str(&line)?)) }
     }
 }

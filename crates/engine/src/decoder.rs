@@ -67,6 +67,18 @@ pub struct LoadSpec {
     pub warmup: bool,
     /// Most main memory for prefixes of ended answers, in bytes.
     pub parked_bytes_max: u64,
+    /// What devices have for the model, where it is close to what the load is predicted to take: the inference library
+    /// then counts before it loads, and a load that would take more is refused. Empty: there is room enough.
+    pub limits: Vec<DeviceLimit>,
+}
+
+/// Memory that a model may take on one device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceLimit {
+    /// Device name (`CPU`, `CUDA0`).
+    pub device: String,
+    /// In bytes.
+    pub bytes: u64,
 }
 
 /// Type of a KV cache.
@@ -128,6 +140,14 @@ pub struct DeviceMemory {
     pub kv_bytes: u64,
     /// Compute buffers.
     pub compute_bytes: u64,
+}
+
+impl DeviceMemory {
+    /// All of it.
+    #[must_use]
+    pub const fn total_bytes(&self) -> u64 {
+        self.weights_bytes.saturating_add(self.kv_bytes).saturating_add(self.compute_bytes)
+    }
 }
 
 /// Where a cached sequence may be cut and continued with other tokens.

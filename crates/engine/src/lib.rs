@@ -13,7 +13,7 @@ mod thinking;
 
 pub use decoder::{
     AbortHandle, Batch, BatchItem, Constraint, ConstraintError, DecodeError, Decoder, DecoderInfo,
-    DeviceMemory, KvType, LoadSpec, PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
+    DeviceLimit, DeviceMemory, KvType, LoadSpec, PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
 };
 pub use scheduler::{
     EngineEvent, EngineRequest, EngineStats, Key, NextCall, QueueFull, Scheduler, SchedulerConfig, Tick,

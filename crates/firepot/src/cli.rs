@@ -55,6 +55,8 @@ pub enum Command {
     Create(Create),
     /// Give a model a second name.
     Cp(Cp),
+    /// Say whether models fit, how, and what limits them, before anything is loaded.
+    Fit(Fit),
     /// Check and tidy the store.
     #[command(subcommand)]
     Store(Store),
@@ -232,6 +234,25 @@ pub struct Create {
     /// The Modelfile; `-` is standard input.
     #[arg(long, short, default_value = "Modelfile", value_name = "FILE")]
     pub file: PathBuf,
+}
+
+/// Arguments of `fit`.
+#[derive(Debug, Args)]
+pub struct Fit {
+    /// Which models: names in the store or GGUF files; without any, all of the store.
+    pub models: Vec<String>,
+    /// Context of one answer, in tokens.
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub ctx: Option<u32>,
+    /// Answers computed at the same time.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub parallel: Option<u32>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Print every decision with its reason.
+    #[arg(long)]
+    pub explain: bool,
 }
 
 /// Arguments of `cp`.

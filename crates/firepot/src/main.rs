@@ -5,6 +5,7 @@ mod cli;
 mod client;
 mod commands;
 mod exit;
+mod fit;
 mod gpu;
 mod hub;
 mod logging;
@@ -16,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
-use commands::{create, doctor, down, dry_run, models, pull, run, runner, store, up};
+use commands::{create, doctor, down, dry_run, fit as fit_command, models, pull, run, runner, store, up};
 use settings::{Environment, Settings};
 
 /// The server has little to compute; more threads would only cost memory.
@@ -47,6 +48,7 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
             doctor::devices();
             Ok(())
         }
+        Command::Fit(args) => fit_command::fit(&settings, &args),
         Command::Cp(args) => models::cp(&settings, &args),
         Command::Runner => runner::runner(),
         command => block_on(with_server(&settings, command)),

@@ -1,15 +1,20 @@
 //! The server's planner: reads the model's header, looks at the machine, and asks `firepot-plan`.
 
-use std::{fs::File, path::PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
-use firepot_engine::{KvType, LoadSpec};
+use firepot_engine::{DeviceLimit, DeviceMemory, KvType, LoadSpec};
 use firepot_gguf::{Gguf, GgufError, Layout};
 use firepot_link::LoadFailureKind;
 use firepot_machine::{Environment, Machine};
-use firepot_plan::{GpuUse, Plan, PlanError, Taken, Want, plan};
+use firepot_plan::{DeviceBytes, GpuUse, Plan, PlanError, Taken, Want, plan};
 use firepot_server::pool::{PlanFailure, Planned, Planner, Wishes};
 use firepot_store::Model;
 use serde_json::Value;
+
+use crate::fit::{Fit, THIS_MACHINE};
 
 /// Plans for this machine, whose free memory is read anew for each plan.
 #[derive(Debug)]
@@ -33,7 +38,13 @@ impl LocalPlanner {
         wishes: &Wishes,
         others: &[Planned],
     ) -> Result<Plan, PlanFailure> {
-        let want = Want {
+        let want = self.want(wishes, others);
+        plan(&read_layout(model)?, &self.probe(), &want).map_err(|error| refuse(&error))
+    }
+
+    /// Wishes as the planner takes them, beside models that were loaded by the plans `others`.
+    pub fn want(&self, wishes: &Wishes, others: &[Planned]) -> Want {
+        Want {
             ctx: wishes.ctx,
             parallel: wishes.parallel,
             threads: wishes.threads,
@@ -45,8 +56,7 @@ impl LocalPlanner {
             // The system counts mapped files of other runners as free memory.
             taken: Taken { host_bytes: others.iter().map(|other| other.mapped_bytes).sum(), gpu_bytes: 0 },
             ..Want::default()
-        };
-        plan(&read_layout(model)?, &self.probe(), &want).map_err(|error| refuse(&error))
+        }
     }
 
     /// What this machine is now.
@@ -62,9 +72,19 @@ impl Planner for LocalPlanner {
             memory_bytes: plan.predicted.total_bytes(),
             gpu_bytes: plan.predicted.gpu_bytes(),
             mapped_bytes: plan.predicted.mapped_bytes,
+            memory: memory(&plan),
             reasons: reasons(&plan),
             spec: load_spec(model, &plan),
         })
+    }
+
+    fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value {
+        let name = model.name.to_string();
+        let fit = match read_layout(model) {
+            Ok(layout) => Fit::of(name, &layout, THIS_MACHINE, &self.probe(), &self.want(wishes, others)),
+            Err(failure) => Fit::unread(name, THIS_MACHINE, failure),
+        };
+        serde_json::to_value(fit).unwrap_or_default()
     }
 
     fn machine(&self) -> Value {
@@ -80,21 +100,31 @@ pub fn reasons(plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-fn read_layout(model: &Model) -> Result<Layout, PlanFailure> {
+/// What the model's files say of its size.
+///
+/// # Errors
+/// When they cannot be read, are damaged, or are of an architecture that is not known.
+pub fn read_layout(model: &Model) -> Result<Layout, PlanFailure> {
     let bad = |message: String, hint: &str| PlanFailure {
         kind: LoadFailureKind::BadModel,
         message: format!("{}: {message}", model.name),
         hint: Some(hint.to_owned()),
     };
-    let open = |path: &PathBuf| {
-        File::open(path).map_err(|error| bad(format!("the model file cannot be opened: {error}"), DAMAGED))
+    let paths: Vec<&Path> =
+        std::iter::once(&model.blob_path).chain(&model.shards).map(PathBuf::as_path).collect();
+    read_files(&paths).map_err(|(message, hint)| bad(message, hint))
+}
+
+/// What GGUF files say of a model's size: one, or all of a split model. An error has a hint beside it.
+pub fn read_files(paths: &[&Path]) -> Result<Layout, (String, &'static str)> {
+    let open = |path: &&Path| {
+        File::open(path).map_err(|error| (format!("the model file cannot be opened: {error}"), DAMAGED))
     };
-    let files: Vec<File> =
-        std::iter::once(&model.blob_path).chain(&model.shards).map(open).collect::<Result<_, _>>()?;
+    let files: Vec<File> = paths.iter().map(open).collect::<Result<_, _>>()?;
     let layout = Gguf::read_split(&files).and_then(|gguf| gguf.layout());
     layout.map_err(|error| {
         let newer = matches!(error, GgufError::Architecture { .. });
-        bad(error.to_string(), if newer { NEWER } else { DAMAGED })
+        (error.to_string(), if newer { NEWER } else { DAMAGED })
     })
 }
 
@@ -123,6 +153,7 @@ fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
         kv_type_v: kv_type(plan.kv_type_v),
         gpu_layers: plan.gpu_layers,
         host_experts: plan.host_experts,
+        limits: limits(plan),
         devices: devices(plan),
         tensor_split: shares(plan),
         mmap: plan.mmap,
@@ -134,11 +165,49 @@ fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
     }
 }
 
-/// The first GPU of replicas, else all of the plan's. A backend counts them as the machine does.
-fn devices(plan: &Plan) -> Vec<String> {
+/// Beyond this share of what a device has, llama.cpp is asked before anything is loaded.
+const TIGHT_PERCENT: u64 = 85;
+
+/// What the devices have where the load takes most of it.
+fn limits(plan: &Plan) -> Vec<DeviceLimit> {
+    let predicted = memory(plan);
+    let limit = |&(gpu, bytes): &(Option<usize>, u64)| {
+        let device = gpu.map_or_else(|| HOST.to_owned(), device_name);
+        let takes = predicted.iter().find(|memory| memory.device == device)?.total_bytes();
+        (takes > bytes / 100 * TIGHT_PERCENT).then_some(DeviceLimit { device, bytes })
+    };
+    let loaded = plan
+        .available
+        .iter()
+        .filter(|&&(gpu, _)| plan.replicas == 1 || gpu.is_none_or(|gpu| gpu == plan.gpus[0]));
+    loaded.filter_map(limit).collect()
+}
+
+/// What is predicted by device, under llama.cpp's names.
+fn memory(plan: &Plan) -> Vec<DeviceMemory> {
+    let on = |device: String, bytes: DeviceBytes| DeviceMemory {
+        device,
+        weights_bytes: bytes.weights_bytes,
+        kv_bytes: bytes.kv_bytes,
+        compute_bytes: bytes.compute_bytes,
+    };
+    let gpus = plan.predicted.gpus.iter().map(|&(gpu, bytes)| on(device_name(gpu), bytes));
+    std::iter::once(on(HOST.to_owned(), plan.predicted.host)).chain(gpus).collect()
+}
+
+/// llama.cpp's name for main memory.
+const HOST: &str = "CPU";
+
+/// llama.cpp's name for a GPU. A backend counts them as the machine does.
+fn device_name(gpu: usize) -> String {
     let backend = if cfg!(feature = "cuda") { "CUDA" } else { "Vulkan" };
+    format!("{backend}{gpu}")
+}
+
+/// The first GPU of replicas, else all of the plan's.
+fn devices(plan: &Plan) -> Vec<String> {
     let used = if plan.replicas > 1 { 1 } else { plan.gpus.len() };
-    plan.gpus.iter().take(used).map(|gpu| format!("{backend}{gpu}")).collect()
+    plan.gpus.iter().take(used).map(|&gpu| device_name(gpu)).collect()
 }
 
 fn shares(plan: &Plan) -> Vec<f32> {

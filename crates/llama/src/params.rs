@@ -246,6 +246,7 @@ mod tests {
             check_tensors: false,
             warmup: false,
             parked_bytes_max: 0,
+            limits: Vec::new(),
         }
     }
 

@@ -48,6 +48,7 @@ fn spec(path: &std::path::Path) -> LoadSpec {
         check_tensors: false,
         warmup: false,
         parked_bytes_max: 0,
+        limits: Vec::new(),
     }
 }
 

@@ -188,7 +188,7 @@ mod tests {
         }
         let in_memory = tempfile::NamedTempFile::new_in("/dev/shm").unwrap();
         in_memory.as_file().set_len(24 << 20).unwrap();
-        (&*in_memory.as_file()).write_all(&vec![7; 24 << 20]).unwrap();
+        in_memory.as_file().write_all(&vec![7; 24 << 20]).unwrap();
         assert_eq!(drop_pages(in_memory.as_file(), 24 << 20), CacheBypass::NotBypassed);
     }
 

@@ -5,10 +5,10 @@ use firepot_machine::{Cpu, Machine};
 
 use crate::{
     KvType, Plan, PlanError, Predicted, Reason, Want,
-    budget::trained,
+    budget::{Budget, trained},
     error::in_range,
     extras::Extras,
-    footprint::{Footprint, Params, sequences},
+    footprint::{Device, Footprint, Params, sequences},
     limits::{
         BATCH_TOKENS_DEFAULT, BATCH_TOKENS_MAX, PARALLEL_DEFAULT, PARALLEL_MAX, THREADS_MAX, THREADS_UNKNOWN,
         UBATCH_TOKENS,
@@ -61,6 +61,7 @@ pub fn plan(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, Pla
         warmup: false,
         fit: false,
         parked_bytes: extras.parked_bytes,
+        available: available(&Budget::of(machine, want), &placed),
         predicted: predict(layout, &placed, &extras, want),
         reasons: Vec::new(),
     };
@@ -71,7 +72,10 @@ pub fn plan(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, Pla
 /// A context that was asked for and does not fit is tried again with a cache of 8-bit blocks, unless its type was asked
 /// for too; the error then tells of the smaller cache.
 fn with_smaller_cache(search: &Search<'_>, error: PlanError) -> Result<Placed, PlanError> {
-    let asked = search.want.kv_type.is_none() && matches!(error, PlanError::CtxTooLarge { .. });
+    // This llama.cpp ends its process at a quantized cache of some mixtures: their graphs have more nodes than it makes
+    // room for (docs/planner.md).
+    let mixture = search.layout.layers.iter().any(|layer| layer.experts_used > 0);
+    let asked = search.want.kv_type.is_none() && !mixture && matches!(error, PlanError::CtxTooLarge { .. });
     let blocks = search.layout.layers.iter().filter_map(|layer| layer.attention);
     let whole = |length: u32| length.is_multiple_of(KvType::BLOCK_ELEMENTS);
     let divisible =
@@ -107,6 +111,15 @@ fn cores(cpu: &Cpu) -> (u32, String) {
 
 fn at_most(cores: u32) -> u32 {
     cores.clamp(1, THREADS_MAX)
+}
+
+fn available(budget: &Budget, placed: &Placed) -> Vec<(Option<usize>, u64)> {
+    let devices = placed.placing.devices().into_iter();
+    let number = |device| match device {
+        Device::Host => None,
+        Device::Gpu(gpu) => Some(gpu),
+    };
+    devices.filter_map(|device| Some((number(device), budget.on(device)?))).collect()
 }
 
 fn predict(layout: &Layout, placed: &Placed, extras: &Extras, want: &Want) -> Predicted {

@@ -6,6 +6,7 @@ mod budget;
 mod compute;
 mod decide;
 mod error;
+mod explain;
 mod extras;
 mod footprint;
 mod limits;
@@ -18,6 +19,7 @@ mod want;
 
 pub use decide::plan;
 pub use error::PlanError;
+pub use explain::{Change, Explanation, explain};
 pub use footprint::{DeviceBytes, Params, host_bytes, sequences};
 pub use limits::{
     ANSWER_CELLS_MIN, BATCH_TOKENS_MAX, CELLS_STEP, CTX_DEFAULT_MAX, CTX_FLOOR, CTX_GPU_MIN,

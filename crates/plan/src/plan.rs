@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::footprint::{Device, DeviceBytes};
 
-/// How a model is loaded. Each field but the last two is a parameter of the runner.
+/// How a model is loaded. Each field but the last three is a parameter of the runner.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of llama.cpp's own")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Plan {
@@ -56,6 +56,8 @@ pub struct Plan {
     pub fit: bool,
     /// Most main memory for prefixes of ended answers, in bytes; 0 keeps them in the KV cache alone.
     pub parked_bytes: u64,
+    /// What the devices have for the model, in bytes, main memory (no number) and GPUs; one that does not say is left out.
+    pub available: Vec<(Option<usize>, u64)>,
     /// Predicted memory.
     pub predicted: Predicted,
     /// Why each parameter is as it is; every parameter has one, in the order of the fields.

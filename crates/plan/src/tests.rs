@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::{
     CELLS_STEP, CTX_FLOOR, CTX_GPU_MIN, GPU_MARGIN_BYTES, GpuUse, HOST_MARGIN_BYTES, KvType, Plan, PlanError,
-    Taken, Want,
+    Taken, Want, explain,
     footprint::{Device, Footprint, Params, Placing},
     plan,
 };
@@ -159,7 +159,7 @@ fn every_parameter_has_one_reason_with_its_value() {
             .as_object()
             .unwrap()
             .iter()
-            .filter(|(name, _)| !["predicted", "reasons"].contains(&name.as_str()));
+            .filter(|(name, _)| !["available", "predicted", "reasons"].contains(&name.as_str()));
         let expected: Vec<(String, String)> = fields
             .map(|(name, value)| (name.clone(), value.as_str().map_or(value.to_string(), str::to_owned)))
             .collect();
@@ -683,4 +683,42 @@ fn sizes_are_those_of_llama_cpp_s_dry_run() {
         let off = predicted.compute_bytes.abs_diff(compute_bytes);
         assert!(off * 100 <= compute_bytes * 2, "{predicted:?} and not {compute_bytes}");
     }
+}
+
+fn explained_on(layout: &Layout, machine: &Machine, want: Want) -> (String, Vec<String>) {
+    let made = plan(layout, machine, &want).unwrap();
+    let explanation = explain(layout, machine, &want, &made);
+    let changes = explanation.changes.into_iter().map(|change| format!("{}: {}", change.change, change.buys));
+    (explanation.binds, changes.collect())
+}
+
+#[test]
+fn what_binds_is_named() {
+    let binds = |layout: &Layout, machine: &Machine, want| explained_on(layout, machine, want).0;
+    let four = Want { parallel: Some(4), ..Want::default() };
+    assert!(binds(&smol(), &cpu_machine(64 * GIB), four).starts_with("nothing: each answer"));
+    assert!(binds(&smol(), &cpu_machine(64 * GIB), Want::default()).starts_with("the time of a start"));
+    assert!(binds(&qwen_7b(), &cpu_machine(64 * GIB), Want::default()).starts_with("the time of a start"));
+    assert!(binds(&qwen_7b(), &cpu_machine(6 * GIB), Want::default()).starts_with("main memory: "));
+    let t4 = binds(&qwen_7b(), &gpu_machine(32 * GIB, &[9 * GIB]), Want::default());
+    assert!(t4.starts_with("Tesla T4: "), "{t4}");
+    let asked = Want { ctx: Some(4096), parallel: Some(1), ..Want::default() };
+    assert_eq!(
+        binds(&qwen_7b(), &cpu_machine(64 * GIB), asked),
+        "nothing but the context that was asked for"
+    );
+}
+
+#[test]
+fn a_smaller_cache_is_offered_where_it_buys_context_and_never_to_a_mixture() {
+    let (_, changes) = explained_on(&qwen_7b(), &gpu_machine(32 * GIB, &[9 * GIB]), Want::default());
+    assert!(changes[0].starts_with("a KV cache in q8_0: a context of "), "{changes:?}");
+    let (_, changes) = explained_on(&mixture(), &gpu_machine(64 * GIB, &[9 * GIB]), Want::default());
+    assert!(changes.iter().all(|change| !change.contains("q8_0")), "{changes:?}");
+}
+
+#[test]
+fn nothing_is_offered_that_buys_nothing() {
+    let want = Want { ctx: Some(2048), parallel: Some(1), kv_type: Some(KvType::F16), ..Want::default() };
+    assert_eq!(explained_on(&qwen_7b(), &cpu_machine(64 * GIB), want).1, Vec::<String>::new());
 }

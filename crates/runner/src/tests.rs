@@ -46,6 +46,7 @@ fn spec(path: &str) -> LoadSpec {
         check_tensors: false,
         warmup: false,
         parked_bytes_max: 0,
+        limits: Vec::new(),
     }
 }
 

@@ -14,6 +14,7 @@ mod events;
 mod guard;
 mod library;
 pub mod limits;
+mod memory;
 mod metrics;
 pub mod pool;
 mod pulls;

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     app::App,
+    memory::{self, Comparison},
     pool::{PhaseView, SlotView},
 };
 
@@ -50,6 +51,9 @@ struct Entry {
     /// Predicted by the planner, in bytes; the measured memory is in `/metrics`.
     #[serde(skip_serializing_if = "Option::is_none")]
     predicted_memory_bytes: Option<u64>,
+    /// By device: what the planner predicted, and what the inference library counts of the load.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    memory: Vec<Comparison>,
     /// Each decision of the planner with its reason.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     plan: Vec<String>,
@@ -90,6 +94,7 @@ fn entry(app: &App, slot: &SlotView) -> Entry {
         context_length: None,
         kv_cells: None,
         predicted_memory_bytes: None,
+        memory: Vec::new(),
         plan: Vec::new(),
         stats: None,
     };
@@ -101,6 +106,7 @@ fn entry(app: &App, slot: &SlotView) -> Entry {
             entry.context_length = Some(loaded.info.ctx_per_answer);
             entry.kv_cells = Some(loaded.info.kv_cells);
             entry.predicted_memory_bytes = Some(plan.memory_bytes);
+            entry.memory = memory::compare(&plan.memory, &loaded.info.memory);
             entry.plan.clone_from(&plan.reasons);
             entry.stats = app.pool.heartbeat(*runner).as_ref().map(stats);
         }

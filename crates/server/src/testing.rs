@@ -81,7 +81,12 @@ impl Planner for BudgetPlanner {
         }
         let reasons = vec![format!("{} takes 100 bytes", model.name)];
         let spec = spec(model.blob_path.as_path(), wishes);
-        Ok(Planned { spec, memory_bytes: 100, gpu_bytes: 0, mapped_bytes: 0, reasons })
+        Ok(Planned { spec, memory_bytes: 100, gpu_bytes: 0, mapped_bytes: 0, memory: Vec::new(), reasons })
+    }
+
+    fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value {
+        let planned = self.plan(model, wishes, others);
+        json!({ "model": model.name, "ctx": wishes.ctx, "parallel": wishes.parallel, "fits": planned.is_ok() })
     }
 
     fn machine(&self) -> Value {
@@ -115,6 +120,7 @@ pub fn spec(path: &Path, wishes: &Wishes) -> LoadSpec {
         check_tensors: false,
         warmup: false,
         parked_bytes_max: 0,
+        limits: Vec::new(),
     }
 }
 

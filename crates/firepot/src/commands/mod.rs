@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod down;
 pub mod dry_run;
 pub mod explain;
+pub mod fit;
 pub mod models;
 pub mod pull;
 pub mod run;

@@ -1,6 +1,6 @@
 //! `firepot runner`: hosts one model with llama.cpp. Started by the server, with the link on standard input.
 
-use firepot_engine::{Decoder, LoadSpec};
+use firepot_engine::{Decoder, DeviceMemory, LoadSpec};
 use firepot_link::{LoadFailure, LoadFailureKind};
 use firepot_llama::{LlamaDecoder, LoadControl, LoadError};
 use firepot_runner::{AtEnd, LoadProgress, Loader, serve, stdin_link};
@@ -31,6 +31,7 @@ impl Loader for LlamaLoader {
         spec: &LoadSpec,
         progress: &LoadProgress<'_>,
     ) -> Result<Box<dyn Decoder>, LoadFailure> {
+        confirm(spec)?;
         let mut report = |fraction| {
             progress.report(fraction);
             true
@@ -41,11 +42,35 @@ impl Loader for LlamaLoader {
     }
 }
 
+/// Where memory is tight, what llama.cpp counts decides, before anything is taken.
+fn confirm(spec: &LoadSpec) -> Result<(), LoadFailure> {
+    if spec.limits.is_empty() {
+        return Ok(());
+    }
+    let counted = firepot_llama::dry_run(spec).map_err(|error| failure(&error))?;
+    for limit in &spec.limits {
+        let on_device = counted.iter().filter(|memory| memory.device == limit.device);
+        let needs_bytes: u64 = on_device.map(DeviceMemory::total_bytes).sum();
+        if needs_bytes > limit.bytes {
+            let mib = |bytes: u64| bytes >> 20;
+            let (needs, has) = (mib(needs_bytes), mib(limit.bytes));
+            let message =
+                format!("llama.cpp counts {needs} MiB on {}, and {has} MiB are available", limit.device);
+            return Err(LoadFailure {
+                kind: LoadFailureKind::OutOfMemory,
+                message,
+                hint: Some(SMALLER.to_owned()),
+            });
+        }
+    }
+    Ok(())
+}
+
+const SMALLER: &str = "use a smaller --ctx or --parallel, or a smaller model";
+
 fn failure(error: &LoadError) -> LoadFailure {
     let (kind, hint) = match error {
-        LoadError::OutOfMemory { .. } => {
-            (LoadFailureKind::OutOfMemory, Some("use a smaller --ctx or --parallel, or a smaller model"))
-        }
+        LoadError::OutOfMemory { .. } => (LoadFailureKind::OutOfMemory, Some(SMALLER)),
         LoadError::BadParameter { .. } | LoadError::Cancelled => (LoadFailureKind::BadParameters, None),
         LoadError::UnknownArchitecture { .. } => {
             (LoadFailureKind::BadModel, Some("the model may be newer than this version of Firepot"))

@@ -42,6 +42,7 @@ pub fn spec() -> LoadSpec {
         check_tensors: false,
         warmup: false,
         parked_bytes_max: 0,
+        limits: Vec::new(),
     }
 }
 

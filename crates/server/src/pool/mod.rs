@@ -53,6 +53,7 @@ use self::{
     state::{SlotId, State},
 };
 use crate::{
+    memory,
     metrics::Metrics,
     settings::{KeepAlive, Times},
 };
@@ -326,6 +327,7 @@ impl Shared {
                 tracing::info!(%model, load_us = loaded.load_us, "model loaded");
                 metrics.loaded(&model.to_string(), loaded.load_us);
                 self.update(|state, now| state.loaded(id, *loaded, now));
+                self.compare_memory(model);
             }
             RunnerEvent::LoadFailed(failure) => {
                 tracing::info!(%model, message = failure.message, "model not loaded");
@@ -340,6 +342,20 @@ impl Shared {
                 metrics.runner_ended(&model.to_string(), &death);
                 self.update(|state, now| state.ended(id, &death, now));
                 self.lock().connections.remove(&id);
+            }
+        }
+    }
+
+    /// Says where a load took other memory than was planned.
+    fn compare_memory(&self, model: &ModelName) {
+        let Some(PhaseView::Ready { plan, loaded, .. }) =
+            self.lock().state.view(model).map(|slot| slot.phase)
+        else {
+            return;
+        };
+        for compared in memory::compare(&plan.memory, &loaded.info.memory) {
+            if !compared.agrees() {
+                tracing::warn!(%model, ?compared, "the load takes other memory than was planned");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use firepot_engine::LoadSpec;
+use firepot_engine::{DeviceMemory, LoadSpec};
 use firepot_link::LoadFailureKind;
 use firepot_store::Model;
 use serde_json::Value;
@@ -78,6 +78,8 @@ pub struct Planned {
     pub gpu_bytes: u64,
     /// The part of it that is the mapped model file, which the system does not count as used, in bytes.
     pub mapped_bytes: u64,
+    /// What it is predicted to take on each device, under the names by which a runner reports what it took.
+    pub memory: Vec<DeviceMemory>,
     /// Each decision with its reason, for the log.
     pub reasons: Vec<String>,
 }
@@ -101,6 +103,10 @@ pub trait Planner: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// When the wishes cannot be met, or memory does not suffice.
     fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure>;
+
+    /// Whether and how `model` fits this machine beside models that were loaded by the plans `others`, as JSON for
+    /// clients.
+    fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value;
 
     /// What this machine is, as JSON for clients.
     fn machine(&self) -> Value;

@@ -65,7 +65,14 @@ fn model(name: &str, file: &str) -> Arc<Model> {
 
 fn plan(wishes: &Wishes) -> Planned {
     let spec = spec(Path::new("/model"), wishes);
-    Planned { spec, memory_bytes: 100, gpu_bytes: 0, mapped_bytes: 0, reasons: Vec::new() }
+    Planned {
+        spec,
+        memory_bytes: 100,
+        gpu_bytes: 0,
+        mapped_bytes: 0,
+        memory: Vec::new(),
+        reasons: Vec::new(),
+    }
 }
 
 fn no_memory() -> PlanFailure {

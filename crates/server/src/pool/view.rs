@@ -65,6 +65,15 @@ pub enum PhaseView {
 }
 
 impl SlotView {
+    /// How it was planned, where it is loaded.
+    #[must_use]
+    pub fn plan(&self) -> Option<Arc<Planned>> {
+        match &self.phase {
+            PhaseView::Ready { plan, .. } => Some(Arc::clone(plan)),
+            _ => None,
+        }
+    }
+
     /// A word for where it stands, for pages and metrics.
     #[must_use]
     pub const fn word(&self) -> &'static str {
