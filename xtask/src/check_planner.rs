@@ -9,13 +9,13 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use clap::ValueEnum as _;
+use firepot_catalogue::Quant;
 use firepot_engine::{DeviceMemory, KvType, LoadSpec};
 use firepot_gguf::{Gguf, Layout};
 use firepot_plan::{DeviceBytes, Params, host_bytes, sequences};
 use serde_json::Value;
 
-use crate::synth::{self, Quant, Shape};
+use crate::synth;
 
 /// Arguments of `check-planner`.
 #[derive(Debug, clap::Args)]
@@ -33,6 +33,19 @@ pub struct Args {
     out: PathBuf,
 }
 
+/// Models of the catalogue whose shapes are compared: one of each family, and those whose heads together are not as wide as
+/// the residual stream.
+const SHAPES: [&str; 9] = [
+    "r1-distill-qwen-7b",
+    "llama-3.1-8b",
+    "qwen3-8b",
+    "qwen3-0.6b",
+    "qwen3-30b-a3b",
+    "granite-3.1-1b-a400m",
+    "gemma-3-4b",
+    "phi-4-mini",
+    "gpt-oss-20b",
+];
 /// Context sizes that are compared, in cells.
 const CELLS: [u32; 6] = [512, 2048, 4096, 8192, 16_384, 32_768];
 /// Ubatches: llama.cpp's default, and one that is no multiple of the sequences.
@@ -46,14 +59,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let mut oracle = Oracle::start(&args.firepot)?;
     let mut rows = vec![check(&mut oracle, "SmolLM2-135M Q4_1 (the test model)", &args.model)?];
     let sparse = Path::new("target/bench/sparse.gguf");
-    for shape in Shape::value_variants() {
-        for quant in [Quant::Q4KM, Quant::Q8_0, Quant::F16] {
-            synth::write_sparse(*shape, quant, &args.model, sparse)?;
-            let (shape, quant) = (shape.to_possible_value(), quant.to_possible_value());
-            let name = |value: Option<clap::builder::PossibleValue>| {
-                value.map_or_else(String::new, |value| value.get_name().to_owned())
-            };
-            rows.push(check(&mut oracle, &format!("{} {}", name(shape), name(quant)), sparse)?);
+    for name in SHAPES {
+        let shape = synth::model(name).map_err(anyhow::Error::msg)?;
+        let mixes = if shape.mxfp4 { vec![Quant::Mxfp4] } else { vec![Quant::Q4KM, Quant::Q8_0, Quant::F16] };
+        for quant in mixes {
+            synth::write_sparse(shape, quant, &args.model, sparse)?;
+            rows.push(check(&mut oracle, &format!("{name} {}", quant.name()), sparse)?);
         }
     }
     for file in &args.files {

@@ -9,8 +9,7 @@ mod synth;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
-
-use crate::synth::{Quant, Shape};
+use firepot_catalogue::{Model, Quant};
 
 /// Developer chores.
 #[derive(Debug, Parser)]
@@ -24,8 +23,9 @@ struct Cli {
 enum Chore {
     /// Write a GGUF file with the shape of a public model, random weights, and the test model's tokenizer.
     SynthModel {
-        /// Whose shape.
-        shape: Shape,
+        /// Whose shape: a model of the catalogue.
+        #[arg(value_parser = synth::model)]
+        shape: &'static Model,
         /// How the weights are stored.
         #[arg(long, default_value = "q4_k_m")]
         quant: Quant,

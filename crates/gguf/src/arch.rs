@@ -202,7 +202,9 @@ impl<'a> Architecture<'a> {
         let fields = self.fields;
         layer.computed = index < self.computed;
         let used = fields.layer("expert_used_count", index)?.unwrap_or(0);
-        layer.experts_used = if layer.experts.bytes() > 0 { used } else { 0 };
+        let count = fields.layer("expert_count", index)?.unwrap_or(0);
+        let mixture = layer.experts.bytes() > 0;
+        (layer.experts_used, layer.experts_count) = if mixture { (used, count) } else { (0, 0) };
         layer.feed_forward_length = self.feed_forward_length(index, layer)?;
         if layer.computed {
             let heads = fields.layer("attention.head_count", index)?.unwrap_or(0);

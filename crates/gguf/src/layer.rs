@@ -54,6 +54,8 @@ pub struct Layer {
     pub experts: Weights,
     /// Experts that work on one token.
     pub experts_used: u32,
+    /// Experts that there are.
+    pub experts_count: u32,
     /// Width of the feed-forward network that one token goes through; of a mixture, all experts in use together.
     pub feed_forward_length: u32,
     /// Attention, where the layer has any.

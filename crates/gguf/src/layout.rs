@@ -96,7 +96,7 @@ const INPUT: [&str; 4] = ["token_embd", "position_embd", "token_types", "per_lay
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Recurrent, testing::Builder};
+    use crate::{Recurrent, write::Builder};
 
     fn model(architecture: &str, layers: u32) -> Builder {
         Builder::new()

@@ -14,12 +14,11 @@ mod layout;
 mod limits;
 mod meta;
 mod source;
-#[cfg(any(test, feature = "testing"))]
-pub mod testing;
 #[cfg(test)]
 mod tests;
 mod types;
 mod value;
+pub mod write;
 
 pub use error::GgufError;
 pub use header::{Gguf, Tensor};

@@ -4,7 +4,7 @@ use std::{cell::Cell, fs::File, io};
 
 use proptest::prelude::*;
 
-use crate::{ByteSource, Gguf, GgufError, ModelMeta, TensorType, Value, file_type_name, testing::Builder};
+use crate::{ByteSource, Gguf, GgufError, ModelMeta, TensorType, Value, file_type_name, write::Builder};
 
 fn meta(file: &Builder) -> Result<ModelMeta, GgufError> {
     ModelMeta::from_gguf(&Gguf::read(&file.build())?)

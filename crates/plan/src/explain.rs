@@ -132,5 +132,6 @@ fn bought(made: &Plan, other: &Plan) -> Option<String> {
     }
     let (now, then) = (made.predicted.total_bytes(), other.predicted.total_bytes());
     let saved = now.saturating_sub(then);
-    (saved > now / 20 && other.ctx_per_answer == made.ctx_per_answer).then(|| format!("{} MiB less memory", mib(saved)))
+    (saved > now / 20 && other.ctx_per_answer == made.ctx_per_answer)
+        .then(|| format!("{} MiB less memory", mib(saved)))
 }

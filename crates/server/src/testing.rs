@@ -25,7 +25,7 @@ use firepot_chat::{
     PromptReport, Timings, TokenLogprob, ToolCall, Usage,
 };
 use firepot_engine::{DecoderInfo, DeviceMemory, KvType, LoadSpec, PrefixCut};
-use firepot_gguf::testing::Builder;
+use firepot_gguf::write::Builder;
 use firepot_link::{
     FrameReader, GenerationId, Heartbeat, LoadFailure, LoadFailureKind, Loaded, PROTOCOL, RunnerStats,
     ToRunner, ToServer, encode,

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use firepot_gguf::testing::Builder;
+use firepot_gguf::write::Builder;
 use serde_json::json;
 
 use crate::{

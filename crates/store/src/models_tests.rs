@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use firepot_gguf::testing::Builder;
+use firepot_gguf::write::Builder;
 
 use crate::{
     Access, Digest, Home, ImportError, ModelName, Phase, Placement, Progress, StoreError, Stored,

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use firepot_gguf::testing::Builder;
+use firepot_gguf::write::Builder;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 

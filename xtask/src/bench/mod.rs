@@ -10,6 +10,7 @@ mod service;
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, ensure};
+use firepot_catalogue::Quant;
 use firepot_measure::{read_bandwidth, sample_pairs};
 
 use self::{
@@ -18,7 +19,7 @@ use self::{
     report::{Report, Taken},
     rig::{Model, Peer, Rig, output},
 };
-use crate::synth::{self, Quant, Shape};
+use crate::synth;
 
 /// Arguments of `bench-engine`.
 #[derive(Debug, clap::Args)]
@@ -73,9 +74,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => std::thread::available_parallelism()?.get(),
     };
     let peers = Peers::build(&cache)?;
-    let large = synth::default_path(Shape::R1DistillQwen7B, Quant::Q4KM);
+    let shape = synth::model("r1-distill-qwen-7b").map_err(anyhow::Error::msg)?;
+    let large = synth::default_path(shape, Quant::Q4KM);
     if chosen.iter().any(|case| case.model == Model::Large) && !large.exists() {
-        synth::write_model(Shape::R1DistillQwen7B, Quant::Q4KM, 1, &args.model, &large)?;
+        synth::write_model(shape, Quant::Q4KM, 1, &args.model, &large)?;
     }
     let rig = Rig::new(peers, args.firepot, PathBuf::from("target/bench"), args.model, large, threads)?;
     for model in [Model::Small, Model::Large] {

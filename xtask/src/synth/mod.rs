@@ -1,7 +1,6 @@
 //! GGUF files with the shape of public models, random weights of sane scale, and a real tokenizer: for measuring speed
 //! and memory without downloading gigabytes. What such a model says means nothing.
 
-mod shape;
 mod weights;
 
 use std::{
@@ -12,59 +11,29 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use fastrand::Rng;
-use firepot_gguf::testing::{ALIGNMENT, Builder, RawValue, raw_entries};
+use firepot_catalogue::{Model, Quant, TensorSpec};
+use firepot_gguf::write::{ALIGNMENT, Builder, RawValue, raw_entries};
 
-pub use self::shape::Shape;
-use self::shape::{Dims, TensorSpec};
-
-/// Mixes of tensor types, as llama.cpp's quantizer names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Quant {
-    /// 4-bit super-blocks, more bits for a half of the V and FFN-down tensors and for the output.
-    #[value(name = "q4_k_m")]
-    Q4KM,
-    /// 8-bit blocks.
-    #[value(name = "q8_0")]
-    Q8_0,
-    /// 4-bit blocks.
-    #[value(name = "q4_0")]
-    Q4_0,
-    /// 16-bit floats.
-    F16,
-}
-
-impl Quant {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Q4KM => "Q4_K_M",
-            Self::Q8_0 => "Q8_0",
-            Self::Q4_0 => "Q4_0",
-            Self::F16 => "F16",
-        }
-    }
-
-    /// `general.file_type`: llama.cpp's `llama_ftype`.
-    const fn file_type(self) -> u32 {
-        match self {
-            Self::F16 => 1,
-            Self::Q4_0 => 2,
-            Self::Q8_0 => 7,
-            Self::Q4KM => 15,
-        }
-    }
+/// A model of the catalogue, for arguments.
+///
+/// # Errors
+/// When there is none of this name.
+pub fn model(name: &str) -> Result<&'static Model, String> {
+    let names =
+        || firepot_catalogue::models().iter().map(|model| model.id.as_str()).collect::<Vec<_>>().join(", ");
+    firepot_catalogue::find(name).map(|found| found.model).ok_or_else(|| format!("there are {}", names()))
 }
 
 /// Where a model is written by default.
-pub fn default_path(shape: Shape, quant: Quant) -> PathBuf {
-    Path::new("target/synth").join(format!("{}-{}.gguf", shape.dims().name, quant.name()))
+pub fn default_path(model: &Model, quant: Quant) -> PathBuf {
+    Path::new("target/synth").join(format!("{}-{}.gguf", model.id, quant.name()))
 }
 
 /// Writes a model's header alone; where its data would be, the file is a hole. llama.cpp can count what it would take, and
 /// not compute with it.
-pub fn write_sparse(shape: Shape, quant: Quant, tokenizer: &Path, out: &Path) -> anyhow::Result<()> {
-    let dims = shape.dims();
-    let tensors = dims.tensors(quant);
-    let header = header(&dims, quant, tokenizer, &tensors)?;
+pub fn write_sparse(model: &Model, quant: Quant, tokenizer: &Path, out: &Path) -> anyhow::Result<()> {
+    let tensors = model.shape.tensors(quant);
+    let header = header(model, quant, tokenizer, &tensors)?;
     let data_bytes =
         tensors.iter().fold(0, |end: u64, tensor| end.next_multiple_of(ALIGNMENT) + tensor.bytes());
     if let Some(dir) = out.parent() {
@@ -78,15 +47,14 @@ pub fn write_sparse(shape: Shape, quant: Quant, tokenizer: &Path, out: &Path) ->
 
 /// Writes a model, or nothing: the file gets its name when it is whole.
 pub fn write_model(
-    shape: Shape,
+    model: &Model,
     quant: Quant,
     seed: u64,
     tokenizer: &Path,
     out: &Path,
 ) -> anyhow::Result<()> {
-    let dims = shape.dims();
-    let tensors = dims.tensors(quant);
-    let header = header(&dims, quant, tokenizer, &tensors)?;
+    let tensors = model.shape.tensors(quant);
+    let header = header(model, quant, tokenizer, &tensors)?;
     if let Some(dir) = out.parent() {
         fs::create_dir_all(dir)?;
     }
@@ -106,22 +74,21 @@ pub fn write_model(
     Ok(())
 }
 
-fn header(dims: &Dims, quant: Quant, tokenizer: &Path, tensors: &[TensorSpec]) -> anyhow::Result<Vec<u8>> {
+fn header(model: &Model, quant: Quant, tokenizer: &Path, tensors: &[TensorSpec]) -> anyhow::Result<Vec<u8>> {
     let source = File::open(tokenizer)
         .with_context(|| format!("no tokenizer at {}; run: make test-model", tokenizer.display()))?;
     let mut builder = Builder::new()
-        .text("general.architecture", dims.architecture)
-        .text("general.name", &format!("synthetic {} with random weights", dims.name))
+        .text("general.architecture", model.shape.architecture())
+        .text("general.name", &format!("synthetic {} with random weights", model.id))
         .u32("general.file_type", quant.file_type());
-    builder = dims.metadata(builder);
+    builder = model.shape.metadata(builder);
     for (key, value) in raw_entries(&source)?.into_iter().filter(|(key, _)| key.starts_with("tokenizer.")) {
-        let value = fill_vocabulary(&key, value, dims.vocab)
+        let value = fill_vocabulary(&key, value, model.shape.vocab)
             .with_context(|| format!("{key} of {}", tokenizer.display()))?;
         builder = builder.raw(&key, value.kind, &value.bytes);
     }
     for tensor in tensors {
-        builder =
-            builder.tensor(&tensor.name, &tensor.dimensions, tensor.storage.id(), tensor.bytes() as usize);
+        builder = builder.tensor(&tensor.name, &tensor.dimensions, tensor.storage.id(), tensor.bytes());
     }
     Ok(builder.header())
 }

@@ -4,88 +4,45 @@
 use std::io::{self, Write};
 
 use fastrand::Rng;
+use firepot_catalogue::{Storage, TensorSpec, Values};
 use half::f16;
 
-use super::shape::{TensorSpec, Values};
-
-/// How a tensor's elements are stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Storage {
-    F32,
-    F16,
-    Q4_0,
-    Q5_0,
-    Q8_0,
-    Q4K,
-    Q6K,
-}
-
-impl Storage {
-    /// Number of the type in a file.
-    pub const fn id(self) -> u32 {
-        match self {
-            Self::F32 => 0,
-            Self::F16 => 1,
-            Self::Q4_0 => 2,
-            Self::Q5_0 => 6,
-            Self::Q8_0 => 8,
-            Self::Q4K => 12,
-            Self::Q6K => 14,
-        }
-    }
-
-    /// Elements and bytes of a block.
-    pub const fn block(self) -> (u64, u64) {
-        match self {
-            Self::F32 => (1, 4),
-            Self::F16 => (1, 2),
-            Self::Q4_0 => (32, 18),
-            Self::Q5_0 => (32, 22),
-            Self::Q8_0 => (32, 34),
-            Self::Q4K => (256, 144),
-            Self::Q6K => (256, 210),
-        }
-    }
-
-    /// What llama.cpp's quantizer takes for rows that are no multiple of the block (`llama_tensor_get_type_fallback`).
-    pub const fn for_rows_of(self, length: u64) -> Self {
-        match self {
-            Self::Q4K if !length.is_multiple_of(256) => Self::Q5_0,
-            Self::Q6K if !length.is_multiple_of(256) => Self::Q8_0,
-            storage => storage,
-        }
-    }
-
-    /// Fills blocks that together hold weights of this standard deviation.
-    ///
-    /// The quants are uniform bits, so types with an even number of steps are off centre by half a step. The scale follows from the standard deviation that a block's formula gives them:
-    ///
-    /// | type | weight | deviation at `d` = 1 |
-    /// |---|---|---|
-    /// | `Q4_0`, `Q5_0`, `Q8_0` | d · (q − centre), q of 4, 5, 8 bits | 4.6, 9.2, 73.9 |
-    /// | `Q4_K` | d · s · q − 7.5 · d · m; s, m of 6 bits, q of 4 | 256 |
-    /// | `Q6_K` | d · s · (q − 32); s from 1 to 32, q of 6 bits | 349 |
-    fn fill(self, blocks: &mut [u8], deviation: f32, rng: &mut Rng) {
-        rng.fill(blocks);
-        let scale = |at_one: f32| f16::from_f32(deviation / at_one).to_le_bytes();
-        let (_, block_bytes) = self.block();
-        for block in blocks.chunks_exact_mut(block_bytes as usize) {
-            match self {
-                Self::F32 => block.copy_from_slice(&uniform(deviation, rng).to_le_bytes()),
-                Self::F16 => block.copy_from_slice(&f16::from_f32(uniform(deviation, rng)).to_le_bytes()),
-                Self::Q4_0 => block[..2].copy_from_slice(&scale(4.6)),
-                Self::Q5_0 => block[..2].copy_from_slice(&scale(9.2)),
-                Self::Q8_0 => block[..2].copy_from_slice(&scale(73.9)),
-                Self::Q4K => {
-                    block[..2].copy_from_slice(&scale(256.0));
-                    block[2..4].copy_from_slice(&scale(256.0 / 7.5));
+/// Fills blocks that together hold weights of this standard deviation.
+///
+/// The quants are uniform bits, so types with an even number of steps are off centre by half a step. The scale follows from the standard deviation that a block's formula gives them:
+///
+/// | type | weight | deviation at `d` = 1 |
+/// |---|---|---|
+/// | `Q4_0`, `Q5_0`, `Q8_0` | d · (q − centre), q of 4, 5, 8 bits | 4.6, 9.2, 73.9 |
+/// | `Q4_K` | d · s · q − 7.5 · d · m; s, m of 6 bits, q of 4 | 256 |
+/// | `Q6_K` | d · s · (q − 32); s from 1 to 32, q of 6 bits | 349 |
+fn fill(storage: Storage, blocks: &mut [u8], deviation: f32, rng: &mut Rng) {
+    rng.fill(blocks);
+    let scale = |at_one: f32| f16::from_f32(deviation / at_one).to_le_bytes();
+    let (_, block_bytes) = storage.block();
+    for block in blocks.chunks_exact_mut(block_bytes as usize) {
+        match storage {
+            Storage::F32 => block.copy_from_slice(&uniform(deviation, rng).to_le_bytes()),
+            Storage::F16 => block.copy_from_slice(&f16::from_f32(uniform(deviation, rng)).to_le_bytes()),
+            Storage::Q4_0 => block[..2].copy_from_slice(&scale(4.6)),
+            Storage::Q5_0 => block[..2].copy_from_slice(&scale(9.2)),
+            Storage::Q8_0 => block[..2].copy_from_slice(&scale(73.9)),
+            Storage::Q4K => {
+                block[..2].copy_from_slice(&scale(256.0));
+                block[2..4].copy_from_slice(&scale(256.0 / 7.5));
+            }
+            // As Q4_K, with quants of 5 bits.
+            Storage::Q5K => {
+                block[..2].copy_from_slice(&scale(512.0));
+                block[2..4].copy_from_slice(&scale(512.0 / 15.5));
+            }
+            // Quants stand for 0 to 6 (deviation 3.04), times a power of two of which the block has the exponent.
+            Storage::Mxfp4 => block[0] = (127.0 + (deviation / 3.04).log2().round()) as u8,
+            Storage::Q6K => {
+                for sub_scale in &mut block[192..208] {
+                    *sub_scale = *sub_scale % 32 + 1;
                 }
-                Self::Q6K => {
-                    for sub_scale in &mut block[192..208] {
-                        *sub_scale = *sub_scale % 32 + 1;
-                    }
-                    block[208..].copy_from_slice(&scale(349.0));
-                }
+                block[208..].copy_from_slice(&scale(349.0));
             }
         }
     }
@@ -104,7 +61,7 @@ pub fn write(out: &mut impl Write, tensor: &TensorSpec, rng: &mut Rng) -> io::Re
     for _ in 0..tensor.bytes() / row_bytes as u64 {
         match tensor.values {
             Values::Random => {
-                tensor.storage.fill(&mut row, 1.0 / (tensor.dimensions[0] as f32).sqrt(), rng);
+                fill(tensor.storage, &mut row, 1.0 / (tensor.dimensions[0] as f32).sqrt(), rng);
             }
             Values::All(value) => {
                 for element in row.chunks_exact_mut(4) {
@@ -163,7 +120,7 @@ mod tests {
             let (elements, bytes) = storage.block();
             let blocks = 100_000 / elements;
             let mut data = vec![0; (blocks * bytes) as usize];
-            storage.fill(&mut data, 0.02, &mut Rng::with_seed(7));
+            fill(storage, &mut data, 0.02, &mut Rng::with_seed(7));
             let all: Vec<f32> =
                 data.chunks(bytes as usize).flat_map(|block| weights(storage, block)).collect();
             let mean = all.iter().sum::<f32>() / all.len() as f32;
@@ -171,12 +128,5 @@ mod tests {
             assert!(mean.abs() < 0.003, "{storage:?}: mean {mean}");
             assert!((variance.sqrt() / 0.02 - 1.0).abs() < 0.1, "{storage:?}: deviation {}", variance.sqrt());
         }
-    }
-
-    #[test]
-    fn rows_that_blocks_do_not_divide_fall_back_as_llama_cpp_does() {
-        assert_eq!(Storage::Q4K.for_rows_of(1152), Storage::Q5_0);
-        assert_eq!(Storage::Q6K.for_rows_of(1152), Storage::Q8_0);
-        assert_eq!(Storage::Q4K.for_rows_of(3584), Storage::Q4K);
     }
 }

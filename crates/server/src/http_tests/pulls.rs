@@ -5,7 +5,7 @@ use axum::{
     http::{Method, Request, StatusCode},
 };
 use firepot_chat::{Prompt, Role};
-use firepot_gguf::testing::Builder;
+use firepot_gguf::write::Builder;
 use firepot_store::Digest;
 use firepot_wire::{ApiError, ErrorCode};
 use futures_util::StreamExt as _;

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use firepot_gguf::testing::Builder;
+use firepot_gguf::write::Builder;
 
 use crate::{
     Access, CreateSpec, Defaults, Digest, From, Home, ModelName, Origin, Sources, StoreError,

@@ -1,4 +1,7 @@
-//! A GGUF writer for tests and developer tools, also of files that are wrong on purpose.
+//! A GGUF writer: for headers of models that are described and not there, for tests and developer tools, also of files
+//! that are wrong on purpose.
+
+use std::io;
 
 use crate::{
     ByteSource, GgufError, Value,
@@ -38,6 +41,30 @@ pub fn raw_entries(source: &impl ByteSource) -> Result<Vec<(String, RawValue)>, 
 
 /// Where data begins: the format's default.
 pub const ALIGNMENT: u64 = 32;
+
+/// A GGUF file whose data is all zeros and takes no room.
+#[derive(Clone, Debug)]
+pub struct Described {
+    header: Vec<u8>,
+    size_bytes: u64,
+}
+
+impl ByteSource for Described {
+    fn size_bytes(&self) -> io::Result<u64> {
+        Ok(self.size_bytes)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(buffer.len() as u64).filter(|&end| end <= self.size_bytes);
+        end.ok_or(io::ErrorKind::UnexpectedEof)?;
+        buffer.fill(0);
+        let rest =
+            usize::try_from(offset).ok().and_then(|start| self.header.get(start..)).unwrap_or_default();
+        let there = rest.len().min(buffer.len());
+        buffer[..there].copy_from_slice(&rest[..there]);
+        Ok(())
+    }
+}
 
 /// Builds a GGUF file byte by byte.
 #[derive(Clone, Debug, Default)]
@@ -123,7 +150,7 @@ impl Builder {
 
     /// Adds a tensor of this size.
     #[must_use]
-    pub fn tensor(mut self, name: &str, dimensions: &[u64], kind: u32, bytes: usize) -> Self {
+    pub fn tensor(mut self, name: &str, dimensions: &[u64], kind: u32, bytes: u64) -> Self {
         self.data_bytes = self.data_bytes.next_multiple_of(ALIGNMENT);
         push_text(&mut self.tensors, name);
         self.tensors.extend((dimensions.len() as u32).to_le_bytes());
@@ -131,7 +158,7 @@ impl Builder {
         self.tensors.extend(kind.to_le_bytes());
         self.tensors.extend(self.data_bytes.to_le_bytes());
         self.tensor_count += 1;
-        self.data_bytes += bytes as u64;
+        self.data_bytes += bytes;
         self
     }
 
@@ -153,6 +180,14 @@ impl Builder {
         out.extend(&self.tensors);
         out.resize(out.len().next_multiple_of(ALIGNMENT as usize), 0);
         out
+    }
+
+    /// The header as a file of which the data is not there, but counts.
+    #[must_use]
+    pub fn described(&self) -> Described {
+        let header = self.header();
+        let size_bytes = (header.len() as u64).saturating_add(self.data_bytes);
+        Described { header, size_bytes }
     }
 
     fn key(&mut self, key: &str, kind: u32) {
