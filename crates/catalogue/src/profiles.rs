@@ -103,11 +103,10 @@ impl UnknownProfile {
     #[must_use]
     pub fn hint(&self) -> String {
         let likeness = |profile: &&Profile| {
-            let distance = strsim::normalized_damerau_levenshtein(&self.name.to_lowercase(), &profile.name);
-            (distance * 1e6) as u64
+            (strsim::jaro_winkler(&self.name.to_lowercase(), &profile.name) * 1000.0) as u32
         };
         let names: Vec<&str> = profiles().iter().map(|profile| profile.name.as_str()).collect();
-        let nearest = profiles().iter().max_by_key(likeness).filter(|profile| likeness(profile) >= 500_000);
+        let nearest = profiles().iter().max_by_key(likeness).filter(|profile| likeness(profile) >= 800);
         let meant = nearest.map_or_else(String::new, |profile| format!("did you mean {}? ", profile.name));
         format!("{meant}there are {}", names.join(", "))
     }

@@ -239,8 +239,11 @@ pub struct Create {
 /// Arguments of `fit`.
 #[derive(Debug, Args)]
 pub struct Fit {
-    /// Which models: names in the store or GGUF files; without any, all of the store.
+    /// Which models: names in the store or the catalogue, or GGUF files; without any, the whole catalogue, the best first.
     pub models: Vec<String>,
+    /// Another machine: `kaggle-t4x2`, `cpu-16gb` and others; without it, this one.
+    #[arg(long, value_name = "PROFILE")]
+    pub on: Option<String>,
     /// Context of one answer, in tokens.
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub ctx: Option<u32>,

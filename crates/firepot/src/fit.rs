@@ -1,13 +1,77 @@
 //! Whether a model fits a machine, how, and what would change that.
 
+use std::sync::OnceLock;
+
+use firepot_catalogue::Profile;
 use firepot_gguf::Layout;
 use firepot_machine::Machine;
-use firepot_plan::{Explanation, Plan, Want, explain, plan};
+use firepot_plan::{Explanation, GpuUse, Plan, Want, bytes_per_token, decode_at_most, explain, plan};
 use firepot_server::pool::PlanFailure;
 use serde::Serialize;
 
+use crate::planner::LocalPlanner;
+
 /// What this machine is called beside machines that are described.
-pub const THIS_MACHINE: &str = "this machine";
+const THIS_MACHINE: &str = "this machine";
+
+/// A machine that models are fitted to.
+#[derive(Debug)]
+pub struct Place {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub machine: Machine,
+    /// Whether its GPUs may be used.
+    pub gpu: GpuUse,
+    profile: Option<&'static Profile>,
+    bandwidth: OnceLock<f64>,
+}
+
+impl Place {
+    /// This machine, as it is now.
+    pub fn here(planner: &LocalPlanner) -> Self {
+        Self {
+            name: THIS_MACHINE.to_owned(),
+            machine: planner.probe(),
+            gpu: planner.gpu,
+            profile: None,
+            bandwidth: OnceLock::new(),
+        }
+    }
+
+    /// A machine that is described; a build for its GPUs is taken for granted.
+    pub fn described(profile: &'static Profile) -> Self {
+        Self {
+            name: profile.name.clone(),
+            machine: profile.machine(),
+            gpu: GpuUse::Auto,
+            profile: Some(profile),
+            bandwidth: OnceLock::new(),
+        }
+    }
+
+    /// Bytes per second at which a device's memory can be read: of a profile, by datasheet; here main memory, measured
+    /// once, in about a tenth of a second.
+    fn bandwidth(&self, gpu: Option<usize>) -> Option<f64> {
+        const GB: f64 = 1e9;
+        match (self.profile, gpu) {
+            (Some(profile), Some(gpu)) => profile.gpu_bandwidth(gpu).map(|rate| f64::from(rate) * GB),
+            (Some(profile), None) => profile.bandwidth.map(|rate| f64::from(rate) * GB),
+            (None, Some(_)) => None,
+            (None, None) => {
+                let threads = self.machine.cpu.cores_allowed.known().copied().unwrap_or(1);
+                Some(*self.bandwidth.get_or_init(|| firepot_measure::read_bandwidth(threads as usize)))
+            }
+        }
+    }
+
+    const fn bandwidth_source(&self) -> &'static str {
+        match self.profile {
+            Some(_) => "the datasheets' bandwidth",
+            None => "the bandwidth of main memory, measured just now",
+        }
+    }
+}
 
 /// How a model goes with a machine.
 #[derive(Debug, Serialize)]
@@ -22,10 +86,21 @@ pub struct Fit {
     pub place: Option<String>,
     /// How it would be loaded; its memory is predicted.
     pub plan: Option<Plan>,
+    /// What memory allows one answer at best.
+    pub decode: Option<Decode>,
     /// What limits it.
     pub explanation: Option<Explanation>,
     /// Why it does not fit.
     pub refused: Option<Refused>,
+}
+
+/// A bound, not a prediction: nothing computes faster than its weights are read.
+#[derive(Debug, Serialize)]
+pub struct Decode {
+    /// Tokens per second of one answer, at most; absent with the reason.
+    pub tokens_per_s_at_most: Option<f64>,
+    /// By what, or why there is none.
+    pub by: String,
 }
 
 /// Why a model does not fit.
@@ -39,43 +114,60 @@ pub struct Refused {
 
 impl Fit {
     /// Plans `model` for a machine.
-    pub fn of(model: String, layout: &Layout, name: &str, machine: &Machine, want: &Want) -> Self {
-        match plan(layout, machine, want) {
+    pub fn of(model: String, layout: &Layout, place: &Place, want: &Want) -> Self {
+        match plan(layout, &place.machine, want) {
             Ok(plan) => Self {
                 model,
-                machine: name.to_owned(),
+                machine: place.name.clone(),
                 fits: true,
-                place: Some(place(&plan, machine)),
-                explanation: Some(explain(layout, machine, want, &plan)),
+                place: Some(where_it_is(&plan, &place.machine)),
+                decode: Some(decode(layout, &plan, place)),
+                explanation: Some(explain(layout, &place.machine, want, &plan)),
                 plan: Some(plan),
                 refused: None,
             },
             Err(error) => {
-                Self::refused(model, name, Refused { message: error.to_string(), hint: Some(error.hint()) })
+                let refused = Refused { message: error.to_string(), hint: Some(error.hint()) };
+                Self::refused(model, &place.name, refused)
             }
         }
     }
 
     /// A model that cannot be planned at all.
-    pub fn unread(model: String, name: &str, failure: PlanFailure) -> Self {
-        Self::refused(model, name, Refused { message: failure.message, hint: failure.hint })
+    pub fn unread(model: String, place: &Place, failure: PlanFailure) -> Self {
+        Self::refused(model, &place.name, Refused { message: failure.message, hint: failure.hint })
     }
 
-    fn refused(model: String, name: &str, refused: Refused) -> Self {
-        let machine = name.to_owned();
+    fn refused(model: String, machine: &str, refused: Refused) -> Self {
         Self {
             model,
-            machine,
+            machine: machine.to_owned(),
             fits: false,
             place: None,
             plan: None,
+            decode: None,
             explanation: None,
             refused: Some(refused),
         }
     }
+
+    /// Tokens per second at most, where that is known.
+    pub fn at_most(&self) -> Option<f64> {
+        self.decode.as_ref()?.tokens_per_s_at_most
+    }
 }
 
-fn place(plan: &Plan, machine: &Machine) -> String {
+fn decode(layout: &Layout, plan: &Plan, place: &Place) -> Decode {
+    let bound = decode_at_most(&bytes_per_token(layout, plan), |device| place.bandwidth(device));
+    let by = match (bound, &place.profile) {
+        (Some(_), _) => place.bandwidth_source().to_owned(),
+        (None, Some(_)) => "the profile gives no bandwidth of main memory".to_owned(),
+        (None, None) => "the bandwidth of this machine's GPUs is not measured".to_owned(),
+    };
+    Decode { tokens_per_s_at_most: bound, by }
+}
+
+fn where_it_is(plan: &Plan, machine: &Machine) -> String {
     let Some(&first) = plan.gpus.first() else { return "main memory".to_owned() };
     let name = machine.gpus.devices.get(first).map_or("GPU", |gpu| gpu.name.as_str());
     let count = plan.gpus.len();

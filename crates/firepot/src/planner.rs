@@ -14,7 +14,7 @@ use firepot_server::pool::{PlanFailure, Planned, Planner, Wishes};
 use firepot_store::Model;
 use serde_json::Value;
 
-use crate::fit::{Fit, THIS_MACHINE};
+use crate::fit::{Fit, Place};
 
 /// Plans for this machine, whose free memory is read anew for each plan.
 #[derive(Debug)]
@@ -81,8 +81,8 @@ impl Planner for LocalPlanner {
     fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value {
         let name = model.name.to_string();
         let fit = match read_layout(model) {
-            Ok(layout) => Fit::of(name, &layout, THIS_MACHINE, &self.probe(), &self.want(wishes, others)),
-            Err(failure) => Fit::unread(name, THIS_MACHINE, failure),
+            Ok(layout) => Fit::of(name, &layout, &Place::here(self), &self.want(wishes, others)),
+            Err(failure) => Fit::unread(name, &Place::here(self), failure),
         };
         serde_json::to_value(fit).unwrap_or_default()
     }

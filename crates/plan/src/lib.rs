@@ -13,6 +13,7 @@ mod limits;
 mod placement;
 mod plan;
 mod shape;
+mod speed;
 #[cfg(test)]
 mod tests;
 mod want;
@@ -26,4 +27,5 @@ pub use limits::{
     GPU_MARGIN_BYTES, HOST_MARGIN_BYTES, KV_CELLS_MAX, PARALLEL_MAX, THREADS_MAX,
 };
 pub use plan::{KvType, Plan, Predicted, Reason};
+pub use speed::{bytes_per_token, decode_at_most};
 pub use want::{GpuUse, Taken, Want};

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::{
     CELLS_STEP, CTX_FLOOR, CTX_GPU_MIN, GPU_MARGIN_BYTES, GpuUse, HOST_MARGIN_BYTES, KvType, Plan, PlanError,
-    Taken, Want, explain,
+    Taken, Want, bytes_per_token, decode_at_most, explain,
     footprint::{Device, Footprint, Params, Placing},
     plan,
 };
@@ -721,4 +721,37 @@ fn a_smaller_cache_is_offered_where_it_buys_context_and_never_to_a_mixture() {
 fn nothing_is_offered_that_buys_nothing() {
     let want = Want { ctx: Some(2048), parallel: Some(1), kv_type: Some(KvType::F16), ..Want::default() };
     assert_eq!(explained_on(&qwen_7b(), &cpu_machine(64 * GIB), want).1, Vec::<String>::new());
+}
+
+#[test]
+fn a_token_reads_what_is_computed_and_not_the_embedding() {
+    let layout = qwen_7b();
+    let host = plan(&layout, &cpu_machine(64 * GIB), &Want::default()).unwrap();
+    let read = bytes_per_token(&layout, &host);
+    assert_eq!(read, [(None, layout.weights_bytes() - layout.input.bytes())]);
+    let tied = Layout { tied: true, output: Weights::default(), ..layout.clone() };
+    assert_eq!(bytes_per_token(&tied, &host), [(None, tied.weights_bytes())]);
+    let t4 = on_t4s(&layout, &[15], Want::default());
+    assert_eq!(bytes_per_token(&layout, &t4), [(Some(0), layout.weights_bytes() - layout.input.bytes())]);
+}
+
+#[test]
+fn a_token_reads_the_experts_in_use_only() {
+    let mut layout = mixture();
+    for layer in &mut layout.layers {
+        (layer.experts_used, layer.experts_count) = (8, 128);
+    }
+    let host = plan(&layout, &cpu_machine(256 * GIB), &Want::default()).unwrap();
+    let all: u64 = layout.layers.iter().map(|layer| layer.experts.bytes()).sum();
+    let dense = layout.weights_bytes() - all - if layout.tied { 0 } else { layout.input.bytes() };
+    let [(None, read)] = bytes_per_token(&layout, &host)[..] else { panic!("one device") };
+    assert!(read.abs_diff(dense + all / 16) < 1000, "{read} of {dense} and {all}");
+}
+
+#[test]
+fn devices_work_one_after_the_other() {
+    let bytes = [(None, 10_000), (Some(0), 40_000)];
+    let rate = |device: Option<usize>| Some(if device.is_some() { 1e6 } else { 1e5 });
+    assert!((decode_at_most(&bytes, rate).unwrap() - 1.0 / 0.14).abs() < 1e-9);
+    assert_eq!(decode_at_most(&bytes, |device| device.map(|_| 1e6)), None);
 }

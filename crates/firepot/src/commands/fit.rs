@@ -2,15 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use firepot_catalogue::{Found, find, profile};
 use firepot_gguf::Layout;
+use firepot_plan::Want;
 use firepot_server::pool::Wishes;
-use firepot_store::{Home, ModelName, split_of};
+use firepot_store::{Home, ModelName, StoreError, split_of};
 use serde_json::json;
 
 use crate::{
+    best::{USABLE_TOKENS_PER_S, rank},
     cli,
     exit::{Exit, Failure},
-    fit::{Fit, THIS_MACHINE},
+    fit::{Fit, Place},
     planner::{read_files, read_layout, reasons},
     settings::Settings,
     table,
@@ -19,16 +22,21 @@ use crate::{
 /// Plans models and prints how they fit; nothing is loaded.
 pub fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
     let home = settings.open_home()?;
-    let names = if args.models.is_empty() { stored(&home)? } else { args.models.clone() };
     let planner = settings.planner();
-    let machine = planner.probe();
+    let place = match &args.on {
+        Some(name) => Place::described(
+            profile(name).map_err(|unknown| Failure::new(Exit::Failed, &unknown).hint(unknown.hint()))?,
+        ),
+        None => Place::here(&planner),
+    };
     let wishes = Wishes { ctx: args.ctx, parallel: args.parallel, ..Wishes::default() };
-    let want = planner.want(&wishes, &[]);
-    let mut fits = Vec::with_capacity(names.len());
-    for name in names {
-        let layout = layout(&home, &name)?;
-        fits.push(Fit::of(name, &layout, THIS_MACHINE, &machine, &want));
+    let want = Want { gpu: place.gpu, ..planner.want(&wishes, &[]) };
+    if args.models.is_empty() {
+        print_ranking(&place, &want, args.json);
+        return Ok(());
     }
+    let fit = |name: &String| anyhow::Ok(Fit::of(name.clone(), &layout(&home, name)?, &place, &want));
+    let fits: Vec<Fit> = args.models.iter().map(fit).collect::<Result<_, _>>()?;
     if args.json {
         println!("{}", json!({ "models": fits }));
     } else {
@@ -41,17 +49,63 @@ pub fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
     }
 }
 
-fn stored(home: &Home) -> anyhow::Result<Vec<String>> {
-    let models = home.models().list()?.models;
-    if models.is_empty() {
-        return Err(Failure::new(Exit::NoModel, "the store has no model yet")
-            .hint("name a GGUF file, or fetch a model: firepot pull NAME")
-            .into());
+/// The catalogue, the best first.
+fn print_ranking(place: &Place, want: &Want, as_json: bool) {
+    let ranked = rank(place, want);
+    if as_json {
+        let models: Vec<_> = ranked
+            .iter()
+            .map(|ranked| {
+                let model = ranked.model;
+                json!({ "id": model.id, "title": model.title, "kind": model.kind, "licence": model.licence,
+                    "quantization": model.usual_quant().name(), "ollama": model.ollama,
+                    "hugging_face": model.hugging_face, "usable": ranked.usable(), "fit": ranked.fit })
+            })
+            .collect();
+        println!("{}", json!({ "models": models }));
+        return;
     }
-    Ok(models.into_iter().map(|model| model.name.to_string()).collect())
+    let fitting: Vec<Vec<String>> = ranked
+        .iter()
+        .filter(|ranked| ranked.fit.fits)
+        .map(|ranked| {
+            let kind = format!("{:?}", ranked.model.kind).to_lowercase();
+            let mut row = row(&ranked.fit);
+            row.splice(1..1, [ranked.model.usual_quant().name().to_owned(), kind]);
+            row.push(ranked.model.pull_name().unwrap_or_default());
+            row
+        })
+        .collect();
+    let header =
+        ["MODEL", "QUANT", "KIND", "FITS", "CONTEXT", "ANSWERS", "KV CACHE", "MEMORY", "TOKENS/S", "NAME"];
+    print!("{}", table::render(&header, &fitting));
+    let rest: Vec<&str> =
+        ranked.iter().filter(|ranked| !ranked.fit.fits).map(|ranked| ranked.model.id.as_str()).collect();
+    if !rest.is_empty() {
+        println!("do not fit: {}", rest.join(", "));
+    }
+    println!("Memory is predicted. {}", bound(&ranked.iter().map(|ranked| &ranked.fit).collect::<Vec<_>>()));
+    println!(
+        "The best first: those that surely reach {USABLE_TOKENS_PER_S} tokens/s (half of the bound), then by kind, size and age."
+    );
 }
 
-/// Of a GGUF file, or of a model in the store.
+/// What the column of tokens per second says.
+fn bound(fits: &[&Fit]) -> String {
+    let known = fits
+        .iter()
+        .filter_map(|fit| fit.decode.as_ref())
+        .find(|decode| decode.tokens_per_s_at_most.is_some());
+    let by = known
+        .or_else(|| fits.iter().find_map(|fit| fit.decode.as_ref()))
+        .map_or("", |decode| decode.by.as_str());
+    match known {
+        Some(_) => format!("Tokens per second of one answer are a bound by {by}, not a prediction."),
+        None => format!("No tokens per second: {by}."),
+    }
+}
+
+/// Of a GGUF file, of a model in the store, or of one in the catalogue.
 fn layout(home: &Home, name: &str) -> anyhow::Result<Layout> {
     let failure = |exit, message: String, hint: Option<String>| Failure { exit, message, hint };
     if is_file(name) {
@@ -60,14 +114,37 @@ fn layout(home: &Home, name: &str) -> anyhow::Result<Layout> {
         let read = read_files(&paths);
         return read.map_err(|(message, _)| failure(Exit::Failed, format!("{name}: {message}"), None).into());
     }
-    let model = home.models().find(&name.parse::<ModelName>()?)?;
-    read_layout(&model).map_err(|refused| failure(Exit::Load, refused.message, refused.hint).into())
+    let stored = name
+        .parse::<ModelName>()
+        .map_err(anyhow::Error::from)
+        .and_then(|name| Ok(home.models().find(&name)?));
+    match (stored, find(name)) {
+        (Ok(model), _) => {
+            read_layout(&model).map_err(|refused| failure(Exit::Load, refused.message, refused.hint).into())
+        }
+        (Err(error), Some(Found { model, quant })) if is_unknown(&error) => Ok(model.layout(quant)?),
+        (Err(error), None) if is_unknown(&error) => {
+            let hint = "`firepot fit` alone lists the catalogue; a GGUF file or a model in the store can be named too";
+            Err(failure(
+                Exit::NoModel,
+                format!("{name} is neither in the store nor in the catalogue"),
+                Some(hint.to_owned()),
+            )
+            .into())
+        }
+        (Err(error), _) => Err(error),
+    }
+}
+
+/// The store works and has no such model.
+fn is_unknown(error: &anyhow::Error) -> bool {
+    !matches!(error.downcast_ref::<StoreError>(), Some(error) if !matches!(error, StoreError::UnknownModel { .. }))
 }
 
 /// A name with this end or a path is no name of the store.
 fn is_file(name: &str) -> bool {
-    Path::new(name).extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf"))
-        || Path::new(name).is_file()
+    let path = Path::new(name);
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("gguf")) || path.is_file()
 }
 
 /// The file, and the others of a split model.
@@ -83,8 +160,11 @@ fn files(path: &Path) -> Vec<PathBuf> {
 }
 
 fn print(fits: &[Fit], explain: bool) {
-    let header = ["MODEL", "FITS", "CONTEXT", "ANSWERS", "KV CACHE", "MEMORY (PREDICTED)"];
+    let header = ["MODEL", "FITS", "CONTEXT", "ANSWERS", "KV CACHE", "MEMORY", "TOKENS/S"];
     print!("{}", table::render(&header, &fits.iter().map(row).collect::<Vec<_>>()));
+    if fits.iter().any(|fit| fit.fits) {
+        println!("Memory is predicted. {}", bound(&fits.iter().collect::<Vec<_>>()));
+    }
     for fit in fits {
         if let Some(refused) = &fit.refused {
             println!("{}: {}", fit.model, refused.message);
@@ -109,7 +189,8 @@ fn print(fits: &[Fit], explain: bool) {
 
 fn row(fit: &Fit) -> Vec<String> {
     let Some(plan) = &fit.plan else {
-        return vec![fit.model.clone(), "no".into(), "-".into(), "-".into(), "-".into(), "-".into()];
+        let none = || "-".to_owned();
+        return vec![fit.model.clone(), "no".to_owned(), none(), none(), none(), none(), none()];
     };
     vec![
         fit.model.clone(),
@@ -118,5 +199,6 @@ fn row(fit: &Fit) -> Vec<String> {
         plan.parallel.to_string(),
         plan.kv_type_k.name().to_owned(),
         table::bytes(plan.predicted.total_bytes()),
+        fit.at_most().map_or_else(|| "?".to_owned(), |rate| format!("≤ {rate:.1}")),
     ]
 }
