@@ -119,3 +119,74 @@ async fn up_explains_before_it_acts_and_goes_on_in_the_background() {
     assert!(stdout(&run_in(home.path(), &["ps"])).contains(MODEL), "up loads its model");
     assert!(run_in(home.path(), &["down"]).status.success());
 }
+
+#[test]
+fn fit_plans_what_is_stored_described_or_a_file_and_says_what_does_not_fit() {
+    let home = home_with_model();
+    let text = stdout(&run_in(home.path(), &["fit", MODEL]));
+    assert!(text.contains("main memory") && text.contains("limit: ") && text.contains("TOKENS/S"), "{text}");
+    let explained = stdout(&run_in(home.path(), &["fit", MODEL, "--explain"]));
+    assert!(explained.contains("kv_cells = "), "{explained}");
+    let file = crate::stack::model_file();
+    let json: Value =
+        serde_json::from_str(&stdout(&run_in(home.path(), &["fit", file.to_str().unwrap(), "--json"])))
+            .unwrap();
+    let fit = &json["models"][0];
+    assert_eq!((&fit["fits"], &fit["plan"]["ctx_per_answer"]), (&Value::Bool(true), &Value::from(8192)));
+    assert!(fit["decode"]["tokens_per_s_at_most"].as_f64().unwrap() > 1.0, "{fit}");
+    let args = ["fit", "qwen3:8b", "gpt-oss:120b", "--on", "kaggle-t4x2"];
+    let both = run_in(home.path(), &args);
+    let text = String::from_utf8_lossy(&both.stdout);
+    assert_eq!(both.status.code(), Some(7));
+    assert!(
+        text.contains("each of 2 × Tesla T4") && text.contains("gpt-oss:120b: the model needs "),
+        "{text}"
+    );
+}
+
+#[test]
+fn fit_ranks_the_catalogue_for_a_machine() {
+    let home = tempfile::tempdir().unwrap();
+    let text = stdout(&run_in(home.path(), &["fit", "--on", "kaggle-t4x2"]));
+    let first = text.lines().nth(1).unwrap();
+    assert!(first.starts_with("qwen3-30b-a3b ") && first.contains("2 × Tesla T4"), "{text}");
+    assert!(text.contains("do not fit: gpt-oss-120b"), "{text}");
+    let json: Value = serde_json::from_str(&stdout(&run_in(home.path(), &["fit", "--json"]))).unwrap();
+    let models = json["models"].as_array().unwrap();
+    assert!(models.len() >= 35 && models.iter().all(|model| model["fit"]["fits"].is_boolean()));
+}
+
+#[test]
+fn fit_answers_typos_and_wants_that_nothing_can_meet() {
+    let home = home_with_model();
+    for (args, code, words) in [
+        (&["fit", MODEL, "--on", "kagle"][..], 1, "did you mean kaggle-t4x2?"),
+        (&["fit", "nothing"], 3, "neither in the store nor in the catalogue"),
+        (&["fit", MODEL, "--ctx", "9000"], 7, "1 of 1 do not fit"),
+        (&["fit", MODEL, "--ctx", "0"], 2, "--ctx"),
+        (&["fit", "/nowhere/model.gguf"], 1, "cannot be opened"),
+    ] {
+        let output = run_in(home.path(), args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(words), "{args:?}: {stderr}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_fits_models_and_compares_a_load_with_its_plan() {
+    let stack = Stack::start().await;
+    let (status, fits) = stack.get("/firepot/v1/fit?ctx=4096").await;
+    assert_eq!((status, &fits["models"][0]["plan"]["ctx_per_answer"]), (200, &Value::from(4096)));
+    assert_eq!(stack.get("/firepot/v1/fit?model=nothing").await.0, 404);
+    assert_eq!(stack.get("/firepot/v1/fit?ctx=many").await.0, 400);
+    stack.ask("Hello", 2).await;
+    let (_, runners) = stack.get("/firepot/v1/runners").await;
+    let memory = &runners["runners"][0]["memory"][0];
+    assert_eq!(memory["device"], "CPU", "{runners}");
+    for part in ["weights_bytes", "kv_bytes"] {
+        assert_eq!(memory["predicted"][part], memory["counted"][part], "{part}: {memory}");
+    }
+    let bytes = |side: &str| memory[side]["compute_bytes"].as_i64().unwrap();
+    assert!((bytes("predicted") - bytes("counted")).abs() < 16 << 20, "{memory}");
+}

@@ -86,13 +86,10 @@ impl Graph<'_> {
         scores.saturating_add(others)
     }
 
-    /// The gate, the way up, and their product; residual, norm, and what attention leaves between them.
+    /// The gate, the way up, and their product, of all experts in use; residual, norm, and what attention leaves between them.
     fn feed_forward(&self, layer: &Layer) -> u64 {
         let width = self.floats(u64::from(layer.feed_forward_length).saturating_mul(3));
-        let experts = self.floats(
-            u64::from(layer.experts_used).saturating_mul(self.footprint.layout.embedding_length.into()),
-        );
-        width.saturating_add(experts).saturating_add(self.residual().saturating_mul(5))
+        width.saturating_add(self.residual().saturating_mul(5))
     }
 
     /// The state of each sequence, and what of a ubatch goes through it.
