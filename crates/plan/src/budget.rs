@@ -8,7 +8,7 @@ use crate::{
     footprint::{Device, Footprint},
     limits::{
         CELLS_SHARED_MAX, CELLS_STEP, CTX_DEFAULT_MAX, CTX_FLOOR, CTX_GPU_MIN, GPU_MARGIN_BYTES,
-        HOST_MARGIN_BYTES, KV_CELLS_MAX,
+        HOST_MARGIN_BYTES, HOST_MARGIN_MIN_BYTES, KV_CELLS_MAX,
     },
 };
 
@@ -32,7 +32,8 @@ impl Budget {
             Some(under(free_bytes.saturating_sub(taken(index)).saturating_sub(GPU_MARGIN_BYTES)))
         });
         let host_bytes = available_bytes
-            .map(|bytes| bytes.saturating_sub(want.taken.host_bytes).saturating_sub(HOST_MARGIN_BYTES));
+            .map(|bytes| bytes.saturating_sub(want.taken.host_bytes))
+            .map(|bytes| bytes.saturating_sub(host_margin(bytes)));
         Self { host_bytes: host_bytes.map(under).or(want.memory_bytes), gpu_bytes: gpus.collect() }
     }
 
@@ -43,6 +44,11 @@ impl Budget {
             Device::Gpu(index) => self.gpu_bytes.get(index).copied().flatten(),
         }
     }
+}
+
+/// A sixteenth of what is available, within bounds: more memory never leaves less for the model.
+pub fn host_margin(available_bytes: u64) -> u64 {
+    (available_bytes / 16).clamp(HOST_MARGIN_MIN_BYTES, HOST_MARGIN_BYTES)
 }
 
 /// Room for KV cells beside a model's weights and compute buffers.

@@ -41,6 +41,8 @@ pub const THREADS_UNKNOWN: u32 = 2;
 /// Main memory that stays free beside weights, KV cache and compute buffers: the server, the runner itself, the
 /// tokenizer's tables, the rows of logits, and other programs' next requests.
 pub const HOST_MARGIN_BYTES: u64 = 256 << 20;
+/// The same at least, where little is available: server and runner were seen to take 55 MiB beside the plan's bytes.
+pub const HOST_MARGIN_MIN_BYTES: u64 = 96 << 20;
 /// GPU memory that stays free beside them: 250 MiB for the CUDA context (the default of gpustack's gguf-parser;
 /// not measured here) and 192 MiB of allocator slack.
 pub const GPU_MARGIN_BYTES: u64 = (250 + 192) << 20;

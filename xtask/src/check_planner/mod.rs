@@ -1,5 +1,7 @@
 //! The planner's bytes beside llama.cpp's own count of the same loads (`firepot dry-run`).
 
+mod limits;
+
 use std::{
     fmt::Write as _,
     fs::{self, File},
@@ -73,7 +75,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if sparse.exists() {
         fs::remove_file(sparse)?;
     }
-    File::create(&args.out)?.write_all(report(&rows)?.as_bytes())?;
+    let limits = limits::check(&args.firepot.canonicalize()?, &args.model)?;
+    File::create(&args.out)?.write_all(report(&rows, limits.as_deref())?.as_bytes())?;
     println!("{}", args.out.display());
     Ok(())
 }
@@ -185,7 +188,7 @@ fn sum(devices: &[DeviceMemory]) -> DeviceBytes {
     })
 }
 
-fn report(rows: &[Row]) -> anyhow::Result<String> {
+fn report(rows: &[Row], limits: Option<&[limits::Row]>) -> anyhow::Result<String> {
     let mut text = HEAD.to_owned();
     for row in rows {
         let far = row.compute.iter().filter(|compared| !compared.near()).count();
@@ -197,12 +200,24 @@ fn report(rows: &[Row]) -> anyhow::Result<String> {
             "| {name} | {loads} | {aborted} | {weights_off} | {kv_off} | {far} | {planned:.1} beside {counted:.1} |"
         )?;
     }
+    text.push_str(LIMITS);
+    match limits {
+        Some(rows) => {
+            text.push_str(limits::Row::HEAD);
+            text.extend(rows.iter().map(limits::Row::line));
+        }
+        None => text.push_str("Not taken: this machine lets no control group be made.\n"),
+    }
     Ok(text)
 }
 
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
+
+const LIMITS: &str = "\n## Under memory limits\n\nThe test model answers one question that fills the context, server and runner together in a control group of the kernel, \
+    under limits from 70 to 160 % of what they take without one (the group's own peak, the mapped file with it). A run thrashes when \
+    it takes three times as long as without a limit. A refusal is needless when the limit is above what was taken.\n\n";
 
 const HEAD: &str = "# The planner beside llama.cpp's own count\n\n`cargo xtask check-planner` wrote this: what the planner says that a load takes in main memory, \
     beside what llama.cpp computes for it without taking it (`firepot dry-run`). Synthetic shapes are headers alone. Each model \
