@@ -161,7 +161,6 @@ fn fit_answers_typos_and_wants_that_nothing_can_meet() {
     let home = home_with_model();
     for (args, code, words) in [
         (&["fit", MODEL, "--on", "kagle"][..], 1, "did you mean kaggle-t4x2?"),
-        (&["fit", "nothing"], 3, "neither in the store nor in the catalogue"),
         (&["fit", MODEL, "--ctx", "9000"], 7, "1 of 1 do not fit"),
         (&["fit", MODEL, "--ctx", "0"], 2, "--ctx"),
         (&["fit", "/nowhere/model.gguf"], 1, "cannot be opened"),

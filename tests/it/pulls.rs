@@ -355,3 +355,53 @@ impl Random {
         self.0 % limit
     }
 }
+
+#[tokio::test]
+async fn a_model_at_a_hub_is_fitted_by_its_header_alone() {
+    let registry = Registry::start();
+    registry.push_model("library/small", "135m").await;
+    let home = tempfile::tempdir().unwrap();
+    let fitted = |hub: &str, name: &str| {
+        let output = command(home.path(), hub, &["fit", name, "--json"]).output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+        json["models"][0]["plan"]["predicted"]["host"]["weights_bytes"].as_u64().unwrap()
+    };
+    let file = model_file();
+    let weights_bytes = fitted("http://127.0.0.1:1/", file.to_str().unwrap());
+    assert_eq!(fitted(&registry.url(), "small:135m"), weights_bytes);
+
+    let nginx = Nginx::start("");
+    nginx.repository("ada/small", &[("small-Q4_1.gguf", &file)]);
+    assert_eq!(fitted(&nginx.url(""), "hf.co/ada/small:Q4_1"), weights_bytes);
+    assert_eq!(nginx.answered(206), 1);
+    assert!(nginx.sent_bytes("small-Q4_1.gguf") <= 12 << 20, "{}", nginx.sent_bytes("small-Q4_1.gguf"));
+    assert_eq!(list(home.path()), json!([]), "nothing was stored");
+
+    let (first, second) = (nginx.file("one-00001-of-00002.gguf"), nginx.file("one-00002-of-00002.gguf"));
+    split(&file, [&first, &second]);
+    nginx.repository(
+        "ada/two",
+        &[("two-Q4_1-00001-of-00002.gguf", &first), ("two-Q4_1-00002-of-00002.gguf", &second)],
+    );
+    let both = fitted(&nginx.url(""), "hf.co/ada/two:Q4_1");
+    assert!(both.abs_diff(weights_bytes) < 100_000, "{both} of {weights_bytes}");
+}
+
+#[test]
+fn a_fit_without_a_hub_says_so() {
+    let home = tempfile::tempdir().unwrap();
+    let output = command(home.path(), "http://127.0.0.1:1/", &["fit", "nobody/knows:1b"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = stderr(&output);
+    assert!(text.contains("asking the hub") && text.contains("hint: "), "{text}");
+}
+
+#[test]
+fn up_over_an_empty_store_names_the_best_model_and_says_when_it_cannot_be_had() {
+    let home = tempfile::tempdir().unwrap();
+    let output = command(home.path(), "http://127.0.0.1:1/", &["up", "--port", "0"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let text = stderr(&output);
+    assert!(text.contains("the store has no model yet: ") && text.contains("firepot import"), "{text}");
+}

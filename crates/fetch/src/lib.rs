@@ -3,6 +3,7 @@
 
 mod answer;
 mod error;
+mod header;
 mod http;
 mod hub;
 pub mod limits;
@@ -16,8 +17,9 @@ mod retry;
 mod transfer;
 
 pub use error::FetchError;
+pub use header::{HeaderError, fetch_header};
 pub use http::{Http, Small, provide_tls};
 pub use puller::{FileState, Hubs, Phase, PullError, PullState, Puller};
-pub use reqwest::{StatusCode, Url, header};
+pub use reqwest::{StatusCode, Url};
 pub use retry::Patience;
 pub use transfer::{FileSpec, fetch_file};

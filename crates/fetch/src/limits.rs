@@ -11,6 +11,13 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most redirects that one request follows; one more is an error.
 pub const REDIRECTS_MAX: usize = 10;
 
+/// Most bytes of a file's beginning that are asked for to read its header; a longer header is an error. A vocabulary of
+/// 262,144 tokens with its scores and merges was seen to take 9 MB.
+pub const FILE_HEADER_BYTES_MAX: u64 = 12 << 20;
+
+/// How often a file's header is asked for before its failure is told.
+pub const FILE_HEADER_TRIES_MAX: u32 = 3;
+
 /// Parts of a file that are fetched at once.
 pub const PARTS_AT_ONCE: usize = 8;
 

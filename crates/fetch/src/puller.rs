@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use firepot_gguf::Gguf;
 use firepot_store::{
     Blob, Defaults, Digest, Home, ImportError, Model, ModelName, ModelRef, PendingPull, StoreError,
 };
@@ -9,10 +10,12 @@ use reqwest::{StatusCode, Url, header};
 use tokio::sync::watch;
 
 use crate::{
-    FetchError, FileSpec, Http, Small, fetch_file,
+    FetchError, FileSpec, HeaderError, Http, Small, fetch_file, fetch_header,
     hub::{self, NoFile, Repository, RepositoryFile},
     limits::{MANIFEST_BYTES_MAX, TOKEN_BYTES_MAX},
-    registry::{Challenge, MANIFEST_MEDIA_TYPE, RegistryManifest, TokenAnswer, looks_like_html},
+    registry::{
+        Challenge, MANIFEST_MEDIA_TYPE, RegistryLayer, RegistryManifest, TokenAnswer, looks_like_html,
+    },
 };
 
 /// Where hubs are, and who asks them.
@@ -24,6 +27,31 @@ pub struct Hubs {
     pub hugging_face: Url,
     /// A Hugging Face token, for repositories that ask for one; sent to `hugging_face` only.
     pub hugging_face_token: Option<String>,
+}
+
+/// What a registry says of a model.
+struct Found {
+    repository: Url,
+    /// Of the manifest.
+    url: Url,
+    answer: Small,
+    authorization: Option<String>,
+    manifest: RegistryManifest,
+}
+
+impl Found {
+    fn specs(&self) -> Result<Vec<FileSpec>, PullError> {
+        let spec = |blob: RegistryLayer| {
+            Ok(FileSpec {
+                url: join(&self.repository, &format!("blobs/{}", blob.digest))?,
+                size_bytes: Some(blob.size),
+                digest: Some(blob.digest),
+                authorization: self.authorization.clone(),
+                label: blob.kind().to_owned(),
+            })
+        };
+        self.manifest.blobs().into_iter().map(spec).collect()
+    }
 }
 
 /// Why a model was not pulled. What was downloaded stays and is used by the next try.
@@ -57,6 +85,9 @@ pub enum PullError {
     /// The files are no model that can be used.
     #[error(transparent)]
     Unusable(#[from] ImportError),
+    /// Its header could not be read.
+    #[error(transparent)]
+    Header(#[from] HeaderError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,8 +99,10 @@ impl PullError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
-            Self::Invalid { .. } => None,
-            Self::Fetch(error) => error.hint(),
+            Self::Invalid { .. } | Self::Header(HeaderError::Gguf { .. } | HeaderError::TooLong { .. }) => {
+                None
+            }
+            Self::Fetch(error) | Self::Header(HeaderError::Fetch(error)) => error.hint(),
             Self::Unusable(error) => error.hint(),
             Self::Store(error) => error.hint(),
         }
@@ -169,6 +202,25 @@ impl Puller {
         }
     }
 
+    /// What a model's header says, without its data: one request for each file, of a few MiB.
+    ///
+    /// # Errors
+    /// See [`PullError`].
+    pub async fn header(&self, what: &ModelRef, insecure: bool) -> Result<Gguf, PullError> {
+        let files = match what {
+            ModelRef::Name(model) if model.host() == "hf.co" => self.repository_files(model).await?,
+            ModelRef::Name(model) => {
+                let found = self.manifest(model, insecure).await?;
+                found.specs()?.into_iter().filter(|spec| spec.label == "model").collect()
+            }
+            ModelRef::Url(url) => vec![self.url_file(url)?],
+            ModelRef::File(path) => {
+                return Err(PullError::Invalid { message: format!("{} is a file", path.display()) });
+            }
+        };
+        Ok(fetch_header(&self.http, &files).await?)
+    }
+
     /// Fetches a file that was set aside as damaged, from where it came, as far as it is missing.
     ///
     /// # Errors
@@ -190,24 +242,8 @@ impl Puller {
         insecure: bool,
         state: &watch::Sender<PullState>,
     ) -> Result<Model, PullError> {
-        let base = self.registry_base(model, insecure)?;
-        let repository = join(&base, &format!("v2/{}/{}/", model.namespace(), model.model()))?;
-        let url = join(&repository, &format!("manifests/{}", model.tag()))?;
-        let (answer, authorization) = self.ask_registry(&url).await?;
-        check_found(&answer, model)?;
-        let manifest =
-            RegistryManifest::parse(&answer.body).map_err(|message| PullError::Invalid { message })?;
-        let blobs = manifest.blobs();
-        let mut specs = Vec::new();
-        for blob in &blobs {
-            specs.push(FileSpec {
-                url: join(&repository, &format!("blobs/{}", blob.digest))?,
-                size_bytes: Some(blob.size),
-                digest: Some(blob.digest),
-                authorization: authorization.clone(),
-                label: blob.kind().to_owned(),
-            });
-        }
+        let found = self.manifest(model, insecure).await?;
+        let mut specs = found.specs()?;
         let pending = self.begin(&name, specs.iter().filter_map(|spec| spec.digest).collect()).await?;
         // Tokens run out, some before a large file has come.
         let mut renewed_at = None;
@@ -217,12 +253,12 @@ impl Puller {
                 return Err(error);
             }
             renewed_at = Some(done_bytes);
-            let (_, authorization) = self.ask_registry(&url).await?;
+            let (_, authorization) = self.ask_registry(&found.url).await?;
             for spec in &mut specs {
                 spec.authorization.clone_from(&authorization);
             }
         }
-        let bytes = answer.body.to_vec();
+        let bytes = found.answer.body.to_vec();
         let install = move |home: &Home| {
             let model = home.models().install(&name, &bytes)?;
             pending.done()?;
@@ -231,12 +267,30 @@ impl Puller {
         self.with_home(install).await
     }
 
+    /// Asks a registry what a model is made of.
+    async fn manifest(&self, model: &ModelName, insecure: bool) -> Result<Found, PullError> {
+        let base = self.registry_base(model, insecure)?;
+        let repository = join(&base, &format!("v2/{}/{}/", model.namespace(), model.model()))?;
+        let url = join(&repository, &format!("manifests/{}", model.tag()))?;
+        let (answer, authorization) = self.ask_registry(&url).await?;
+        check_found(&answer, model)?;
+        let manifest =
+            RegistryManifest::parse(&answer.body).map_err(|message| PullError::Invalid { message })?;
+        Ok(Found { repository, url, answer, authorization, manifest })
+    }
+
     async fn pull_repository(
         &self,
         model: &ModelName,
         name: ModelName,
         state: &watch::Sender<PullState>,
     ) -> Result<Model, PullError> {
+        let specs = self.repository_files(model).await?;
+        self.pull_files(name, specs, state).await
+    }
+
+    /// The files of a repository that are the model.
+    async fn repository_files(&self, model: &ModelName) -> Result<Vec<FileSpec>, PullError> {
         let path = format!("{}/{}", model.namespace(), model.model());
         let base = &self.hubs.hugging_face;
         let mut url = join(base, &format!("api/models/{path}/revision/main"))?;
@@ -258,8 +312,7 @@ impl Puller {
                 label: file.path.clone(),
             })
         };
-        let specs = files.iter().map(spec).collect::<Result<Vec<_>, _>>()?;
-        self.pull_files(name, specs, state).await
+        files.iter().map(spec).collect()
     }
 
     async fn pull_url(
@@ -268,12 +321,17 @@ impl Puller {
         name: ModelName,
         state: &watch::Sender<PullState>,
     ) -> Result<Model, PullError> {
+        let spec = self.url_file(url)?;
+        self.pull_files(name, vec![spec], state).await
+    }
+
+    fn url_file(&self, url: &str) -> Result<FileSpec, PullError> {
         let url = Url::parse(url)
             .map_err(|error| PullError::Invalid { message: format!("'{url}' is no URL: {error}") })?;
         let file = url.path_segments().and_then(|mut segments| segments.next_back()).unwrap_or_default();
         let authorization = self.hub_authorization(&url);
-        let spec = FileSpec { label: file.to_owned(), url, size_bytes: None, digest: None, authorization };
-        self.pull_files(name, vec![spec], state).await
+        let label = file.to_owned();
+        Ok(FileSpec { label, url, size_bytes: None, digest: None, authorization })
     }
 
     /// Fetches a model's files and writes a manifest for them.

@@ -7,8 +7,8 @@ use crate::fit::{Fit, Place};
 
 /// Tokens per second below which reading along is no pleasure: what the project's own claims ask of a usable model.
 pub const USABLE_TOKENS_PER_S: f64 = 10.0;
-/// Share of what memory allows that decoding surely reaches: llama.cpp on a T4 was seen at 52 % (Q4_K_M) to 72 % (Q8_0) of
-/// the datasheet's bandwidth (docs/planner.md).
+/// Share of what memory allows that decoding surely reaches: published logs of Qwen2.5-7B on a T4 show 52 % (`Q4_K_M`)
+/// to 72 % (`Q8_0`) of the datasheet's bandwidth.
 const REACHED: f64 = 0.5;
 
 /// A model of the catalogue on a machine.
@@ -52,13 +52,29 @@ pub fn rank(place: &Place, want: &Want) -> Vec<Ranked> {
     ranked
 }
 
+/// The best model for this machine, unless none is usable.
+pub fn best(place: &Place, want: &Want) -> Option<Ranked> {
+    rank(place, want).into_iter().next().filter(Ranked::usable)
+}
+
+impl Ranked {
+    /// The model and how it fits, in a line.
+    pub fn told(&self) -> String {
+        let Self { model, fit } = self;
+        let place = fit.place.as_deref().unwrap_or_default();
+        let ctx = fit.plan.as_ref().map_or(0, |plan| plan.ctx_per_answer);
+        let rate = fit.at_most().map_or_else(String::new, |rate| format!(", at most {rate:.0} tokens/s"));
+        format!("{} {} (in {place}, context {ctx} tokens{rate})", model.title, model.usual_quant().name())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use firepot_catalogue::profile;
 
     use super::*;
 
-    fn best(name: &str) -> Vec<Ranked> {
+    fn ranked(name: &str) -> Vec<Ranked> {
         rank(&Place::described(profile(name).unwrap()), &Want::default())
     }
 
@@ -67,7 +83,7 @@ mod tests {
         for (name, expected) in
             [("kaggle-t4x2", "qwen3-30b-a3b"), ("colab-t4", "gpt-oss-20b"), ("cpu-8gb", "qwen3-1.7b")]
         {
-            let ranked = best(name);
+            let ranked = ranked(name);
             assert!(ranked[0].usable(), "{name}");
             assert_eq!(ranked[0].model.id, expected, "{name}");
         }
@@ -75,7 +91,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_comes_last_with_its_reason() {
-        let ranked = best("cpu-8gb");
+        let ranked = ranked("cpu-8gb");
         let first = ranked.iter().position(|ranked| !ranked.fit.fits).unwrap();
         assert!(ranked[first..].iter().all(|ranked| !ranked.fit.fits && ranked.fit.refused.is_some()));
         assert!(ranked[..first].iter().all(|ranked| ranked.fit.fits));

@@ -239,7 +239,8 @@ pub struct Create {
 /// Arguments of `fit`.
 #[derive(Debug, Args)]
 pub struct Fit {
-    /// Which models: names in the store or the catalogue, or GGUF files; without any, the whole catalogue, the best first.
+    /// Which models: names in the store, the catalogue or at a hub (of which only the header is fetched), or GGUF files;
+    /// without any, the whole catalogue, the best first.
     pub models: Vec<String>,
     /// Another machine: `kaggle-t4x2`, `cpu-16gb` and others; without it, this one.
     #[arg(long, value_name = "PROFILE")]

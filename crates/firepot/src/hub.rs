@@ -94,7 +94,7 @@ fn api_error(error: &PullError) -> ApiError {
         | PullError::Fetch(FetchError::Store(StoreError::DiskFull { .. } | StoreError::NoSpace { .. })) => {
             ErrorCode::StorageFull
         }
-        PullError::Refused { .. } | PullError::Fetch(_) => ErrorCode::PullFailed,
+        PullError::Refused { .. } | PullError::Fetch(_) | PullError::Header(_) => ErrorCode::PullFailed,
         PullError::Store(_) => ErrorCode::Internal,
     };
     let detail = std::error::Error::source(error).map(ToString::to_string);

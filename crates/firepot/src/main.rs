@@ -49,7 +49,6 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
             doctor::devices();
             Ok(())
         }
-        Command::Fit(args) => fit_command::fit(&settings, &args),
         Command::Cp(args) => models::cp(&settings, &args),
         Command::Runner => runner::runner(),
         command => block_on(with_server(&settings, command)),
@@ -62,6 +61,7 @@ async fn with_server(settings: &Settings, command: Command) -> anyhow::Result<()
         Command::Serve(args) => up::serve(settings, &args).await,
         Command::Run(args) => run::run(settings, args).await,
         Command::Down => down::down(settings).await,
+        Command::Fit(args) => fit_command::fit(settings, &args).await,
         Command::Pull(args) => pull::pull(settings, &args).await,
         Command::Create(args) => create::create(settings, &args).await,
         Command::Store(args) => store::store(settings, &args).await,

@@ -119,7 +119,18 @@ impl Gguf {
                 return Err(GgufError::Truncated { needs_bytes, has_bytes: self.file_bytes });
             }
         }
-        Ok(())
+        self.check_overlaps()
+    }
+
+    fn check_overlaps(&self) -> Result<(), GgufError> {
+        let mut tensors: Vec<&Tensor> = self.tensors.iter().filter(|tensor| tensor.bytes > 0).collect();
+        tensors.sort_unstable_by_key(|tensor| tensor.offset);
+        let overlap =
+            tensors.windows(2).find(|pair| pair[0].offset.saturating_add(pair[0].bytes) > pair[1].offset);
+        overlap.map_or(Ok(()), |pair| {
+            let (one, other) = (&pair[0].name, &pair[1].name);
+            Err(GgufError::Damaged(format!("tensors {one} and {other} overlap")))
+        })
     }
 }
 

@@ -278,3 +278,16 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn tensors_that_overlap_are_refused_by_name() {
+    let mut file = Builder::llama().tensor("blk.0.attn_q.weight", &[32, 2], 2, 36).build();
+    let name = b"blk.0.attn_q.weight";
+    let at = file.windows(name.len()).position(|bytes| bytes == name).unwrap();
+    // Behind the name: number of dimensions, two of them, the type, and the offset.
+    let offset = at + name.len() + 4 + 16 + 4;
+    assert_eq!(file[offset..][..8], 64_u64.to_le_bytes());
+    file[offset..][..8].copy_from_slice(&32_u64.to_le_bytes());
+    let error = Gguf::read(&file).unwrap_err().to_string();
+    assert!(error.contains("token_embd.weight and blk.0.attn_q.weight overlap"), "{error}");
+}

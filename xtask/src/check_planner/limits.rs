@@ -63,8 +63,13 @@ impl Row {
 pub fn check(firepot: &Path, model: &Path) -> anyhow::Result<Option<Vec<Row>>> {
     let Some(group) = Group::make() else { return Ok(None) };
     let home = tempfile::tempdir()?;
-    let import =
-        Command::new(firepot).arg("--home").arg(home.path()).arg("import").arg(model).arg(NAME).output()?;
+    let import = Command::new(firepot)
+        .arg("--home")
+        .arg(home.path())
+        .args(["import", "--copy"])
+        .arg(model)
+        .arg(NAME)
+        .output()?;
     ensure!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
     CTX.into_iter().map(|ctx| row(&group, firepot, home.path(), ctx)).collect::<Result<_, _>>().map(Some)
 }
@@ -87,10 +92,13 @@ fn row(group: &Group, firepot: &Path, home: &Path, ctx: u32) -> anyhow::Result<R
         let end = match output.status.code() {
             Some(0) if took > usual * THRASHES => End::Thrashed,
             Some(0) => End::Answered,
-            Some(7) if String::from_utf8_lossy(&output.stderr).contains("are available") => End::Refused,
+            _ if String::from_utf8_lossy(&output.stderr).contains("are available") => End::Refused,
             _ => End::Died,
         };
         eprintln!("{ctx} tokens, {} MiB: {end:?} after {took:.1?}", limit_bytes >> 20);
+        if end == End::Died {
+            eprintln!("{}", String::from_utf8_lossy(&output.stderr));
+        }
         match end {
             End::Answered => row.answered += 1,
             End::Thrashed => row.thrashed += 1,
@@ -110,6 +118,7 @@ fn run(
     ctx: u32,
 ) -> anyhow::Result<(std::process::Output, Duration)> {
     group.forget_peak()?;
+    forget_files(&home.join("blobs"))?;
     let started = Instant::now();
     // A word is a token and a half.
     let prompt = "river stone ".repeat(ctx as usize * 9 / 20);
@@ -134,6 +143,15 @@ fn run(
     ]);
     let output = command.arg(prompt).stdin(Stdio::null()).output()?;
     Ok((output, started.elapsed()))
+}
+
+/// Takes the model out of the page cache, so that the group is charged for what it maps.
+fn forget_files(blobs: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(blobs)? {
+        let file = fs::File::open(entry?.path())?;
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    }
+    Ok(())
 }
 
 /// A control group of the kernel's memory controller, version 1.

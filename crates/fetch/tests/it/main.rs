@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "the helpers of tests may fail like tests")]
 
+mod headers;
 mod hub;
 mod pulls;
 mod redirects;

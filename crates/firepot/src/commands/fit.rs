@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use firepot_catalogue::{Found, find, profile};
 use firepot_gguf::Layout;
 use firepot_plan::Want;
-use firepot_server::pool::Wishes;
-use firepot_store::{Home, ModelName, StoreError, split_of};
+use firepot_server::pool::{PlanFailure, Wishes};
+use firepot_store::{Home, ModelRef, StoreError, split_of};
 use serde_json::json;
 
 use crate::{
@@ -14,13 +14,14 @@ use crate::{
     cli,
     exit::{Exit, Failure},
     fit::{Fit, Place},
+    hub,
     planner::{read_files, read_layout, reasons},
     settings::Settings,
     table,
 };
 
 /// Plans models and prints how they fit; nothing is loaded.
-pub fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
+pub async fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
     let home = settings.open_home()?;
     let planner = settings.planner();
     let place = match &args.on {
@@ -35,8 +36,10 @@ pub fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
         print_ranking(&place, &want, args.json);
         return Ok(());
     }
-    let fit = |name: &String| anyhow::Ok(Fit::of(name.clone(), &layout(&home, name)?, &place, &want));
-    let fits: Vec<Fit> = args.models.iter().map(fit).collect::<Result<_, _>>()?;
+    let mut fits = Vec::with_capacity(args.models.len());
+    for name in &args.models {
+        fits.push(Fit::of(name.clone(), &layout(settings, &home, name).await?, &place, &want));
+    }
     if args.json {
         println!("{}", json!({ "models": fits }));
     } else {
@@ -105,40 +108,34 @@ fn bound(fits: &[&Fit]) -> String {
     }
 }
 
-/// Of a GGUF file, of a model in the store, or of one in the catalogue.
-fn layout(home: &Home, name: &str) -> anyhow::Result<Layout> {
-    let failure = |exit, message: String, hint: Option<String>| Failure { exit, message, hint };
+/// Of a GGUF file, of a model in the store, of one in the catalogue, or of one at a hub, of which only the header is
+/// fetched.
+async fn layout(settings: &Settings, home: &Home, name: &str) -> anyhow::Result<Layout> {
     if is_file(name) {
         let files = files(Path::new(name));
         let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
         let read = read_files(&paths);
-        return read.map_err(|(message, _)| failure(Exit::Failed, format!("{name}: {message}"), None).into());
+        return read.map_err(|(message, _)| Failure::new(Exit::Failed, format!("{name}: {message}")).into());
     }
-    let stored = name
-        .parse::<ModelName>()
-        .map_err(anyhow::Error::from)
-        .and_then(|name| Ok(home.models().find(&name)?));
-    match (stored, find(name)) {
-        (Ok(model), _) => {
-            read_layout(&model).map_err(|refused| failure(Exit::Load, refused.message, refused.hint).into())
+    let what: ModelRef = name.parse()?;
+    match home.models().find(&what.name()?) {
+        Ok(model) => {
+            let failure = |failed: PlanFailure| Failure {
+                exit: Exit::Load,
+                message: failed.message,
+                hint: failed.hint,
+            };
+            return read_layout(&model).map_err(|refused| failure(refused).into());
         }
-        (Err(error), Some(Found { model, quant })) if is_unknown(&error) => Ok(model.layout(quant)?),
-        (Err(error), None) if is_unknown(&error) => {
-            let hint = "`firepot fit` alone lists the catalogue; a GGUF file or a model in the store can be named too";
-            Err(failure(
-                Exit::NoModel,
-                format!("{name} is neither in the store nor in the catalogue"),
-                Some(hint.to_owned()),
-            )
-            .into())
-        }
-        (Err(error), _) => Err(error),
+        Err(StoreError::UnknownModel { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
-}
-
-/// The store works and has no such model.
-fn is_unknown(error: &anyhow::Error) -> bool {
-    !matches!(error.downcast_ref::<StoreError>(), Some(error) if !matches!(error, StoreError::UnknownModel { .. }))
+    if let Some(Found { model, quant }) = find(name) {
+        return Ok(model.layout(quant)?);
+    }
+    eprintln!("{name} is neither in the store nor in the catalogue: asking the hub for its header");
+    let header = hub::puller(settings, home)?.header(&what, false).await?;
+    header.layout().map_err(|error| Failure::new(Exit::Load, format!("{name}: {error}")).into())
 }
 
 /// A name with this end or a path is no name of the store.

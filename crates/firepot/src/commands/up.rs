@@ -3,6 +3,7 @@
 use std::{io::Write as _, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
+use firepot_server::pool::Wishes;
 use firepot_server::{LoadDefaults, RunnerCommand, Server, ServerSettings};
 use firepot_store::{Home, Model};
 use futures_util::StreamExt as _;
@@ -12,10 +13,12 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     attach,
+    best::best,
     cli::{Admit, Load, Serve, Up},
     client::Client,
     commands::{detach::detach, explain::explain, pull},
     exit::{Exit, Failure},
+    fit::Place,
     gpu::{self, Verdict},
     hub::{self, HubFetcher},
     settings::Settings,
@@ -68,16 +71,40 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The model that was named; else the only one, or the newest.
+/// The model that was named; else the one of the store that came last; for an empty store, the best of the catalogue that
+/// this machine can use, which is pulled.
 async fn choose(settings: &Settings, home: &Home, named: Option<&str>) -> anyhow::Result<Model> {
     if let Some(name) = named {
         return pull::find_or_pull(settings, home, name).await;
     }
-    home.models().list()?.models.into_iter().next().ok_or_else(|| {
-        Failure::new(Exit::NoModel, "the store has no model yet")
-            .hint("fetch one: firepot pull NAME, or copy one into it: firepot import FILE.gguf NAME")
-            .into()
-    })
+    let stored = home.models().list()?.models;
+    let planner = settings.planner();
+    let want = planner.want(&Wishes::default(), &[]);
+    let best = best(&Place::here(&planner), &want);
+    let name = best.as_ref().and_then(|best| best.model.pull_name());
+    match (stored.into_iter().next(), best.zip(name)) {
+        (Some(model), Some((best, name))) if home.models().find(&name.parse()?).is_err() => {
+            eprintln!("this machine could run {}: firepot up {name}", best.told());
+            Ok(model)
+        }
+        (Some(model), _) => Ok(model),
+        (None, Some((best, name))) => {
+            eprintln!(
+                "the store is empty, and the best of the catalogue for this machine is {}",
+                best.told()
+            );
+            pull::find_or_pull(settings, home, &name).await.map_err(|error| no_model(&error))
+        }
+        (None, None) => {
+            Err(no_model(&anyhow::anyhow!("no model of the catalogue is usable on this machine")))
+        }
+    }
+}
+
+fn no_model(error: &anyhow::Error) -> anyhow::Error {
+    Failure::new(Exit::NoModel, format!("the store has no model yet: {error}"))
+        .hint("fetch one: firepot pull NAME, or copy one into it: firepot import FILE.gguf NAME")
+        .into()
 }
 
 /// A GPU that stays unused stops `up`, unless the user allows it; then it is said wherever memory and speed are.
