@@ -106,6 +106,7 @@ fn doctor_says_what_this_machine_is() {
     }
     let json: Value = serde_json::from_str(&stdout(&run_in(home.path(), &["doctor", "--json"]))).unwrap();
     assert!(json["machine"]["cpu"].is_object(), "{json}");
+    assert_eq!(json["machine"]["compute"][0]["name"], "CPU", "{json}");
 }
 
 #[tokio::test]

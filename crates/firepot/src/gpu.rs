@@ -1,9 +1,22 @@
 //! Whether a GPU that is here is used, and what is said when it is not.
 
+use std::process::{Command, Stdio};
+
 use firepot_machine::Machine;
 
 /// This build has a backend for GPUs.
 pub const BUILT: bool = cfg!(any(feature = "cuda", feature = "vulkan"));
+
+/// What `firepot devices` prints. It is a process of its own, since a driver may end it.
+///
+/// # Errors
+/// When it ends early.
+pub fn ask_llama() -> anyhow::Result<String> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let output = command.arg("devices").stdin(Stdio::null()).stderr(Stdio::null()).output()?;
+    anyhow::ensure!(output.status.success(), "the probe ended with {}", output.status);
+    Ok(String::from_utf8(output.stdout)?)
+}
 
 /// How the machine's GPUs and this build go together.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -8,13 +8,16 @@ use std::{
 use firepot_engine::{DeviceLimit, DeviceMemory, KvType, LoadSpec};
 use firepot_gguf::{Gguf, GgufError, Layout};
 use firepot_link::LoadFailureKind;
-use firepot_machine::{Environment, Machine};
+use firepot_machine::{ComputeDevice, Environment, Machine, Reading};
 use firepot_plan::{DeviceBytes, GpuUse, Plan, PlanError, Taken, Want, plan};
 use firepot_server::pool::{PlanFailure, Planned, Planner, Wishes};
 use firepot_store::Model;
 use serde_json::Value;
 
-use crate::fit::{Fit, Place};
+use crate::{
+    fit::{Fit, Place},
+    gpu,
+};
 
 /// Plans for this machine, whose free memory is read anew for each plan.
 #[derive(Debug)]
@@ -65,6 +68,18 @@ impl LocalPlanner {
     }
 }
 
+impl LocalPlanner {
+    /// The same with what llama.cpp finds, which takes a process of its own and some hundredths of a second.
+    pub fn probe_whole(&self) -> Machine {
+        let mut machine = self.probe();
+        machine.compute = match gpu::ask_llama() {
+            Ok(report) => ComputeDevice::parse_report(&report),
+            Err(error) => Reading::absent(error.to_string()),
+        };
+        machine
+    }
+}
+
 impl Planner for LocalPlanner {
     fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure> {
         let plan = self.plan_model(model, wishes, others)?;
@@ -88,7 +103,7 @@ impl Planner for LocalPlanner {
     }
 
     fn machine(&self) -> Value {
-        serde_json::to_value(self.probe()).unwrap_or_default()
+        serde_json::to_value(self.probe_whole()).unwrap_or_default()
     }
 }
 

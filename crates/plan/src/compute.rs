@@ -86,10 +86,13 @@ impl Graph<'_> {
         scores.saturating_add(others)
     }
 
-    /// The gate, the way up, and their product, of all experts in use; residual, norm, and what attention leaves between them.
+    /// The gate, the way up, and the larger of their product and what the experts in use give, each apart; residual, norm, and what attention leaves between them.
     fn feed_forward(&self, layer: &Layer) -> u64 {
-        let width = self.floats(u64::from(layer.feed_forward_length).saturating_mul(3));
-        width.saturating_add(self.residual().saturating_mul(5))
+        let width = self.floats(layer.feed_forward_length.into());
+        let experts = u64::from(layer.experts_used);
+        let given = self.floats(experts.saturating_mul(self.footprint.layout.embedding_length.into()));
+        let wide = width.saturating_mul(2).saturating_add(width.max(given));
+        wide.saturating_add(self.residual().saturating_mul(5))
     }
 
     /// The state of each sequence, and what of a ubatch goes through it.

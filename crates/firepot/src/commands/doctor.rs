@@ -1,7 +1,5 @@
 //! `firepot doctor`: what this machine is, what works, what does not, and why.
 
-use std::process::{Command, Stdio};
-
 use firepot_machine::{Machine, Reading};
 use firepot_store::{Access, Home};
 use serde::Serialize;
@@ -23,7 +21,7 @@ struct Check {
 
 /// Looks at everything and changes nothing.
 pub fn doctor(settings: &Settings, output: &Output) -> anyhow::Result<()> {
-    let machine = settings.planner().probe();
+    let machine = settings.planner().probe_whole();
     let checks = vec![check_home(settings), check_llama(), check_gpu(&machine)];
     if output.json {
         let report = json!({"version": env!("CARGO_PKG_VERSION"), "machine": machine, "checks": checks});
@@ -72,10 +70,7 @@ fn check_llama() -> Check {
 }
 
 fn llama_report() -> anyhow::Result<Value> {
-    let mut command = Command::new(std::env::current_exe()?);
-    let output = command.arg("devices").stdin(Stdio::null()).stderr(Stdio::null()).output()?;
-    anyhow::ensure!(output.status.success(), "the probe ended with {}", output.status);
-    Ok(serde_json::from_slice(&output.stdout)?)
+    Ok(serde_json::from_str(&gpu::ask_llama()?)?)
 }
 
 fn check_gpu(machine: &Machine) -> Check {
