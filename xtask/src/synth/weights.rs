@@ -27,6 +27,13 @@ fn fill(storage: Storage, blocks: &mut [u8], deviation: f32, rng: &mut Rng) {
             Storage::Q4_0 => block[..2].copy_from_slice(&scale(4.6)),
             Storage::Q5_0 => block[..2].copy_from_slice(&scale(9.2)),
             Storage::Q8_0 => block[..2].copy_from_slice(&scale(73.9)),
+            // As Q5_0, with an offset that centres quants of 0 to 31.
+            Storage::Q5_1 => {
+                block[..2].copy_from_slice(&scale(9.2));
+                block[2..4].copy_from_slice(&scale(-9.2 / 15.5));
+            }
+            // Signed scales of 6 bits (deviation 18.5) times quants of 3 (2.35).
+            Storage::Q3K => block[108..].copy_from_slice(&scale(43.3)),
             Storage::Q4K => {
                 block[..2].copy_from_slice(&scale(256.0));
                 block[2..4].copy_from_slice(&scale(256.0 / 7.5));
