@@ -304,6 +304,17 @@ mod tests {
         assert!((109_500_000..111_500_000).contains(&weights), "{weights}");
     }
 
+    #[test]
+    fn what_ollama_published_is_the_mix_that_its_name_stands_for() {
+        let ollamas = |model: &'static Model| model.files.iter().filter(|file| file.source == "Ollama");
+        let mut compared = 0;
+        for (model, file) in models().iter().flat_map(|model| ollamas(model).map(move |file| (model, file))) {
+            assert_eq!(file.quant.parse(), Ok(model.ollama_quant()), "{}", model.id);
+            compared += 1;
+        }
+        assert!(compared >= 7, "{compared}");
+    }
+
     /// One header of a model serves all its mixes, so files of one publisher differ by their weights alone.
     #[test]
     fn mixes_of_one_model_differ_by_their_weights() {
