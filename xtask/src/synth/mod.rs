@@ -133,7 +133,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (tokenizer, out) = (dir.path().join("tokenizer.gguf"), dir.path().join("model.gguf"));
         let tokens = Builder::new().texts("tokenizer.ggml.tokens", &["a", "b"]);
-        fs::write(&tokenizer, tokens.header()).unwrap();
+        File::create(&tokenizer).unwrap().write_all(&tokens.header()).unwrap();
         let names = [
             "smollm2-135m",
             "r1-distill-qwen-7b",
