@@ -8,7 +8,7 @@ mod profiles;
 mod quant;
 mod shape;
 
-pub use models::{Found, Kind, Model, find, models};
+pub use models::{Found, Kind, Model, OllamaFile, PublishedFile, find, models};
 pub use profiles::{Profile, UnknownProfile, profile, profiles};
 pub use quant::{Quant, Storage};
 pub use shape::{Family, Scales, Shape, TensorSpec, Values};

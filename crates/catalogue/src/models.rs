@@ -19,6 +19,37 @@ pub enum Kind {
     Chat,
 }
 
+/// What Ollama's library has under a model's name, beside the usual mix of llama.cpp's quantizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OllamaFile {
+    /// The usual mix.
+    #[default]
+    Usual,
+    /// `Q4_0`.
+    Q4_0,
+    /// `Q8_0`.
+    Q8_0,
+    /// `F16`.
+    F16,
+    /// A mix of Ollama's own that has more bits than the usual one.
+    Larger,
+    /// A file for Ollama's own engine, which llama.cpp refuses.
+    Foreign,
+}
+
+/// A published file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedFile {
+    /// Its mix.
+    pub quant: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Who published it.
+    pub source: String,
+}
+
 /// A model that people run.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -35,6 +66,9 @@ pub struct Model {
     pub licence: String,
     /// In Ollama's library, where it is there.
     pub ollama: Option<String>,
+    /// What is there.
+    #[serde(default)]
+    pub ollama_file: OllamaFile,
     /// Repository of GGUF files at Hugging Face.
     pub hugging_face: Option<String>,
     /// It is distributed in a mix of its own.
@@ -43,6 +77,9 @@ pub struct Model {
     /// Bytes of a published file, in units of 10 MB, by the mix of that file: for tests.
     #[serde(default)]
     pub published_10mb: Option<u64>,
+    /// Published files of which the length is known to the byte.
+    #[serde(default)]
+    pub files: Vec<PublishedFile>,
     /// Sizes.
     pub shape: Shape,
 }
@@ -54,6 +91,24 @@ impl Model {
         if self.mxfp4 { Quant::Mxfp4 } else { Quant::Q4KM }
     }
 
+    /// Whether the tables of tensors are right for a mix: a model that is published in `MXFP4` keeps its experts so in every
+    /// other one, and no other model has it.
+    #[must_use]
+    pub const fn offers(&self, quant: Quant) -> bool {
+        matches!(quant, Quant::Mxfp4) == self.mxfp4
+    }
+
+    /// The mix of what Ollama's library has; the usual one where that is none of [`Quant`].
+    #[must_use]
+    pub const fn ollama_quant(&self) -> Quant {
+        match self.ollama_file {
+            OllamaFile::Q4_0 => Quant::Q4_0,
+            OllamaFile::Q8_0 => Quant::Q8_0,
+            OllamaFile::F16 => Quant::F16,
+            OllamaFile::Usual | OllamaFile::Larger | OllamaFile::Foreign => self.usual_quant(),
+        }
+    }
+
     /// What the model takes in a mix.
     ///
     /// # Errors
@@ -62,11 +117,14 @@ impl Model {
         self.shape.layout(quant)
     }
 
-    /// By what it is pulled: Ollama's name where it has one.
+    /// By what the usual mix is pulled: Ollama's name where that is what Ollama has. The mix is named at the other hub, where a
+    /// repository may hold a draft model beside it.
     #[must_use]
     pub fn pull_name(&self) -> Option<String> {
-        let hub = || self.hugging_face.as_ref().map(|repository| format!("hf.co/{repository}"));
-        self.ollama.clone().or_else(hub)
+        let quant = self.usual_quant().name();
+        let hub = || self.hugging_face.as_ref().map(|repository| format!("hf.co/{repository}:{quant}"));
+        let ollama = self.ollama.clone().filter(|_| self.ollama_file == OllamaFile::Usual);
+        ollama.or_else(hub)
     }
 }
 
@@ -108,11 +166,14 @@ pub fn find(name: &str) -> Option<Found> {
         })
     };
     if let Some(model) = named(plain) {
-        return Some(Found { model, quant: model.usual_quant() });
+        let by_ollama = model.ollama.as_ref().is_some_and(|name| name.eq_ignore_ascii_case(plain));
+        let quant = if by_ollama { model.ollama_quant() } else { model.usual_quant() };
+        return Some(Found { model, quant });
     }
     [':', '-'].into_iter().find_map(|mark| {
         let (rest, quant) = plain.rsplit_once(mark)?;
-        Some(Found { model: named(rest)?, quant: quant.parse().ok()? })
+        let found = Found { model: named(rest)?, quant: quant.parse().ok()? };
+        found.model.offers(found.quant).then_some(found)
     })
 }
 
@@ -193,7 +254,7 @@ mod tests {
             let scale = if unit == "B" { 1e9 } else { 1e6 };
             let told = number.parse::<f64>().unwrap() * scale;
             let ratio = model.shape.parameters() as f64 / told;
-            assert!((0.97..1.03).contains(&ratio), "{}: {}", model.title, model.shape.parameters());
+            assert!((0.98..1.02).contains(&ratio), "{}: {}", model.title, model.shape.parameters());
         }
     }
 
@@ -212,6 +273,90 @@ mod tests {
         assert!(compared >= 20, "{compared}");
     }
 
+    /// Whatever is not weights is the header: at most 16 MB, of which a large tokenizer takes 13.
+    #[test]
+    fn files_have_the_published_bytes_but_for_the_header() {
+        let mut compared = 0;
+        for model in models() {
+            for file in &model.files {
+                let quant: Quant = file.quant.parse().unwrap();
+                let weights: u64 = model.shape.tensors(quant).iter().map(TensorSpec::bytes).sum();
+                let header = file.bytes.checked_sub(weights);
+                assert!(
+                    header.is_some_and(|bytes| (1_000_000..16_000_000).contains(&bytes)),
+                    "{} {} of {}: {weights} of {}",
+                    model.id,
+                    file.quant,
+                    file.source,
+                    file.bytes
+                );
+                compared += 1;
+            }
+        }
+        assert!(compared >= 30, "{compared}");
+    }
+
+    /// 112 MB as listed, header and all: rows of 576 are no multiple of a super-block, and most of the file falls back.
+    #[test]
+    fn a_file_that_falls_back_to_smaller_blocks_is_as_large_as_listed() {
+        let tensors = find("smollm2-135m").unwrap().model.shape.tensors(Quant::Q5KM);
+        let weights: u64 = tensors.iter().map(TensorSpec::bytes).sum();
+        assert!((109_500_000..111_500_000).contains(&weights), "{weights}");
+    }
+
+    #[test]
+    fn what_ollama_published_is_the_mix_that_its_name_stands_for() {
+        let ollamas = |model: &'static Model| model.files.iter().filter(|file| file.source == "Ollama");
+        let mut compared = 0;
+        for (model, file) in models().iter().flat_map(|model| ollamas(model).map(move |file| (model, file))) {
+            assert_eq!(file.quant.parse(), Ok(model.ollama_quant()), "{}", model.id);
+            compared += 1;
+        }
+        assert!(compared >= 7, "{compared}");
+    }
+
+    /// One header of a model serves all its mixes, so files of one publisher differ by their weights alone.
+    #[test]
+    fn mixes_of_one_model_differ_by_their_weights() {
+        let model = find("llama-3.1-8b").unwrap().model;
+        let headers: Vec<u64> = model
+            .files
+            .iter()
+            .filter(|file| file.source == "bartowski")
+            .map(|file| {
+                let tensors = model.shape.tensors(file.quant.parse().unwrap());
+                file.bytes - tensors.iter().map(TensorSpec::bytes).sum::<u64>()
+            })
+            .collect();
+        assert_eq!(headers.len(), 3);
+        assert!(headers.iter().all(|header| header.abs_diff(headers[0]) < 1024), "{headers:?}");
+    }
+
+    #[test]
+    fn what_ollama_has_in_another_mix_is_planned_so_and_pulled_elsewhere() {
+        let found = find("llama3.2:1b").unwrap();
+        assert_eq!(found.quant, Quant::Q8_0);
+        assert_eq!(
+            found.model.pull_name().as_deref(),
+            Some("hf.co/bartowski/Llama-3.2-1B-Instruct-GGUF:Q4_K_M")
+        );
+        assert_eq!(find("llama-3.2-1b").unwrap().quant, Quant::Q4KM);
+        let pulled = |name| find(name).unwrap().model.pull_name().unwrap();
+        assert_eq!(pulled("gpt-oss:20b"), "hf.co/ggml-org/gpt-oss-20b-GGUF:MXFP4");
+        assert_eq!(pulled("gemma3:4b"), "hf.co/ggml-org/gemma-3-4b-it-GGUF:Q4_K_M");
+        assert_eq!(pulled("qwen2.5-coder:7b"), "qwen2.5-coder:7b");
+        for model in models() {
+            let found = find(&model.pull_name().unwrap()).unwrap();
+            assert_eq!((&found.model.id, found.quant), (&model.id, model.usual_quant()));
+        }
+    }
+
+    #[test]
+    fn a_mix_that_a_model_is_not_published_in_is_not_made_up() {
+        assert_eq!(find("gpt-oss-20b:Q8_0"), None);
+        assert_eq!(find("qwen3-8b:MXFP4"), None);
+    }
+
     #[test]
     fn models_are_found_by_each_of_their_names() {
         let quant = |name| find(name).map(|found| (found.model.id.as_str(), found.quant));
@@ -223,6 +368,7 @@ mod tests {
         }
         assert_eq!(quant("gpt-oss:20b"), Some(("gpt-oss-20b", Quant::Mxfp4)));
         assert_eq!(quant("qwen3"), None);
-        assert_eq!(quant("qwen3-8b:Q3_K_M"), None);
+        assert_eq!(quant("qwen3-8b:Q3_K_M"), Some(("qwen3-8b", Quant::Q3KM)));
+        assert_eq!(quant("qwen3-8b:IQ3_M"), None);
     }
 }

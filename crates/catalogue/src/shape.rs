@@ -218,8 +218,7 @@ impl Shape {
             _ => {}
         }
         for index in 0..self.layers {
-            let more = quant.spares_layers() && more_bits(index, self.layers);
-            let layer = LayerTensors { shape: self, quant, index, better: if more { better } else { base } };
+            let layer = LayerTensors { shape: self, quant, index };
             layer.attention(&mut tensors);
             layer.feed_forward(&mut tensors);
         }
@@ -232,8 +231,6 @@ struct LayerTensors<'a> {
     shape: &'a Shape,
     quant: Quant,
     index: u64,
-    /// Of the matrices that the mix spares in this layer.
-    better: Storage,
 }
 
 impl LayerTensors<'_> {
@@ -270,7 +267,7 @@ impl LayerTensors<'_> {
                 }
             }
         }
-        out.push(self.matrix("attn_output.weight", &[queries, embedding], base));
+        out.push(self.matrix("attn_output.weight", &[queries, embedding], self.quant.attention_output()));
         match family {
             Family::Qwen3 | Family::Qwen3Moe | Family::Gemma3 => {
                 out.push(self.norm("attn_q_norm.weight", head));
@@ -292,15 +289,18 @@ impl LayerTensors<'_> {
 
     /// A model of 80 layers gets more bits for its values, which eight query heads share (`LLM_TYPE_70B`).
     fn value_storage(&self) -> Storage {
-        match self.better {
-            Storage::Q4K if self.shape.family == Family::Llama && self.shape.layers == 80 => Storage::Q5K,
-            better => better,
+        match self.quant.values(self.index, self.shape.layers) {
+            Storage::Q3K | Storage::Q4K if self.shape.family == Family::Llama && self.shape.layers == 80 => {
+                Storage::Q5K
+            }
+            usual => usual,
         }
     }
 
     fn feed_forward(&self, out: &mut Vec<TensorSpec>) {
         let Shape { embedding, feed_forward, experts, .. } = *self.shape;
         let base = self.quant.pair().0;
+        let down_storage = self.quant.down(self.index, self.shape.layers);
         let (up, down) = ([embedding, feed_forward], [feed_forward, embedding]);
         if experts == 0 {
             if self.shape.family == Family::Phi3 {
@@ -309,7 +309,7 @@ impl LayerTensors<'_> {
                 out.push(self.matrix("ffn_gate.weight", &up, base));
                 out.push(self.matrix("ffn_up.weight", &up, base));
             }
-            out.push(self.matrix("ffn_down.weight", &down, self.better));
+            out.push(self.matrix("ffn_down.weight", &down, down_storage));
             return;
         }
         out.push(self.matrix("ffn_gate_inp.weight", &[embedding, experts], Storage::F32));
@@ -318,7 +318,7 @@ impl LayerTensors<'_> {
             out.push(self.bias("ffn_gate_inp.bias", experts));
         }
         for (part, [inputs, outputs], storage) in
-            [("ffn_gate_exps", up, base), ("ffn_up_exps", up, base), ("ffn_down_exps", down, self.better)]
+            [("ffn_gate_exps", up, base), ("ffn_up_exps", up, base), ("ffn_down_exps", down, down_storage)]
         {
             let storage = self.quant.experts(storage);
             out.push(self.matrix(&format!("{part}.weight"), &[inputs, outputs, experts], storage));
@@ -329,12 +329,6 @@ impl LayerTensors<'_> {
             }
         }
     }
-}
-
-/// `use_more_bits` in `llama-quant.cpp`.
-const fn more_bits(layer: u64, layers: u64) -> bool {
-    let eighth = layers / 8;
-    layer < eighth || layer >= 7 * layers / 8 || (layer - eighth) % 3 == 2
 }
 
 fn matrix(name: &str, dimensions: &[u64], storage: Storage) -> TensorSpec {

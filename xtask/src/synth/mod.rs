@@ -120,3 +120,37 @@ fn fill_vocabulary(key: &str, mut value: RawValue, vocab: u64) -> anyhow::Result
     value.bytes[4..ARRAY_HEADER].copy_from_slice(&vocab.to_le_bytes());
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests {
+    use firepot_gguf::Gguf;
+
+    use super::*;
+
+    /// One of each architecture, with a tokenizer of two tokens that is filled up.
+    #[test]
+    fn a_written_header_has_the_layout_that_the_catalogue_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let (tokenizer, out) = (dir.path().join("tokenizer.gguf"), dir.path().join("model.gguf"));
+        let tokens = Builder::new().texts("tokenizer.ggml.tokens", &["a", "b"]);
+        File::create(&tokenizer).unwrap().write_all(&tokens.header()).unwrap();
+        let names = [
+            "smollm2-135m",
+            "r1-distill-qwen-7b",
+            "qwen3-8b",
+            "qwen3-30b-a3b",
+            "gemma-3-1b",
+            "phi-4-mini",
+            "gpt-oss-20b",
+            "granite-3.1-1b-a400m",
+        ];
+        for name in names {
+            let model = model(name).unwrap();
+            for quant in [model.usual_quant(), Quant::Q3KM] {
+                write_sparse(model, quant, &tokenizer, &out).unwrap();
+                let read = Gguf::read(&File::open(&out).unwrap()).unwrap().layout().unwrap();
+                assert_eq!(read, model.layout(quant).unwrap(), "{name} {}", quant.name());
+            }
+        }
+    }
+}

@@ -27,6 +27,13 @@ fn fill(storage: Storage, blocks: &mut [u8], deviation: f32, rng: &mut Rng) {
             Storage::Q4_0 => block[..2].copy_from_slice(&scale(4.6)),
             Storage::Q5_0 => block[..2].copy_from_slice(&scale(9.2)),
             Storage::Q8_0 => block[..2].copy_from_slice(&scale(73.9)),
+            // As Q5_0, with an offset that centres quants of 0 to 31.
+            Storage::Q5_1 => {
+                block[..2].copy_from_slice(&scale(9.2));
+                block[2..4].copy_from_slice(&scale(-9.2 / 15.5));
+            }
+            // Signed scales of 6 bits (deviation 18.5) times quants of 3 (2.35).
+            Storage::Q3K => block[108..].copy_from_slice(&scale(43.3)),
             Storage::Q4K => {
                 block[..2].copy_from_slice(&scale(256.0));
                 block[2..4].copy_from_slice(&scale(256.0 / 7.5));
@@ -87,6 +94,23 @@ mod tests {
                 .flat_map(|byte| [byte & 15, byte >> 4])
                 .map(|q| half(0) * (f32::from(q) - 8.0))
                 .collect(),
+            Storage::Q5_1 => (0..32)
+                .map(|n| {
+                    let high = block[4 + n / 8] >> (n % 8) & 1;
+                    let low = if n < 16 { block[8 + n] & 15 } else { block[8 + n - 16] >> 4 };
+                    half(0) * f32::from(low | high << 4) + half(2)
+                })
+                .collect(),
+            Storage::Q3K => (0..256)
+                .map(|n| {
+                    let (scales, j) = (&block[96..108], n / 16);
+                    let low = if j < 8 { scales[j] & 15 } else { scales[j - 8] >> 4 };
+                    let scale = low | (scales[8 + j % 4] >> (2 * (j / 4)) & 3) << 4;
+                    let quant = block[32 + n / 128 * 32 + n % 32] >> (2 * (n % 128 / 32)) & 3;
+                    let below = if block[n % 32] >> (n / 32) & 1 == 0 { 4.0 } else { 0.0 };
+                    half(108) * (f32::from(scale) - 32.0) * (f32::from(quant) - below)
+                })
+                .collect(),
             Storage::Q8_0 => block[2..].iter().map(|&q| half(0) * f32::from(q as i8)).collect(),
             Storage::Q4K => {
                 let scales = &block[4..16];
@@ -116,7 +140,8 @@ mod tests {
 
     #[test]
     fn weights_have_mean_zero_and_the_deviation_that_was_asked_for() {
-        for storage in [Storage::Q4_0, Storage::Q8_0, Storage::Q4K, Storage::F16] {
+        for storage in [Storage::Q4_0, Storage::Q5_1, Storage::Q8_0, Storage::Q3K, Storage::Q4K, Storage::F16]
+        {
             let (elements, bytes) = storage.block();
             let blocks = 100_000 / elements;
             let mut data = vec![0; (blocks * bytes) as usize];
