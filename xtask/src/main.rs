@@ -4,6 +4,7 @@ mod bench;
 mod check_planner;
 mod page;
 mod pull;
+mod speeds;
 mod synth;
 
 use std::path::PathBuf;
@@ -49,6 +50,9 @@ enum Chore {
     /// Compare what the planner says with llama.cpp's own count of the same loads, and write docs/planner.md. Takes some
     /// minutes.
     CheckPlanner(check_planner::Args),
+    /// Compare speeds that a calibration predicts with those that the machine then shows, and write docs/speeds.md. Takes about
+    /// twenty minutes.
+    CheckSpeeds(speeds::Args),
     /// Measure our engine beside llama.cpp's own tools, and write docs/benchmarks.md. Takes about an hour.
     BenchEngine(bench::Args),
     /// Measure the chat page in Chromium, and write docs/page.md. Takes some minutes.
@@ -74,6 +78,7 @@ fn main() -> anyhow::Result<()> {
         }
         Chore::BenchPull => pull::run(),
         Chore::CheckPlanner(args) => check_planner::run(&args),
+        Chore::CheckSpeeds(args) => speeds::run(&args),
         Chore::BenchEngine(args) => bench::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),

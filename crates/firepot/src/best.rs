@@ -21,10 +21,13 @@ pub struct Ranked {
 }
 
 impl Ranked {
-    /// It fits, and memory does not forbid a usable speed; where no bandwidth is known, what is wholly on GPUs is usable.
+    /// It fits, and its predicted speed is usable; where none is predicted, memory does not forbid a usable one; where no bandwidth is known, what is wholly on GPUs is usable.
     pub fn usable(&self) -> bool {
         let Some(plan) = &self.fit.plan else { return false };
         let on_gpus = plan.gpu_layers < 0 && plan.host_experts == 0;
+        if let Some(speeds) = self.fit.usual_speeds() {
+            return speeds.decode.predicted >= USABLE_TOKENS_PER_S;
+        }
         self.fit.at_most().map_or(on_gpus, |rate| rate * REACHED >= USABLE_TOKENS_PER_S)
     }
 }
@@ -63,7 +66,10 @@ impl Ranked {
         let Self { model, fit } = self;
         let place = fit.place.as_deref().unwrap_or_default();
         let ctx = fit.plan.as_ref().map_or(0, |plan| plan.ctx_per_answer);
-        let rate = fit.at_most().map_or_else(String::new, |rate| format!(", at most {rate:.0} tokens/s"));
+        let bound = || fit.at_most().map_or_else(String::new, |rate| format!(", at most {rate:.0} tokens/s"));
+        let rate = fit
+            .usual_speeds()
+            .map_or_else(bound, |speeds| format!(", about {:.0} tokens/s", speeds.decode.predicted));
         format!("{} {} (in {place}, context {ctx} tokens{rate})", model.title, model.usual_quant().name())
     }
 }

@@ -57,6 +57,9 @@ pub enum Command {
     Cp(Cp),
     /// Say whether models fit, how, and what limits them, before anything is loaded.
     Fit(Fit),
+    /// Measure how fast this machine computes, which takes some seconds; `fit` then predicts speeds, and models are loaded in
+    /// the fastest way.
+    Calibrate(Calibrate),
     /// Check and tidy the store.
     #[command(subcommand)]
     Store(Store),
@@ -99,6 +102,9 @@ pub struct Up {
     /// Go on with the CPU although a GPU is there that this build or machine cannot use.
     #[arg(long)]
     pub allow_cpu: bool,
+    /// Do not measure this machine before the first load.
+    #[arg(long, env = "FIREPOT_NO_CALIBRATION", value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_calibration: bool,
 }
 
 /// Arguments of `serve`.
@@ -257,6 +263,19 @@ pub struct Fit {
     /// Print every decision with its reason.
     #[arg(long)]
     pub explain: bool,
+}
+
+/// Arguments of `calibrate`.
+#[derive(Debug, Args)]
+pub struct Calibrate {
+    /// Models, as for `fit`, whose types of weights are measured first.
+    pub models: Vec<String>,
+    /// Measure everything anew, also what is known.
+    #[arg(long)]
+    pub again: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `cp`.

@@ -2,6 +2,7 @@
 
 use std::sync::OnceLock;
 
+use firepot_calibrate::{Calibration, Correction, Speeds, Work};
 use firepot_catalogue::Profile;
 use firepot_gguf::Layout;
 use firepot_machine::Machine;
@@ -9,7 +10,7 @@ use firepot_plan::{Explanation, GpuUse, Plan, Want, bytes_per_token, decode_at_m
 use firepot_server::pool::PlanFailure;
 use serde::Serialize;
 
-use crate::planner::LocalPlanner;
+use crate::{calibrated, planner::LocalPlanner};
 
 /// What this machine is called beside machines that are described.
 const THIS_MACHINE: &str = "this machine";
@@ -25,14 +26,17 @@ pub struct Place {
     pub gpu: GpuUse,
     profile: Option<&'static Profile>,
     bandwidth: OnceLock<f64>,
+    calibration: Option<Calibration>,
 }
 
 impl Place {
     /// This machine, as it is now.
     pub fn here(planner: &LocalPlanner) -> Self {
+        let machine = planner.probe();
         Self {
             name: THIS_MACHINE.to_owned(),
-            machine: planner.probe(),
+            calibration: calibrated::read(&planner.home, &machine),
+            machine,
             gpu: planner.gpu,
             profile: None,
             bandwidth: OnceLock::new(),
@@ -47,6 +51,7 @@ impl Place {
             gpu: GpuUse::Auto,
             profile: Some(profile),
             bandwidth: OnceLock::new(),
+            calibration: None,
         }
     }
 
@@ -88,6 +93,10 @@ pub struct Fit {
     pub plan: Option<Plan>,
     /// What memory allows one answer at best.
     pub decode: Option<Decode>,
+    /// Predicted speeds after prompts of several lengths; absent without a calibration of this machine.
+    pub speeds: Option<Vec<Speeds>>,
+    /// Why there are none.
+    pub speeds_absent: Option<String>,
     /// What limits it.
     pub explanation: Option<Explanation>,
     /// Why it does not fit.
@@ -115,6 +124,8 @@ pub struct Refused {
 impl Fit {
     /// Plans `model` for a machine.
     pub fn of(model: String, layout: &Layout, place: &Place, want: &Want) -> Self {
+        let fastest = place.calibration.as_ref().and_then(|found| found.fastest(&Work::of(layout)));
+        let want = &Want { fastest, ..*want };
         match plan(layout, &place.machine, want) {
             Ok(plan) => Self {
                 model,
@@ -122,6 +133,8 @@ impl Fit {
                 fits: true,
                 place: Some(where_it_is(&plan, &place.machine)),
                 decode: Some(decode(layout, &plan, place)),
+                speeds: speeds(layout, &plan, place).ok(),
+                speeds_absent: speeds(layout, &plan, place).err(),
                 explanation: Some(explain(layout, &place.machine, want, &plan)),
                 plan: Some(plan),
                 refused: None,
@@ -146,9 +159,17 @@ impl Fit {
             place: None,
             plan: None,
             decode: None,
+            speeds: None,
+            speeds_absent: None,
             explanation: None,
             refused: Some(refused),
         }
+    }
+
+    /// Predicted speeds after a usual prompt.
+    pub fn usual_speeds(&self) -> Option<&Speeds> {
+        let speeds = self.speeds.as_ref()?;
+        speeds.iter().find(|speeds| speeds.prompt_tokens == PROMPT).or(speeds.last())
     }
 
     /// Tokens per second at most, where that is known.
@@ -165,6 +186,25 @@ fn decode(layout: &Layout, plan: &Plan, place: &Place) -> Decode {
         (None, None) => "the bandwidth of this machine's GPUs is not measured".to_owned(),
     };
     Decode { tokens_per_s_at_most: bound, by }
+}
+
+/// Prompts after which speeds are predicted, in tokens.
+const PROMPTS: [u32; 7] = [128, 512, 1024, 2048, 8192, 16_384, 32_768];
+/// The usual one.
+const PROMPT: u32 = 512;
+
+fn speeds(layout: &Layout, plan: &Plan, place: &Place) -> Result<Vec<Speeds>, String> {
+    let Some(calibration) = &place.calibration else {
+        let why = if place.profile.is_some() {
+            "a machine that is only described cannot be measured"
+        } else {
+            "this machine was not measured yet: firepot calibrate"
+        };
+        return Err(why.to_owned());
+    };
+    let work = Work::of(layout);
+    let prompts = PROMPTS.into_iter().filter(|&tokens| tokens < plan.ctx_per_answer);
+    prompts.map(|tokens| calibration.predict(&work, plan, tokens, Correction::default())).collect()
 }
 
 fn where_it_is(plan: &Plan, machine: &Machine) -> String {

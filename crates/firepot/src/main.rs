@@ -2,6 +2,7 @@
 
 mod attach;
 mod best;
+mod calibrated;
 mod cli;
 mod client;
 mod commands;
@@ -18,7 +19,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
-use commands::{create, doctor, down, dry_run, fit as fit_command, models, pull, run, runner, store, up};
+use commands::{
+    calibrate, create, doctor, down, dry_run, fit as fit_command, models, pull, run, runner, store, up,
+};
 use settings::{Environment, Settings};
 
 /// The server has little to compute; more threads would only cost memory.
@@ -37,7 +40,9 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
     let settings = Settings::resolve(&cli, Environment::read());
     let log = matches!(cli.command, Command::Up(_) | Command::Serve(_))
         .then(|| settings.home.join("logs/server.log"));
-    logging::start(cli.log.as_deref(), log.as_deref())?;
+    // The probe's models are odd, and llama.cpp remarks on it.
+    let quiet = matches!(cli.command, Command::Calibrate(_)).then_some("error");
+    logging::start(cli.log.as_deref().or(quiet), log.as_deref())?;
     match cli.command {
         Command::List(output) => models::list(&settings, &output),
         Command::Show(args) => models::show(&settings, &args),
@@ -61,6 +66,7 @@ async fn with_server(settings: &Settings, command: Command) -> anyhow::Result<()
         Command::Serve(args) => up::serve(settings, &args).await,
         Command::Run(args) => run::run(settings, args).await,
         Command::Down => down::down(settings).await,
+        Command::Calibrate(args) => calibrate::calibrate(settings, &args).await,
         Command::Fit(args) => fit_command::fit(settings, &args).await,
         Command::Pull(args) => pull::pull(settings, &args).await,
         Command::Create(args) => create::create(settings, &args).await,

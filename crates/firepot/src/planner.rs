@@ -15,6 +15,7 @@ use firepot_store::Model;
 use serde_json::Value;
 
 use crate::{
+    calibrated,
     fit::{Fit, Place},
     gpu,
 };
@@ -41,8 +42,10 @@ impl LocalPlanner {
         wishes: &Wishes,
         others: &[Planned],
     ) -> Result<Plan, PlanFailure> {
-        let want = self.want(wishes, others);
-        plan(&read_layout(model)?, &self.probe(), &want).map_err(|error| refuse(&error))
+        let (layout, machine) = (read_layout(model)?, self.probe());
+        let fastest = calibrated::fastest(&self.home, &machine, &layout);
+        let want = Want { fastest, ..self.want(wishes, others) };
+        plan(&layout, &machine, &want).map_err(|error| refuse(&error))
     }
 
     /// Wishes as the planner takes them, beside models that were loaded by the plans `others`.

@@ -9,7 +9,7 @@ use std::{
 /// Far more than the caches of the machines that are measured.
 pub const PROBE_BYTES: usize = 256 << 20;
 
-/// Bytes per second that `threads` threads read together, the best of three passes over [`PROBE_BYTES`].
+/// Bytes per second that `threads` threads read together, the best of eight passes over [`PROBE_BYTES`].
 #[must_use]
 pub fn read_bandwidth(threads: usize) -> f64 {
     let words = vec![1_u64; PROBE_BYTES / size_of::<u64>()];
@@ -22,7 +22,7 @@ pub fn read_bandwidth(threads: usize) -> f64 {
         });
         started.elapsed()
     };
-    let best = (0..3).map(|_| pass()).min().unwrap_or(Duration::MAX);
+    let best = (0..8).map(|_| pass()).min().unwrap_or(Duration::MAX);
     PROBE_BYTES as f64 / best.as_secs_f64()
 }
 

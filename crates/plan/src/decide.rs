@@ -56,7 +56,7 @@ pub fn plan(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, Pla
         host_experts: placed.placing.host_experts,
         mmap: want.mmap.unwrap_or(true),
         mlock: want.mlock.unwrap_or(false),
-        repack: false,
+        repack: extras.repack,
         check_tensors: false,
         warmup: false,
         fit: false,
@@ -96,6 +96,12 @@ fn check_ctx(layout: &Layout, want: &Want) -> Result<(), PlanError> {
     }
 }
 
+/// Threads that a model gets when nobody asks for others.
+#[must_use]
+pub fn threads(cpu: &Cpu) -> u32 {
+    cores(cpu).0
+}
+
 /// One thread for each core that may be used. Two on one physical core compete for its vector units.
 fn cores(cpu: &Cpu) -> (u32, String) {
     let allowed = cpu.cores_allowed.known().or(cpu.cores_logical.known()).copied();
@@ -127,12 +133,11 @@ fn predict(layout: &Layout, placed: &Placed, extras: &Extras, want: &Want) -> Pr
     let footprint = Footprint { layout, placing: &placed.placing, params };
     let cells = placed.shape.cells.into();
     let devices = placed.placing.devices().into_iter().map(|device| (device, footprint.on(device, cells)));
-    Predicted::of(devices.collect(), placed.replicas, want.mmap.unwrap_or(true))
+    // Repacked weights are a copy.
+    Predicted::of(devices.collect(), placed.replicas, want.mmap.unwrap_or(true) && !extras.repack)
 }
 
 // Where the figures of the fixed decisions were measured: `reference/measured.md`.
-const REPACK: &str = "elsewhere (2-core Zen 4, 7B Q4_K_M) repacking halved the prefill rate (11 to 15 tokens/s \
-    instead of 25 to 27), took 8.1 GB instead of 5.1 GB and most of the cold start; not measured here yet";
 const WARMUP: &str =
     "elsewhere (7B, 2 cores) it took 14 of 25 s of a start, and the first prompt warms up as well";
 const FIT: &str = "this plan decides; elsewhere (7B, 2 cores) it took 2 s of a start";
@@ -180,7 +185,7 @@ fn reasons(
             asked(want.mmap.is_some(), "the page cache holds the file for the next start"),
         ),
         reason("mlock", &plan.mlock, asked(want.mlock.is_some(), "other programs may need the memory more")),
-        reason("repack", &plan.repack, REPACK.to_owned()),
+        reason("repack", &plan.repack, extras.repack_why),
         reason(
             "check_tensors",
             &plan.check_tensors,

@@ -14,11 +14,14 @@ pub struct Extras {
     pub flash_attention_why: String,
     pub parked_bytes: u64,
     pub parked_why: String,
+    pub repack: bool,
+    pub repack_why: String,
 }
 
 impl Extras {
-    /// Flash attention is left off on the CPU for few answers, where its absence takes less than half of what the model leaves; parked
-    /// prefixes take a quarter of the rest.
+    /// Flash attention is left off on the CPU for few answers, unless it was measured to be faster, where its absence takes less than
+    /// half of what the model leaves; weights are repacked where that was measured to be faster and the copy fits; parked prefixes take
+    /// a quarter of the rest.
     pub fn of(search: &Search<'_>, placed: &Placed) -> Self {
         let host_bytes = |flash_attention| {
             let params = Params { flash_attention, ..placed.params };
@@ -38,8 +41,13 @@ impl Extras {
         } else if left_bytes.is_none_or(|left| scores_bytes > left / 2) {
             (true, "the scores of attention without it would take more than half of the memory that is left")
         } else {
-            (false, WITHOUT)
+            match search.want.fastest {
+                Some(fastest) if fastest.flash_gain_percent > 0 => (true, "measured here: it is faster"),
+                Some(_) => (false, "measured here: it is no faster"),
+                None => (false, WITHOUT),
+            }
         };
+        let (repack, repack_why) = repacked(search, placed, left_bytes);
         let taken_bytes = if flash_attention { 0 } else { scores_bytes };
         let (parked_bytes, parked_why) = match left_bytes {
             Some(left) => (
@@ -52,12 +60,36 @@ impl Extras {
             "{parked_why}, for prefixes of ended answers: in the KV cache they would slow the running ones"
         );
         let flash_attention_why = flash_attention_why.to_owned();
-        Self { flash_attention, flash_attention_why, parked_bytes, parked_why }
+        Self { flash_attention, flash_attention_why, parked_bytes, parked_why, repack, repack_why }
     }
 }
 
 const WITHOUT: &str = "on a 2-core Zen 4 its absence raised decode from 47 to 79 tokens/s (SmolLM2, depth 2,560) and from 5.3 \
     to 6.7 (7B Q4_K_M, depth 1,536), and prefill in batches of 64 from 177 to 250 and from 34 to 43; elsewhere not measured";
+
+/// A gain below this is not worth the time that repacking takes at each start.
+const REPACK_GAIN_MIN_PERCENT: i32 = 10;
+const NOT_REPACKED: &str = "elsewhere (2-core Zen 4, 7B Q4_K_M) repacking halved the prefill rate (11 to 15 tokens/s \
+    instead of 25 to 27), took 8.1 GB instead of 5.1 GB and most of the cold start; not measured here yet";
+
+/// The copy must fit beside the file's pages.
+fn repacked(search: &Search<'_>, placed: &Placed, left_bytes: Option<u64>) -> (bool, String) {
+    let Some(fastest) = search.want.fastest else { return (false, NOT_REPACKED.to_owned()) };
+    let gain = fastest.repack_gain_percent;
+    if placed.placing.gpu_layers() != 0 {
+        return (false, "weights are on a GPU".to_owned());
+    }
+    if gain < REPACK_GAIN_MIN_PERCENT {
+        return (
+            false,
+            format!("measured here: a typical answer comes {gain} % faster, at the price of the start"),
+        );
+    }
+    if left_bytes.is_none_or(|left| left < search.layout.weights_bytes()) {
+        return (false, format!("measured here: {gain} % faster, but memory has no room for a copy"));
+    }
+    (true, format!("measured here: a typical answer comes {gain} % faster"))
+}
 
 /// Without flash attention the product of scores and values works on a copy of the scores in f16
 /// (`ggml_compute_forward_mul_mat`), in memory of its own.

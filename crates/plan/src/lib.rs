@@ -18,7 +18,7 @@ mod speed;
 mod tests;
 mod want;
 
-pub use decide::plan;
+pub use decide::{plan, threads};
 pub use error::PlanError;
 pub use explain::{Change, Explanation, explain};
 pub use footprint::{DeviceBytes, Params, host_bytes, sequences};
@@ -28,4 +28,4 @@ pub use limits::{
 };
 pub use plan::{KvType, Plan, Predicted, Reason};
 pub use speed::{bytes_per_token, decode_at_most};
-pub use want::{GpuUse, Taken, Want};
+pub use want::{Fastest, GpuUse, Taken, Want};

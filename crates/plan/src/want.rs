@@ -32,6 +32,17 @@ pub struct Want {
     pub gpu: GpuUse,
     /// Memory that the machine still shows as available but that is promised.
     pub taken: Taken,
+    /// What was measured to be fast on this machine.
+    pub fastest: Option<Fastest>,
+}
+
+/// What a calibration of this machine says of a model in main memory: by how many percent a typical answer comes faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fastest {
+    /// With flash attention; below 0 it is slower.
+    pub flash_gain_percent: i32,
+    /// With weights repacked for the processor.
+    pub repack_gain_percent: i32,
 }
 
 impl Want {

@@ -7,6 +7,7 @@ mod report;
 mod rig;
 mod service;
 
+pub use service::{Program, Service};
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, ensure};

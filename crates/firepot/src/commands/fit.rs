@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use firepot_calibrate::{Rate, Speeds};
 use firepot_catalogue::{Found, find, profile};
 use firepot_gguf::Layout;
 use firepot_plan::Want;
@@ -79,8 +80,19 @@ fn print_ranking(place: &Place, want: &Want, as_json: bool) {
             row
         })
         .collect();
-    let header =
-        ["MODEL", "QUANT", "KIND", "FITS", "CONTEXT", "ANSWERS", "KV CACHE", "MEMORY", "TOKENS/S", "NAME"];
+    let header = [
+        "MODEL",
+        "QUANT",
+        "KIND",
+        "FITS",
+        "CONTEXT",
+        "ANSWERS",
+        "KV CACHE",
+        "MEMORY",
+        "TOKENS/S",
+        "FIRST TOKEN",
+        "NAME",
+    ];
     print!("{}", table::render(&header, &fitting));
     let rest: Vec<&str> =
         ranked.iter().filter(|ranked| !ranked.fit.fits).map(|ranked| ranked.model.id.as_str()).collect();
@@ -102,15 +114,23 @@ fn bound(fits: &[&Fit]) -> String {
     let by = known
         .or_else(|| fits.iter().find_map(|fit| fit.decode.as_ref()))
         .map_or("", |decode| decode.by.as_str());
+    if fits.iter().any(|fit| fit.usual_speeds().is_some()) {
+        return "Tokens per second of one answer and seconds to its first token, after a prompt of 512 tokens, are predicted from this machine's \
+            calibration: nine of ten are to lie between the two; after ≤ stands a bound by memory's bandwidth."
+            .to_owned();
+    }
+    let absent = fits.iter().find_map(|fit| fit.speeds_absent.as_deref()).unwrap_or_default();
     match known {
-        Some(_) => format!("Tokens per second of one answer are a bound by {by}, not a prediction."),
+        Some(_) => {
+            format!("Tokens per second of one answer are a bound by {by}, not a prediction: {absent}.")
+        }
         None => format!("No tokens per second: {by}."),
     }
 }
 
 /// Of a GGUF file, of a model in the store, of one in the catalogue, or of one at a hub, of which only the header is
 /// fetched.
-async fn layout(settings: &Settings, home: &Home, name: &str) -> anyhow::Result<Layout> {
+pub async fn layout(settings: &Settings, home: &Home, name: &str) -> anyhow::Result<Layout> {
     if is_file(name) {
         let files = files(Path::new(name));
         let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
@@ -157,7 +177,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
 }
 
 fn print(fits: &[Fit], explain: bool) {
-    let header = ["MODEL", "FITS", "CONTEXT", "ANSWERS", "KV CACHE", "MEMORY", "TOKENS/S"];
+    let header = ["MODEL", "FITS", "CONTEXT", "ANSWERS", "KV CACHE", "MEMORY", "TOKENS/S", "FIRST TOKEN"];
     print!("{}", table::render(&header, &fits.iter().map(row).collect::<Vec<_>>()));
     if fits.iter().any(|fit| fit.fits) {
         println!("Memory is predicted. {}", bound(&fits.iter().collect::<Vec<_>>()));
@@ -168,6 +188,15 @@ fn print(fits: &[Fit], explain: bool) {
             if let Some(hint) = &refused.hint {
                 println!("  hint: {hint}");
             }
+        }
+        if let (true, Some(speeds)) = (explain, &fit.speeds) {
+            println!("\npredicted for {}:", fit.model);
+            let cells = |speeds: &Speeds| {
+                let prompt = speeds.prompt_tokens.to_string();
+                vec![prompt, between(&speeds.ttft), between(&speeds.prefill), between(&speeds.decode)]
+            };
+            let header = ["PROMPT", "FIRST TOKEN, S", "PROMPT TOKENS/S", "TOKENS/S"];
+            print!("{}", table::render(&header, &speeds.iter().map(cells).collect::<Vec<_>>()));
         }
         if let (true, Some(plan)) = (explain, &fit.plan) {
             println!("\n{} on {}:", fit.model, fit.machine);
@@ -184,10 +213,25 @@ fn print(fits: &[Fit], explain: bool) {
     }
 }
 
+fn rate(fit: &Fit) -> String {
+    let bound = || fit.at_most().map_or_else(|| "?".to_owned(), |rate| format!("≤ {rate:.1}"));
+    fit.usual_speeds().map_or_else(bound, |speeds| between(&speeds.decode))
+}
+
+fn first_token(fit: &Fit) -> String {
+    fit.usual_speeds().map_or_else(|| "?".to_owned(), |speeds| format!("{} s", between(&speeds.ttft)))
+}
+
+/// The interval in which nine of ten are to lie.
+fn between(rate: &Rate) -> String {
+    let digits = if rate.high < 10.0 { 1 } else { 0 };
+    format!("{:.digits$}-{:.digits$}", rate.low, rate.high)
+}
+
 fn row(fit: &Fit) -> Vec<String> {
     let Some(plan) = &fit.plan else {
         let none = || "-".to_owned();
-        return vec![fit.model.clone(), "no".to_owned(), none(), none(), none(), none(), none()];
+        return vec![fit.model.clone(), "no".to_owned(), none(), none(), none(), none(), none(), none()];
     };
     vec![
         fit.model.clone(),
@@ -196,6 +240,7 @@ fn row(fit: &Fit) -> Vec<String> {
         plan.parallel.to_string(),
         plan.kv_type_k.name().to_owned(),
         table::bytes(plan.predicted.total_bytes()),
-        fit.at_most().map_or_else(|| "?".to_owned(), |rate| format!("≤ {rate:.1}")),
+        rate(fit),
+        first_token(fit),
     ]
 }

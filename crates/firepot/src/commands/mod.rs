@@ -1,5 +1,6 @@
 //! One module for each subcommand.
 
+pub mod calibrate;
 pub mod create;
 pub mod detach;
 pub mod doctor;

@@ -16,7 +16,7 @@ use crate::{
     best::best,
     cli::{Admit, Load, Serve, Up},
     client::Client,
-    commands::{detach::detach, explain::explain, pull},
+    commands::{calibrate, detach::detach, explain::explain, pull},
     exit::{Exit, Failure},
     fit::Place,
     gpu::{self, Verdict},
@@ -51,6 +51,9 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     }
     if args.detach {
         return detach(settings, &home, &model, args).await;
+    }
+    if !args.no_calibration {
+        tokio::task::block_in_place(|| calibrate::before_load(settings, &model));
     }
     let server = bind(settings, &home, &args.load, &args.admit, unused).await?;
     let address = server.address();

@@ -1,0 +1,17 @@
+//! How fast this machine computes: measured once by llama.cpp itself on small models made for it, and what follows for the
+//! speed of any model.
+//!
+//! [`measure`] runs the probe over whatever loads models, so this crate does not link llama.cpp. [`Calibration`] is what it
+//! found, [`Work`] what a token of a model costs, [`Calibration::predict`] puts them together. What is predicted is never
+//! shown as measured.
+
+mod calibration;
+mod model;
+mod predict;
+mod probe;
+mod work;
+
+pub use calibration::{Attention, Calibration, KindRates, Rates, Stamp};
+pub use predict::{Correction, Rate, Speeds};
+pub use probe::{CalibrateError, Load, PROBE_TIME, USUAL_KINDS, measure};
+pub use work::{KindWork, Work};

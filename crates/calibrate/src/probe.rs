@@ -1,0 +1,320 @@
+//! The probe: small models are written, loaded and timed.
+
+use std::{
+    io,
+    path::Path,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use firepot_engine::{Batch, BatchItem, DecodeError, Decoder, KvType, LoadSpec, SeqId};
+use firepot_gguf::TensorType;
+use firepot_measure::{quantile, read_bandwidth};
+
+use crate::{
+    Attention, Calibration, KindRates, Rates, Stamp,
+    model::{Sizes, bytes_of},
+};
+
+/// The probe begins no further type after so long; a type takes about three quarters of a second.
+pub const PROBE_TIME: Duration = Duration::from_millis(6_500);
+/// Numbers of the types that models have, the most usual first: `Q4_K`, `Q6_K`, `Q8_0`, `Q4_0`, `Q5_K`, `F16`.
+pub const USUAL_KINDS: [u32; 6] = [12, 14, 8, 2, 13, 1];
+/// The type of the narrow model.
+const SMALL_KIND: u32 = 8;
+/// Wide models have at least so much, which few caches hold.
+const WIDE_BYTES: u64 = 72 << 20;
+/// Tokens of a timed prompt.
+const PROMPT: u32 = 128;
+/// Tokens of the long prompt, and of the parts in which it is computed.
+const LONG: u32 = 768;
+const PART: u32 = 256;
+/// Timed tokens.
+const DECODES: u32 = 12;
+
+/// Loads a model.
+pub type Load<'a> = dyn FnMut(&LoadSpec) -> Result<Box<dyn Decoder>, String> + 'a;
+
+/// The machine could not be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum CalibrateError {
+    /// A probe's model could not be written.
+    #[error("a model for the probe cannot be written: {0}")]
+    Write(#[from] io::Error),
+    /// A probe's model could not be loaded.
+    #[error("a model for the probe cannot be loaded: {0}")]
+    Load(String),
+    /// It could not be computed.
+    #[error("the probe cannot be computed: {0}")]
+    Decode(#[from] DecodeError),
+    /// The times contradict each other.
+    #[error("the probe's times contradict each other, as those of a machine do that is very busy")]
+    Unusable,
+}
+
+/// Measures this machine, and of `kinds` as many as there is time for, the first ones first. Models are written to `dir`,
+/// about 130 MB at a time, and removed. `known` are rates of the same machine at about the same time.
+///
+/// # Errors
+/// [`CalibrateError`].
+pub fn measure(
+    stamp: Stamp,
+    kinds: &[TensorType],
+    known: Option<Calibration>,
+    dir: &Path,
+    load: &mut Load<'_>,
+) -> Result<Calibration, CalibrateError> {
+    let started = Instant::now();
+    let threads = stamp.threads;
+    let mut probe = Probe { dir, threads, load };
+    let mut found = match known {
+        Some(known) => known,
+        None => {
+            let bandwidth = read_bandwidth(threads as usize);
+            let small = TensorType::by_id(SMALL_KIND).ok_or(CalibrateError::Unusable)?;
+            let (deep, flash) = (probe.deep(small, false)?, probe.deep(small, true)?);
+            let wide = probe.wide(small, false)?;
+            let (layer_s, element_s) = solve(&deep, &wide, small)?;
+            let mut found = Calibration {
+                stamp,
+                taken_at_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+                bandwidth,
+                kinds: Vec::new(),
+                layer_s,
+                element_s,
+                plain: deep.attention()?,
+                flash: flash.attention()?,
+                disk: None,
+                took_s: 0.0,
+            };
+            let plain = rates(&wide, &found, small)?;
+            let repacked = rates(&probe.wide(small, true)?, &found, small)?;
+            found.kinds.push(KindRates { kind: small.name.to_owned(), plain, repacked });
+            found
+        }
+    };
+    for &kind in kinds {
+        if found.kind(kind.name).is_some() {
+            continue;
+        }
+        if started.elapsed() > PROBE_TIME {
+            break;
+        }
+        let plain = rates(&probe.wide(kind, false)?, &found, kind)?;
+        let repacked = rates(&probe.wide(kind, true)?, &found, kind)?;
+        found.kinds.push(KindRates { kind: kind.name.to_owned(), plain, repacked });
+    }
+    found.took_s = started.elapsed().as_secs_f64();
+    Ok(found)
+}
+
+/// Times of a wide model, in seconds.
+struct Wide {
+    sizes: Sizes,
+    token_s: f64,
+    prompt_s: f64,
+}
+
+/// Times of the narrow model, in seconds.
+struct Deep {
+    sizes: Sizes,
+    /// A token at an empty cache, and after the long prompt.
+    token_s: f64,
+    late_token_s: f64,
+    /// The first part of the long prompt, and its last.
+    part_s: f64,
+    late_part_s: f64,
+}
+
+impl Deep {
+    /// Both differences are attention alone.
+    fn attention(&self) -> Result<Attention, CalibrateError> {
+        let macs = per_cell(&self.sizes) * f64::from(LONG - PART);
+        let decode_s = (self.late_token_s - self.token_s) / macs;
+        let prefill_s = (self.late_part_s - self.part_s) / macs / f64::from(PART);
+        usable(Attention { decode_s, prefill_s }, |found| found.decode_s > 0.0 && found.prefill_s > 0.0)
+    }
+}
+
+/// Multiplications for each cell, of all layers.
+fn per_cell(sizes: &Sizes) -> f64 {
+    (sizes.layers * sizes.heads * 2 * sizes.head) as f64
+}
+
+/// As `work::touched`, of all layers.
+fn elements(sizes: &Sizes) -> f64 {
+    let heads = (sizes.heads + 2 * sizes.kv_heads) * sizes.head;
+    (sizes.layers * (4 * sizes.embedding + heads + 2 * sizes.feed_forward)) as f64
+}
+
+/// Times of the narrow and of a wide model are both (matrices · a + the rest · b): b for tokens (layers) and for prompts
+/// (elements), less what attention takes.
+fn solve(deep: &Deep, wide: &Wide, kind: TensorType) -> Result<(f64, f64), CalibrateError> {
+    let attention = deep.attention()?;
+    let matrices = |sizes: &Sizes| (sizes.layers * sizes.matrix_elements()) as f64;
+    let cells = f64::from(PART);
+    let second = |(m1, r1, t1): (f64, f64, f64), (m2, r2, t2): (f64, f64, f64)| {
+        (t1 * m2 - t2 * m1) / (r1 * m2 - r2 * m1)
+    };
+    let bytes = |sizes: &Sizes| bytes_of(matrices(sizes) as u64, kind) as f64;
+    let layers = |sizes: &Sizes| sizes.layers as f64;
+    let (small, large) = (&deep.sizes, &wide.sizes);
+    let layer_s = second(
+        (bytes(small), layers(small), deep.token_s - per_cell(small) * cells * attention.decode_s),
+        (bytes(large), layers(large), wide.token_s - per_cell(large) * cells * attention.decode_s),
+    );
+    let prompt = |sizes: &Sizes, tokens: u32, time: f64| {
+        let each = time / f64::from(tokens) - per_cell(sizes) * cells * attention.prefill_s;
+        (matrices(sizes), elements(sizes), each)
+    };
+    let element_s = second(prompt(small, PART, deep.part_s), prompt(large, PROMPT, wide.prompt_s));
+    usable((layer_s, element_s), |found| found.0 > 0.0 && found.1.is_finite())
+        .map(|(layer_s, element_s)| (layer_s, element_s.max(0.0)))
+}
+
+/// Rates of a type from a wide model's times.
+fn rates(wide: &Wide, found: &Calibration, kind: TensorType) -> Result<Rates, CalibrateError> {
+    let sizes = &wide.sizes;
+    let elements_all = sizes.layers * sizes.matrix_elements();
+    let attention = |each: f64| per_cell(sizes) * f64::from(PART) * each;
+    let token_s = wide.token_s - sizes.layers as f64 * found.layer_s - attention(found.plain.decode_s);
+    let prompt_s = wide.prompt_s / f64::from(PROMPT)
+        - elements(sizes) * found.element_s
+        - attention(found.plain.prefill_s);
+    let decode_bytes = bytes_of(elements_all, kind) as f64 / token_s;
+    let prefill_macs = elements_all as f64 / prompt_s;
+    usable(Rates { decode_bytes, prefill_macs }, |rates| rates.decode_bytes > 0.0 && rates.prefill_macs > 0.0)
+}
+
+fn usable<T>(found: T, is: impl Fn(&T) -> bool) -> Result<T, CalibrateError> {
+    if is(&found) { Ok(found) } else { Err(CalibrateError::Unusable) }
+}
+
+struct Probe<'a, 'b> {
+    dir: &'a Path,
+    threads: u32,
+    load: &'a mut Load<'b>,
+}
+
+impl Probe<'_, '_> {
+    fn wide(&mut self, kind: TensorType, repack: bool) -> Result<Wide, CalibrateError> {
+        let layer_bytes = bytes_of(Sizes::wide(1).matrix_elements(), kind);
+        let sizes = Sizes::wide(WIDE_BYTES.div_ceil(layer_bytes));
+        self.with(sizes, kind, Switches { flash: false, repack }, |timed| {
+            // The first prompt reads the file into memory and makes the threads wake.
+            timed.prompt(0, 8)?;
+            let token_s = timed.tokens()?;
+            timed.clear();
+            let first = timed.prompt(0, PROMPT)?;
+            timed.clear();
+            Ok(Wide { sizes, token_s, prompt_s: first.min(timed.prompt(0, PROMPT)?) })
+        })
+    }
+
+    fn deep(&mut self, kind: TensorType, flash: bool) -> Result<Deep, CalibrateError> {
+        let sizes = Sizes::deep();
+        self.with(sizes, kind, Switches { flash, repack: false }, |timed| {
+            timed.prompt(0, 8)?;
+            let token_s = timed.tokens()?;
+            timed.clear();
+            let parts: Vec<f64> =
+                (0..LONG / PART).map(|part| timed.prompt(part * PART, PART)).collect::<Result<_, _>>()?;
+            let late_token_s = timed.tokens_within()?;
+            let (part_s, late_part_s) = (parts[0], parts[parts.len() - 1]);
+            Ok(Deep { sizes, token_s, late_token_s, part_s, late_part_s })
+        })
+    }
+
+    fn with<T>(
+        &mut self,
+        sizes: Sizes,
+        kind: TensorType,
+        switches: Switches,
+        time: impl FnOnce(&mut Timed<'_>) -> Result<T, DecodeError>,
+    ) -> Result<T, CalibrateError> {
+        let file = tempfile::Builder::new().prefix("probe-").suffix(".gguf").tempfile_in(self.dir)?;
+        sizes.write(kind, file.path())?;
+        let spec = spec(file.path(), self.threads, switches);
+        let mut decoder = (self.load)(&spec).map_err(CalibrateError::Load)?;
+        Ok(time(&mut Timed { decoder: &mut *decoder, next: 0 })?)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Switches {
+    flash: bool,
+    repack: bool,
+}
+
+/// A loaded model and the position of its only sequence.
+struct Timed<'a> {
+    decoder: &'a mut dyn Decoder,
+    next: u32,
+}
+
+const SEQUENCE: SeqId = SeqId(0);
+
+impl Timed<'_> {
+    /// Seconds of a prompt from this position on.
+    fn prompt(&mut self, from: u32, tokens: u32) -> Result<f64, DecodeError> {
+        let item = |position| BatchItem {
+            token: 1,
+            position,
+            sequence: SEQUENCE,
+            logits: position + 1 == from + tokens,
+        };
+        let took = self.decoder.decode(&Batch { items: (from..from + tokens).map(item).collect() })?;
+        self.next = from + tokens;
+        Ok(took.as_secs_f64())
+    }
+
+    /// Median seconds of a token.
+    fn tokens(&mut self) -> Result<f64, DecodeError> {
+        let times: Vec<f64> = (0..DECODES).map(|_| self.prompt(self.next, 1)).collect::<Result<_, _>>()?;
+        Ok(quantile(&times, 0.5).unwrap_or_default())
+    }
+
+    /// The same without reaching into the next step of cells: the last position is computed again and again.
+    fn tokens_within(&mut self) -> Result<f64, DecodeError> {
+        let last = self.next - 1;
+        let mut times = Vec::new();
+        for _ in 0..DECODES {
+            self.decoder.remove(SEQUENCE, last, None);
+            times.push(self.prompt(last, 1)?);
+        }
+        Ok(quantile(&times, 0.5).unwrap_or_default())
+    }
+
+    fn clear(&mut self) {
+        self.decoder.remove(SEQUENCE, 0, None);
+        self.next = 0;
+    }
+}
+
+fn spec(path: &Path, threads: u32, switches: Switches) -> LoadSpec {
+    LoadSpec {
+        path: path.to_owned(),
+        shards: Vec::new(),
+        ctx_per_answer: LONG + PART,
+        kv_cells: LONG + PART,
+        parallel: 1,
+        sequences: 1,
+        batch_tokens: 512,
+        ubatch_tokens: 512,
+        threads,
+        threads_batch: threads,
+        flash_attention: switches.flash,
+        kv_type_k: KvType::F16,
+        kv_type_v: KvType::F16,
+        gpu_layers: 0,
+        host_experts: 0,
+        devices: Vec::new(),
+        tensor_split: Vec::new(),
+        mmap: true,
+        mlock: false,
+        repack: switches.repack,
+        check_tensors: false,
+        warmup: false,
+        parked_bytes_max: 0,
+        limits: Vec::new(),
+    }
+}

@@ -1,0 +1,113 @@
+//! What a token of a model costs, in the units that the probe measures.
+
+use firepot_gguf::{Attention, Layer, Layout, TensorType, Weights};
+
+/// What one token reads and computes of matrices stored in one type.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KindWork {
+    /// Its name in llama.cpp.
+    pub kind: &'static str,
+    /// Bytes that a decoded token reads, the output matrix among them.
+    pub decode_bytes: f64,
+    /// Multiplications that a prompt's token takes; the output is computed for its last one only.
+    pub prefill_macs: f64,
+}
+
+/// What one token costs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Work {
+    /// By type.
+    pub kinds: Vec<KindWork>,
+    /// Layers that are computed.
+    pub layers: f64,
+    /// Numbers that norms, activations and sums of all layers touch.
+    pub elements: f64,
+    /// Of each layer with attention: multiplications for each cell that is looked at, and the window.
+    attention: Vec<(f64, Option<u32>)>,
+}
+
+impl Work {
+    /// Of a model whose layers are all in main memory.
+    #[must_use]
+    pub fn of(layout: &Layout) -> Self {
+        let mut work = Self::default();
+        for layer in layout.layers.iter().filter(|layer| layer.computed) {
+            work.add(&layer.dense, 1.0, true);
+            let share = f64::from(layer.experts_used) / f64::from(layer.experts_count.max(1));
+            work.add(&layer.experts, share.min(1.0), true);
+            work.layers += 1.0;
+            work.elements += touched(layout, layer);
+            work.attention.extend(layer.attention.map(|attention| (per_cell(attention), attention.window)));
+        }
+        work.add(&layout.output, 1.0, false);
+        if layout.tied {
+            work.add(&layout.input, 1.0, false);
+        }
+        work
+    }
+
+    fn add(&mut self, weights: &Weights, share: f64, prefill: bool) {
+        for &(kind, bytes) in weights.parts() {
+            let read = bytes as f64 * share;
+            let macs = if prefill {
+                read / f64::from(kind.block_bytes) * f64::from(kind.block_elements)
+            } else {
+                0.0
+            };
+            match self.kinds.iter_mut().find(|known| known.kind == kind.name) {
+                Some(known) => {
+                    known.decode_bytes += read;
+                    known.prefill_macs += macs;
+                }
+                None => self.kinds.push(KindWork { kind: kind.name, decode_bytes: read, prefill_macs: macs }),
+            }
+        }
+    }
+
+    /// Multiplications of attention for one token that looks at so many cells, of all layers.
+    #[must_use]
+    pub fn attention_macs(&self, cells: u32) -> f64 {
+        let of = |&(macs, window): &(f64, Option<u32>)| {
+            let seen = window.map_or(cells, |window| window.next_multiple_of(CELLS_STEP).min(cells));
+            macs * f64::from(seen)
+        };
+        self.attention.iter().map(of).sum()
+    }
+
+    /// Types that hold enough of the model to matter, by what is read of them, most first.
+    #[must_use]
+    pub fn kinds_that_matter(layout: &Layout) -> Vec<TensorType> {
+        let mut found: Vec<(f64, TensorType)> = Vec::new();
+        let work = Self::of(layout);
+        let all: f64 = work.kinds.iter().map(|kind| kind.decode_bytes).sum();
+        for kind in &work.kinds {
+            let known = (0..64).filter_map(TensorType::by_id).find(|known| known.name == kind.kind);
+            found.extend(
+                known
+                    .filter(|_| kind.decode_bytes > all * LEAST_SHARE)
+                    .map(|known| (kind.decode_bytes, known)),
+            );
+        }
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+        found.into_iter().map(|found| found.1).collect()
+    }
+}
+
+/// llama.cpp looks at whole steps of cells (`llama_kv_cache::get_n_kv`).
+pub const CELLS_STEP: u32 = 256;
+/// A type that holds less of what a token reads is taken for one of the others.
+pub const LEAST_SHARE: f64 = 0.01;
+
+fn per_cell(attention: Attention) -> f64 {
+    // Values that are a part of the keys are multiplied all the same.
+    let value = if attention.value_length == 0 { attention.key_length } else { attention.value_length };
+    f64::from(attention.query_heads) * f64::from(attention.key_length + value)
+}
+
+/// Two norms and two sums over the residual stream, rotated queries and keys, gate and activation.
+fn touched(layout: &Layout, layer: &Layer) -> f64 {
+    let heads = layer.attention.map_or(0.0, |attention| {
+        f64::from(attention.query_heads + 2 * attention.kv_heads) * f64::from(attention.key_length)
+    });
+    4.0 * f64::from(layout.embedding_length) + heads + 2.0 * f64::from(layer.feed_forward_length)
+}
