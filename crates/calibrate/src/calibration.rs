@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Looked;
+
 /// Of which machine and which build a calibration is. Another one says nothing here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
@@ -38,13 +40,29 @@ pub struct Calibration {
     pub took_s: f64,
 }
 
-/// Seconds for each multiplication of attention.
+/// What attention costs.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Attention {
-    /// Of a decoded token.
+    /// Seconds for each multiplication of a decoded token.
     pub decode_s: f64,
-    /// Of a prompt's token.
-    pub prefill_s: f64,
+    /// Seconds for each score of a prompt's token.
+    pub score_s: f64,
+    /// Seconds for each multiplication of a prompt's token.
+    pub mac_s: f64,
+}
+
+impl Attention {
+    /// Seconds of a decoded token.
+    #[must_use]
+    pub fn decode(&self, looked: Looked) -> f64 {
+        looked.macs * self.decode_s
+    }
+
+    /// Seconds of a prompt's token.
+    #[must_use]
+    pub fn prefill(&self, looked: Looked) -> f64 {
+        looked.scores * self.score_s + looked.macs * self.mac_s
+    }
 }
 
 /// How fast matrices of one type are.

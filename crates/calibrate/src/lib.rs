@@ -9,9 +9,11 @@ mod calibration;
 mod model;
 mod predict;
 mod probe;
+#[cfg(test)]
+mod tests;
 mod work;
 
 pub use calibration::{Attention, Calibration, KindRates, Rates, Stamp};
 pub use predict::{Correction, Rate, Speeds};
 pub use probe::{CalibrateError, Load, PROBE_TIME, USUAL_KINDS, measure};
-pub use work::{KindWork, Work};
+pub use work::{KindWork, Looked, Work};

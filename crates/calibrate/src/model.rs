@@ -36,9 +36,9 @@ impl Sizes {
         Self { layers, embedding: 2048, feed_forward: 8192, heads: 16, kv_heads: 4, head: 128 }
     }
 
-    /// Many narrow layers, of which more is spent on calls and attention than on weights.
-    pub const fn deep() -> Self {
-        Self { layers: 16, embedding: 256, feed_forward: 512, heads: 4, kv_heads: 2, head: 64 }
+    /// Narrow layers with a large cache and heads of this length: more is spent on calls and attention than on weights.
+    pub const fn narrow(head: u64) -> Self {
+        Self { layers: 8, embedding: 256, feed_forward: 512, heads: 8, kv_heads: 8, head }
     }
 
     /// Elements of the matrices of one layer.
@@ -138,7 +138,7 @@ mod tests {
     fn a_written_model_has_the_layout_that_its_sizes_say() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let kind = TensorType::by_id(12).unwrap();
-        let sizes = Sizes { layers: 2, ..Sizes::deep() };
+        let sizes = Sizes { layers: 2, ..Sizes::narrow(64) };
         sizes.write(kind, file.path()).unwrap();
         let layout = Gguf::read(file.as_file()).unwrap().layout().unwrap();
         assert_eq!(layout.layers.len(), 2);

@@ -14,6 +14,9 @@ const CHUNKS: [u32; 3] = [512, 256, 128];
 const CHUNK_S: f64 = 2.5;
 /// From a request to the engine and from the first token to the client, over loopback, in seconds.
 const AROUND_S: f64 = 0.004;
+/// What models reach of what the probe's own models, which are as regular as a model can be, let expect: first run of docs/speeds.md.
+const DECODE_REACHED: f64 = 0.85;
+const PREFILL_REACHED: f64 = 0.82;
 /// Nine of ten measured rates lay between predicted / (1 + spread) and predicted · (1 + spread): docs/planner.md.
 const DECODE_SPREAD: f64 = 0.20;
 const PREFILL_SPREAD: f64 = 0.22;
@@ -117,8 +120,8 @@ impl Calibration {
         let cells = (depth + 1).next_multiple_of(CELLS_STEP);
         let matrices =
             self.over_kinds(work, switches, |kind, rates| kind.decode_bytes / rates.decode_bytes)?;
-        let attention = work.attention_macs(cells) * self.attention(switches.flash).decode_s;
-        Ok(matrices + work.layers * self.layer_s + attention)
+        let attention = self.attention(switches.flash).decode(work.attention(cells));
+        Ok((matrices + work.layers * self.layer_s + attention) / DECODE_REACHED)
     }
 
     /// Seconds of a prompt, in the chunks in which the scheduler computes it.
@@ -132,13 +135,14 @@ impl Calibration {
         while done < tokens {
             let now = chunk.min(tokens - done);
             let cells = (done + now).next_multiple_of(CELLS_STEP);
-            let attention = work.attention_macs(cells) * self.attention(switches.flash).prefill_s;
+            let attention = self.attention(switches.flash).prefill(work.attention(cells));
             seconds += f64::from(now) * (each + attention) + work.layers * self.layer_s;
             done += now;
         }
         // The last token's output.
-        Ok(seconds
-            + self.over_kinds(work, switches, |kind, rates| output_bytes(kind) / rates.decode_bytes)?)
+        let output =
+            self.over_kinds(work, switches, |kind, rates| output_bytes(kind) / rates.decode_bytes)?;
+        Ok((seconds + output) / PREFILL_REACHED)
     }
 
     fn over_kinds(

@@ -11,7 +11,7 @@ use firepot_gguf::TensorType;
 use firepot_measure::{quantile, read_bandwidth};
 
 use crate::{
-    Attention, Calibration, KindRates, Rates, Stamp,
+    Attention, Calibration, KindRates, Looked, Rates, Stamp,
     model::{Sizes, bytes_of},
 };
 
@@ -71,9 +71,11 @@ pub fn measure(
         None => {
             let bandwidth = read_bandwidth(threads as usize);
             let small = TensorType::by_id(SMALL_KIND).ok_or(CalibrateError::Unusable)?;
-            let (deep, flash) = (probe.deep(small, false)?, probe.deep(small, true)?);
+            let plain = [probe.narrow(small, 64, false)?, probe.narrow(small, 128, false)?];
+            let flash = [probe.narrow(small, 64, true)?, probe.narrow(small, 128, true)?];
             let wide = probe.wide(small, false)?;
-            let (layer_s, element_s) = solve(&deep, &wide, small)?;
+            let attention = attention(&plain)?;
+            let (layer_s, element_s) = solve(&plain[0], &wide, attention, small)?;
             let mut found = Calibration {
                 stamp,
                 taken_at_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
@@ -81,8 +83,8 @@ pub fn measure(
                 kinds: Vec::new(),
                 layer_s,
                 element_s,
-                plain: deep.attention()?,
-                flash: flash.attention()?,
+                plain: attention,
+                flash: self::attention(&flash)?,
                 disk: None,
                 took_s: 0.0,
             };
@@ -114,8 +116,8 @@ struct Wide {
     prompt_s: f64,
 }
 
-/// Times of the narrow model, in seconds.
-struct Deep {
+/// Times of a narrow model, in seconds.
+struct Narrow {
     sizes: Sizes,
     /// A token at an empty cache, and after the long prompt.
     token_s: f64,
@@ -125,19 +127,26 @@ struct Deep {
     late_part_s: f64,
 }
 
-impl Deep {
-    /// Both differences are attention alone.
-    fn attention(&self) -> Result<Attention, CalibrateError> {
-        let macs = per_cell(&self.sizes) * f64::from(LONG - PART);
-        let decode_s = (self.late_token_s - self.token_s) / macs;
-        let prefill_s = (self.late_part_s - self.part_s) / macs / f64::from(PART);
-        usable(Attention { decode_s, prefill_s }, |found| found.decode_s > 0.0 && found.prefill_s > 0.0)
-    }
+/// Differences between early and late are attention alone; models with heads of two lengths tell scores and multiplications apart.
+fn attention(models: &[Narrow; 2]) -> Result<Attention, CalibrateError> {
+    let cells = LONG - PART;
+    let [short, long] = models;
+    let decode_s = (long.late_token_s - long.token_s).max(0.0) / looked(&long.sizes, cells).macs;
+    let per_score = |model: &Narrow| {
+        (model.late_part_s - model.part_s).max(0.0) / f64::from(PART) / looked(&model.sizes, cells).scores
+    };
+    let macs = |model: &Narrow| 2.0 * model.sizes.head as f64;
+    let slope = (per_score(long) - per_score(short)) / (macs(long) - macs(short));
+    let mac_s = slope.max(0.0).min(per_score(short) / macs(short));
+    let score_s = per_score(short) - mac_s * macs(short);
+    let found = Attention { decode_s, score_s, mac_s };
+    usable(found, |found| found.decode_s.is_finite() && found.score_s.is_finite() && found.mac_s.is_finite())
 }
 
-/// Multiplications for each cell, of all layers.
-fn per_cell(sizes: &Sizes) -> f64 {
-    (sizes.layers * sizes.heads * 2 * sizes.head) as f64
+/// What attention costs a token, in all layers.
+fn looked(sizes: &Sizes, cells: u32) -> Looked {
+    let all = |each: u64| (sizes.layers * each) as f64 * f64::from(cells);
+    Looked { scores: all(sizes.heads), macs: all(sizes.heads * 2 * sizes.head) }
 }
 
 /// As `work::touched`, of all layers.
@@ -148,38 +157,45 @@ fn elements(sizes: &Sizes) -> f64 {
 
 /// Times of the narrow and of a wide model are both (matrices · a + the rest · b): b for tokens (layers) and for prompts
 /// (elements), less what attention takes.
-fn solve(deep: &Deep, wide: &Wide, kind: TensorType) -> Result<(f64, f64), CalibrateError> {
-    let attention = deep.attention()?;
+fn solve(
+    narrow: &Narrow,
+    wide: &Wide,
+    attention: Attention,
+    kind: TensorType,
+) -> Result<(f64, f64), CalibrateError> {
     let matrices = |sizes: &Sizes| (sizes.layers * sizes.matrix_elements()) as f64;
-    let cells = f64::from(PART);
     let second = |(m1, r1, t1): (f64, f64, f64), (m2, r2, t2): (f64, f64, f64)| {
         (t1 * m2 - t2 * m1) / (r1 * m2 - r2 * m1)
     };
     let bytes = |sizes: &Sizes| bytes_of(matrices(sizes) as u64, kind) as f64;
     let layers = |sizes: &Sizes| sizes.layers as f64;
-    let (small, large) = (&deep.sizes, &wide.sizes);
+    let (small, large) = (&narrow.sizes, &wide.sizes);
     let layer_s = second(
-        (bytes(small), layers(small), deep.token_s - per_cell(small) * cells * attention.decode_s),
-        (bytes(large), layers(large), wide.token_s - per_cell(large) * cells * attention.decode_s),
+        (bytes(small), layers(small), narrow.token_s - attention.decode(looked(small, PART))),
+        (bytes(large), layers(large), wide.token_s - attention.decode(looked(large, PART))),
     );
     let prompt = |sizes: &Sizes, tokens: u32, time: f64| {
-        let each = time / f64::from(tokens) - per_cell(sizes) * cells * attention.prefill_s;
+        let each = time / f64::from(tokens) - attention.prefill(looked(sizes, PART));
         (matrices(sizes), elements(sizes), each)
     };
-    let element_s = second(prompt(small, PART, deep.part_s), prompt(large, PROMPT, wide.prompt_s));
-    usable((layer_s, element_s), |found| found.0 > 0.0 && found.1.is_finite())
-        .map(|(layer_s, element_s)| (layer_s, element_s.max(0.0)))
+    let element_s = second(prompt(small, PART, narrow.part_s), prompt(large, PROMPT, wide.prompt_s));
+    let found = (layer_s.max(0.0), element_s.max(0.0));
+    usable(found, |found| found.0.is_finite() && found.1.is_finite())
 }
+
+/// Share of a wide model's time that matrices take at least; what is subtracted from it is noisy.
+const MATRICES_MIN: f64 = 0.75;
 
 /// Rates of a type from a wide model's times.
 fn rates(wide: &Wide, found: &Calibration, kind: TensorType) -> Result<Rates, CalibrateError> {
     let sizes = &wide.sizes;
     let elements_all = sizes.layers * sizes.matrix_elements();
-    let attention = |each: f64| per_cell(sizes) * f64::from(PART) * each;
-    let token_s = wide.token_s - sizes.layers as f64 * found.layer_s - attention(found.plain.decode_s);
-    let prompt_s = wide.prompt_s / f64::from(PROMPT)
-        - elements(sizes) * found.element_s
-        - attention(found.plain.prefill_s);
+    let attention = looked(sizes, PART);
+    let beside_s = sizes.layers as f64 * found.layer_s + found.plain.decode(attention);
+    let token_s = (wide.token_s - beside_s).max(wide.token_s * MATRICES_MIN);
+    let each_s = wide.prompt_s / f64::from(PROMPT);
+    let beside_s = elements(sizes) * found.element_s + found.plain.prefill(attention);
+    let prompt_s = (each_s - beside_s).max(each_s * MATRICES_MIN);
     let decode_bytes = bytes_of(elements_all, kind) as f64 / token_s;
     let prefill_macs = elements_all as f64 / prompt_s;
     usable(Rates { decode_bytes, prefill_macs }, |rates| rates.decode_bytes > 0.0 && rates.prefill_macs > 0.0)
@@ -206,12 +222,12 @@ impl Probe<'_, '_> {
             timed.clear();
             let first = timed.prompt(0, PROMPT)?;
             timed.clear();
-            Ok(Wide { sizes, token_s, prompt_s: first.min(timed.prompt(0, PROMPT)?) })
+            Ok(Wide { sizes, token_s, prompt_s: f64::midpoint(first, timed.prompt(0, PROMPT)?) })
         })
     }
 
-    fn deep(&mut self, kind: TensorType, flash: bool) -> Result<Deep, CalibrateError> {
-        let sizes = Sizes::deep();
+    fn narrow(&mut self, kind: TensorType, head: u64, flash: bool) -> Result<Narrow, CalibrateError> {
+        let sizes = Sizes::narrow(head);
         self.with(sizes, kind, Switches { flash, repack: false }, |timed| {
             timed.prompt(0, 8)?;
             let token_s = timed.tokens()?;
@@ -220,7 +236,7 @@ impl Probe<'_, '_> {
                 (0..LONG / PART).map(|part| timed.prompt(part * PART, PART)).collect::<Result<_, _>>()?;
             let late_token_s = timed.tokens_within()?;
             let (part_s, late_part_s) = (parts[0], parts[parts.len() - 1]);
-            Ok(Deep { sizes, token_s, late_token_s, part_s, late_part_s })
+            Ok(Narrow { sizes, token_s, late_token_s, part_s, late_part_s })
         })
     }
 

@@ -22,8 +22,8 @@ pub struct Work {
     pub layers: f64,
     /// Numbers that norms, activations and sums of all layers touch.
     pub elements: f64,
-    /// Of each layer with attention: multiplications for each cell that is looked at, and the window.
-    attention: Vec<(f64, Option<u32>)>,
+    /// Of each layer with attention.
+    attention: Vec<PerCell>,
 }
 
 impl Work {
@@ -37,7 +37,7 @@ impl Work {
             work.add(&layer.experts, share.min(1.0), true);
             work.layers += 1.0;
             work.elements += touched(layout, layer);
-            work.attention.extend(layer.attention.map(|attention| (per_cell(attention), attention.window)));
+            work.attention.extend(layer.attention.map(PerCell::of));
         }
         work.add(&layout.output, 1.0, false);
         if layout.tied {
@@ -64,14 +64,16 @@ impl Work {
         }
     }
 
-    /// Multiplications of attention for one token that looks at so many cells, of all layers.
+    /// What attention costs one token that looks at so many cells, in all layers.
     #[must_use]
-    pub fn attention_macs(&self, cells: u32) -> f64 {
-        let of = |&(macs, window): &(f64, Option<u32>)| {
-            let seen = window.map_or(cells, |window| window.next_multiple_of(CELLS_STEP).min(cells));
-            macs * f64::from(seen)
-        };
-        self.attention.iter().map(of).sum()
+    pub fn attention(&self, cells: u32) -> Looked {
+        let mut looked = Looked::default();
+        for layer in &self.attention {
+            let seen = layer.window.map_or(cells, |window| window.next_multiple_of(CELLS_STEP).min(cells));
+            looked.scores += layer.heads * f64::from(seen);
+            looked.macs += layer.macs * f64::from(seen);
+        }
+        looked
     }
 
     /// Types that hold enough of the model to matter, by what is read of them, most first.
@@ -98,10 +100,33 @@ pub const CELLS_STEP: u32 = 256;
 /// A type that holds less of what a token reads is taken for one of the others.
 pub const LEAST_SHARE: f64 = 0.01;
 
-fn per_cell(attention: Attention) -> f64 {
-    // Values that are a part of the keys are multiplied all the same.
-    let value = if attention.value_length == 0 { attention.key_length } else { attention.value_length };
-    f64::from(attention.query_heads) * f64::from(attention.key_length + value)
+/// What attention costs for the cells that are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Looked {
+    /// Products of a query and a key.
+    pub scores: f64,
+    /// Multiplications.
+    pub macs: f64,
+}
+
+/// The same for one cell of one layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct PerCell {
+    heads: f64,
+    macs: f64,
+    window: Option<u32>,
+}
+
+impl PerCell {
+    fn of(attention: Attention) -> Self {
+        // Values that are a part of the keys are multiplied all the same.
+        let value = if attention.value_length == 0 { attention.key_length } else { attention.value_length };
+        Self {
+            heads: attention.query_heads.into(),
+            macs: f64::from(attention.query_heads) * f64::from(attention.key_length + value),
+            window: attention.window,
+        }
+    }
 }
 
 /// Two norms and two sums over the residual stream, rotated queries and keys, gate and activation.

@@ -53,6 +53,8 @@ pub struct Answer {
     pub emitted_tokens: u64,
     /// Computing the prompt, as the server says; the dialect may not say it.
     pub prompt_computing: Option<Duration>,
+    /// From the first token to the last, as the server says.
+    pub decoding: Option<Duration>,
     /// What it says.
     pub text: String,
 }
@@ -154,8 +156,15 @@ impl Service {
         let response = self.client.post(format!("{}/{path}", self.base)).json(body).send()?;
         let response = succeeded(response)?;
         let (came, text) = (Vec::new(), String::new());
-        let mut answer =
-            Answer { sent, came, prompt_tokens: 0, emitted_tokens: 0, prompt_computing: None, text };
+        let mut answer = Answer {
+            sent,
+            came,
+            prompt_tokens: 0,
+            emitted_tokens: 0,
+            prompt_computing: None,
+            decoding: None,
+            text,
+        };
         for line in BufReader::new(response).lines() {
             let line = line?;
             let now = Instant::now();
@@ -232,8 +241,9 @@ impl Answer {
         if let Some(tokens) = count(["/eval_count", "/tokens_predicted", "/usage/completion_tokens"]) {
             self.emitted_tokens = tokens;
         }
-        let nanos = event["prompt_eval_duration"].as_u64();
-        self.prompt_computing = nanos.map(Duration::from_nanos).or(self.prompt_computing);
+        let nanos = |field: &str| event[field].as_u64().map(Duration::from_nanos);
+        self.prompt_computing = nanos("prompt_eval_duration").or(self.prompt_computing);
+        self.decoding = nanos("eval_duration").or(self.decoding);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use firepot_calibrate::{Calibration, USUAL_KINDS, Work, measure};
+use firepot_calibrate::{Attention, Calibration, USUAL_KINDS, Work, measure};
 use firepot_engine::{Decoder, LoadSpec};
 use firepot_gguf::TensorType;
 use firepot_llama::{LlamaDecoder, LoadControl};
@@ -109,18 +109,24 @@ fn told(found: &Calibration) -> String {
         })
         .collect();
     let header = ["TYPE", "DECODE GB/S", "PREFILL GMAC/S", "REPACKED DECODE GB/S", "REPACKED PREFILL GMAC/S"];
-    let nanos = |seconds: f64| seconds * 1e9;
+    let attention = |name: &str, found: &Attention| {
+        let Attention { decode_s, score_s, mac_s } = found;
+        let nanos = |seconds: f64| format!("{:.2}", seconds * 1e9);
+        format!(
+            "attention {name}: {} ns a hundred multiplications in decode; {} ns a score and {} ns a hundred multiplications in prefill\n",
+            nanos(decode_s * 100.0),
+            nanos(*score_s),
+            nanos(mac_s * 100.0)
+        )
+    };
     format!(
-        "{}main memory {} GB/s with {} threads; {:.0} µs a layer; attention of a thousand multiplications: {:.0} ns in decode ({:.0} with flash \
-         attention), {:.0} ns in prefill ({:.0}); disk {}\nmeasured in {:.1} s\n",
+        "{}{}{}main memory {} GB/s with {} threads; {:.0} µs a layer; disk {}\nmeasured in {:.1} s\n",
         table::render(&header, &rows),
+        attention("without flash attention", &found.plain),
+        attention("with it", &found.flash),
         giga(found.bandwidth),
         found.stamp.threads,
         found.layer_s * 1e6,
-        nanos(found.plain.decode_s) * 1e3,
-        nanos(found.flash.decode_s) * 1e3,
-        nanos(found.plain.prefill_s) * 1e3,
-        nanos(found.flash.prefill_s) * 1e3,
         found.disk.map_or_else(|| "not known".to_owned(), |rate| format!("{} GB/s", giga(rate))),
         found.took_s,
     )

@@ -1,0 +1,237 @@
+//! A simulated machine of known speed: the probe must find its rates, and predictions must be its times.
+
+use std::{
+    fs::File,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use firepot_engine::{
+    AbortHandle, Batch, DecodeError, Decoder, DecoderInfo, LoadSpec, SeqId, StateError, Tokenizer,
+    fake::{FakeConfig, FakeDecoder},
+};
+use firepot_gguf::{Gguf, Layout, TensorType};
+use firepot_machine::{Cpu, Machine, Memory};
+use firepot_plan::{Fastest, Want, plan};
+use proptest::prelude::*;
+
+use crate::{
+    Attention, CalibrateError, Calibration, Correction, KindRates, Rates, Stamp, Work, measure, model::Sizes,
+    work::CELLS_STEP,
+};
+
+fn kind(id: u32) -> TensorType {
+    TensorType::by_id(id).unwrap()
+}
+
+fn truth() -> Calibration {
+    let rates = |name: &str, decode: f64, prefill: f64| KindRates {
+        kind: name.to_owned(),
+        plain: Rates { decode_bytes: decode * 1e9, prefill_macs: prefill * 1e9 },
+        repacked: Rates { decode_bytes: decode * 1.5e9, prefill_macs: prefill * 0.5e9 },
+    };
+    Calibration {
+        stamp: Stamp { cpu: "simulated".to_owned(), threads: 2, build: "test".to_owned() },
+        taken_at_s: 0,
+        bandwidth: 20e9,
+        kinds: vec![rates("Q8_0", 15.0, 100.0), rates("Q4_K", 12.0, 300.0), rates("F32", 15.0, 100.0)],
+        layer_s: 40e-6,
+        element_s: 1e-9,
+        plain: Attention { decode_s: 0.16e-9, score_s: 2e-9, mac_s: 0.02e-9 },
+        flash: Attention { decode_s: 0.5e-9, score_s: 1e-9, mac_s: 0.02e-9 },
+        disk: None,
+        took_s: 0.0,
+    }
+}
+
+/// Computes nothing and says how long `truth` would take.
+struct Simulated {
+    inner: FakeDecoder,
+    work: Work,
+    truth: Calibration,
+    flash: bool,
+    repack: bool,
+}
+
+impl Simulated {
+    fn load(truth: &Calibration, spec: &LoadSpec) -> Self {
+        let layout = Gguf::read(&File::open(&spec.path).unwrap()).unwrap().layout().unwrap();
+        let config =
+            FakeConfig { ctx_per_answer: spec.kv_cells, kv_cells: spec.kv_cells, ..FakeConfig::default() };
+        Self {
+            inner: FakeDecoder::new(config),
+            work: Work::of(&layout),
+            truth: truth.clone(),
+            flash: spec.flash_attention,
+            repack: spec.repack,
+        }
+    }
+
+    fn seconds(&self, batch: &Batch) -> f64 {
+        let tokens = batch.items.len() as f64;
+        let cells = (batch.items.last().unwrap().position + 1).next_multiple_of(CELLS_STEP);
+        let (looked, attention) = (self.work.attention(cells), self.truth.attention(self.flash));
+        let rates = |name| {
+            let found = self.truth.kind(name).unwrap();
+            if self.repack { found.repacked } else { found.plain }
+        };
+        let over = |of: &dyn Fn(&crate::KindWork, Rates) -> f64| -> f64 {
+            self.work.kinds.iter().map(|kind| of(kind, rates(kind.kind))).sum()
+        };
+        if batch.items.len() == 1 {
+            let matrices = over(&|kind, rates| kind.decode_bytes / rates.decode_bytes);
+            return matrices + self.work.layers * self.truth.layer_s + attention.decode(looked);
+        }
+        let matrices = over(&|kind, rates| kind.prefill_macs / rates.prefill_macs);
+        let each = matrices + self.work.elements * self.truth.element_s + attention.prefill(looked);
+        tokens * each + self.work.layers * self.truth.layer_s
+    }
+}
+
+impl Decoder for Simulated {
+    fn info(&self) -> &DecoderInfo {
+        self.inner.info()
+    }
+    fn tokenizer(&self) -> Arc<dyn Tokenizer> {
+        self.inner.tokenizer()
+    }
+    fn progress(&self) -> Arc<AtomicU64> {
+        self.inner.progress()
+    }
+    fn abort_handle(&self) -> AbortHandle {
+        self.inner.abort_handle()
+    }
+    fn decode(&mut self, batch: &Batch) -> Result<Duration, DecodeError> {
+        self.inner.decode(batch)?;
+        Ok(Duration::from_secs_f64(self.seconds(batch)))
+    }
+    fn logits(&mut self, item: usize) -> &[f32] {
+        self.inner.logits(item)
+    }
+    fn remove(&mut self, sequence: SeqId, from: u32, to: Option<u32>) -> bool {
+        self.inner.remove(sequence, from, to)
+    }
+    fn share(&mut self, from: SeqId, to: SeqId, until: u32) {
+        self.inner.share(from, to, until);
+    }
+    fn pos_min(&self, sequence: SeqId) -> Option<u32> {
+        self.inner.pos_min(sequence)
+    }
+    fn pos_max(&self, sequence: SeqId) -> Option<u32> {
+        self.inner.pos_max(sequence)
+    }
+    fn snapshot(&mut self, sequence: SeqId) -> Result<Vec<u8>, StateError> {
+        self.inner.snapshot(sequence)
+    }
+    fn restore(&mut self, sequence: SeqId, state: &[u8]) -> Result<(), StateError> {
+        self.inner.restore(sequence, state)
+    }
+}
+
+fn near(found: f64, truth: f64, percent: f64) -> bool {
+    (found / truth - 1.0).abs() * 100.0 <= percent
+}
+
+fn machine() -> Machine {
+    Machine { cpu: Cpu::of(2, &[]), memory: Memory::of(16 << 30, 14 << 30), ..Machine::unread("simulated") }
+}
+
+fn layout(sizes: Sizes) -> Layout {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    sizes.write(kind(12), file.path()).unwrap();
+    Gguf::read(file.as_file()).unwrap().layout().unwrap()
+}
+
+#[test]
+fn the_probe_finds_the_rates_of_a_simulated_machine_and_leaves_no_file() {
+    let (truth, dir) = (truth(), tempfile::tempdir().unwrap());
+    let loads = AtomicU32::new(0);
+    let mut load = |spec: &LoadSpec| {
+        loads.fetch_add(1, Ordering::Relaxed);
+        Ok(Box::new(Simulated::load(&truth, spec)) as Box<dyn Decoder>)
+    };
+    let found = measure(truth.stamp.clone(), &[kind(12)], None, dir.path(), &mut load).unwrap();
+    for name in ["Q8_0", "Q4_K"] {
+        let (found, truth) = (found.kind(name).unwrap(), truth.kind(name).unwrap());
+        assert!(near(found.plain.decode_bytes, truth.plain.decode_bytes, 3.0), "{found:?}");
+        assert!(near(found.plain.prefill_macs, truth.plain.prefill_macs, 3.0), "{found:?}");
+        assert!(near(found.repacked.decode_bytes, truth.repacked.decode_bytes, 4.0), "{found:?}");
+        assert!(near(found.repacked.prefill_macs, truth.repacked.prefill_macs, 3.0), "{found:?}");
+    }
+    assert!(near(found.layer_s, truth.layer_s, 5.0), "{}", found.layer_s);
+    assert!(near(found.plain.decode_s, truth.plain.decode_s, 1.0), "{:?}", found.plain);
+    assert!(near(found.flash.score_s, truth.flash.score_s, 5.0), "{:?}", found.flash);
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+
+    // What is known is not measured again.
+    let before = loads.load(Ordering::Relaxed);
+    let again =
+        measure(truth.stamp.clone(), &[kind(12)], Some(found.clone()), dir.path(), &mut load).unwrap();
+    assert_eq!((again.kinds, loads.load(Ordering::Relaxed)), (found.kinds, before));
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_ends_the_probe_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let error =
+        measure(truth().stamp, &[], None, dir.path(), &mut |_| Err("no memory".to_owned())).unwrap_err();
+    assert!(matches!(error, CalibrateError::Load(reason) if reason == "no memory"));
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_is_not_measured_has_no_prediction_but_a_reason() {
+    let layout = layout(Sizes { layers: 2, ..Sizes::narrow(64) });
+    let plan = plan(&layout, &machine(), &Want::default()).unwrap();
+    let mut known = truth();
+    known.kinds.retain(|kind| kind.kind != "Q4_K");
+    let reason = known.predict(&Work::of(&layout), &plan, 128, Correction::default()).unwrap_err();
+    assert_eq!(reason, "Q4_K was not measured");
+    assert_eq!(known.fastest(&Work::of(&layout)), None);
+}
+
+#[test]
+fn what_is_fastest_follows_from_the_rates_and_the_plan_from_what_is_fastest() {
+    let layout = layout(Sizes::wide(2));
+    let Fastest { flash_gain_percent, repack_gain_percent } = truth().fastest(&Work::of(&layout)).unwrap();
+    // Decoding gains half, prefill loses half, and the answer is longer than the prompt takes.
+    assert!(flash_gain_percent < 0 && repack_gain_percent > 10, "{flash_gain_percent} {repack_gain_percent}");
+    let planned = |fastest| plan(&layout, &machine(), &Want { fastest, ..Want::default() }).unwrap();
+    let measured = planned(Some(Fastest { flash_gain_percent: 5, repack_gain_percent: 20 }));
+    assert!(measured.flash_attention && measured.repack);
+    assert_eq!(measured.predicted.mapped_bytes, 0);
+    let slower = planned(Some(Fastest { flash_gain_percent: -5, repack_gain_percent: 9 }));
+    assert!(!slower.flash_attention && !slower.repack);
+    assert!(slower.predicted.mapped_bytes > 0);
+    let small = Machine { memory: Memory::of(1 << 30, 300 << 20), ..machine() };
+    let fastest = Some(Fastest { flash_gain_percent: -5, repack_gain_percent: 50 });
+    assert!(!plan(&layout, &small, &Want { fastest, ..Want::default() }).unwrap().repack);
+}
+
+#[test]
+fn a_calibration_holds_for_its_machine_while_the_bandwidth_has_not_moved() {
+    let known = truth();
+    assert!(known.holds(&known.stamp, 21e9) && known.holds(&known.stamp, 18e9));
+    assert!(!known.holds(&known.stamp, 24e9) && !known.holds(&known.stamp, 16e9));
+    assert!(!known.holds(&Stamp { threads: 4, ..known.stamp.clone() }, 20e9));
+    let json = serde_json::to_string(&known).unwrap();
+    assert_eq!(serde_json::from_str::<Calibration>(&json).unwrap(), known);
+}
+
+proptest! {
+    #[test]
+    fn longer_prompts_never_come_sooner_and_intervals_hold_their_prediction(tokens in 1_u32..4000) {
+        let layout = layout(Sizes { layers: 2, ..Sizes::narrow(64) });
+        let plan = plan(&layout, &machine(), &Want::default()).unwrap();
+        let at = |tokens| truth().predict(&Work::of(&layout), &plan, tokens, Correction::default()).unwrap();
+        let (short, long) = (at(tokens), at(tokens + 64));
+        prop_assert!(long.ttft.predicted > short.ttft.predicted);
+        prop_assert!(long.decode.predicted <= short.decode.predicted);
+        for rate in [short.ttft, short.decode, short.prefill] {
+            prop_assert!(rate.low < rate.predicted && rate.predicted < rate.high);
+        }
+    }
+}
