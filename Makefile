@@ -25,6 +25,8 @@ build: ## Build the program for this machine
 	@scripts/build.sh
 
 .PHONY: test
+# Tests that want a calibration ask for one.
+test: export FIREPOT_NO_CALIBRATION = 1
 test: build test-tools $(TEST_MODEL) ## Run all tests
 	cargo test --release --workspace --exclude firepot-tests --no-fail-fast $(FEATURES)
 	# One at a time: llama.cpp's threads wait by spinning, and two runners on the same cores slow each other down many times over.

@@ -145,6 +145,36 @@ fn fit_plans_what_is_stored_described_or_a_file_and_says_what_does_not_fit() {
     );
 }
 
+#[tokio::test]
+async fn a_calibrated_machine_predicts_speeds_and_loads_by_them() {
+    let home = home_with_model();
+    let fit = || -> Value {
+        let text = stdout(&run_in(home.path(), &["fit", MODEL, "--json"]));
+        serde_json::from_str::<Value>(&text).unwrap()["models"][0].take()
+    };
+    let before = fit();
+    assert!(
+        before["speeds"].is_null() && before["speeds_absent"].as_str().unwrap().contains("firepot calibrate")
+    );
+    // What is no calibration is as none.
+    let kept = home.path().join("calibration.json");
+    std::fs::File::create(&kept).unwrap().write_all(b"{\"stamp\": 1}").unwrap();
+    assert!(fit()["speeds"].is_null());
+    let measured: Value =
+        serde_json::from_str(&stdout(&run_in(home.path(), &["calibrate", MODEL, "--json"]))).unwrap();
+    assert!(measured["kinds"].as_array().unwrap().iter().any(|kind| kind["kind"] == "Q4_1"), "{measured}");
+    let after = fit();
+    let decode = &after["speeds"][0]["decode"];
+    let at = |end: &str| decode[end].as_f64().unwrap();
+    assert!(0.0 < at("low") && at("low") < at("predicted") && at("predicted") < at("high"), "{after}");
+    assert!(after["plan"]["reasons"].to_string().contains("measured here"), "{after}");
+    let text = stdout(&run_in(home.path(), &["fit", MODEL, "--explain"]));
+    assert!(text.contains("FIRST TOKEN, S"), "{text}");
+    // The server loads by it, and still answers.
+    let stack = Stack::start_with(home, &[]).await;
+    assert_eq!(stack.ask("Hello", 2).await.0, 200);
+}
+
 #[test]
 fn fit_ranks_the_catalogue_for_a_machine() {
     let home = tempfile::tempdir().unwrap();

@@ -39,9 +39,9 @@ pub struct Args {
 const MODELS: [(&str, Quant, u32); 8] = [
     ("qwen3-0.6b", Quant::Q4KM, 1024),
     ("smollm2-1.7b", Quant::Q4_0, 512),
-    ("smollm2-1.7b", Quant::Q4KM, 1024),
+    ("smollm2-1.7b", Quant::Q4KM, 512),
     ("granite-3.1-1b-a400m", Quant::Q4KM, 1024),
-    ("qwen3-0.6b", Quant::Q8_0, 1024),
+    ("qwen3-0.6b", Quant::Q8_0, 512),
     ("smollm2-1.7b", Quant::Q6K, 512),
     ("smollm2-1.7b", Quant::Q5KM, 512),
     ("r1-distill-qwen-7b", Quant::Q4KM, 128),

@@ -36,9 +36,9 @@ impl Sizes {
         Self { layers, embedding: 2048, feed_forward: 8192, heads: 16, kv_heads: 4, head: 128 }
     }
 
-    /// Narrow layers with a large cache and heads of this length: more is spent on calls and attention than on weights.
+    /// Narrow layers with heads of this length, two for each of keys and values: more is spent on calls and attention than on weights.
     pub const fn narrow(head: u64) -> Self {
-        Self { layers: 8, embedding: 256, feed_forward: 512, heads: 8, kv_heads: 8, head }
+        Self { layers: 8, embedding: 256, feed_forward: 512, heads: 8, kv_heads: 4, head }
     }
 
     /// Elements of the matrices of one layer.

@@ -15,8 +15,8 @@ use crate::{
     model::{Sizes, bytes_of},
 };
 
-/// The probe begins no further type after so long; a type takes about three quarters of a second.
-pub const PROBE_TIME: Duration = Duration::from_millis(6_500);
+/// The probe begins no further type after so long; a type takes about a second.
+pub const PROBE_TIME: Duration = Duration::from_secs(6);
 /// Numbers of the types that models have, the most usual first: `Q4_K`, `Q6_K`, `Q8_0`, `Q4_0`, `Q5_K`, `F16`.
 pub const USUAL_KINDS: [u32; 6] = [12, 14, 8, 2, 13, 1];
 /// The type of the narrow model.
@@ -25,11 +25,13 @@ const SMALL_KIND: u32 = 8;
 const WIDE_BYTES: u64 = 72 << 20;
 /// Tokens of a timed prompt.
 const PROMPT: u32 = 128;
+/// Timed prompts.
+const PROMPTS: u32 = 3;
 /// Tokens of the long prompt, and of the parts in which it is computed.
 const LONG: u32 = 768;
 const PART: u32 = 256;
 /// Timed tokens.
-const DECODES: u32 = 12;
+const DECODES: u32 = 16;
 
 /// Loads a model.
 pub type Load<'a> = dyn FnMut(&LoadSpec) -> Result<Box<dyn Decoder>, String> + 'a;
@@ -219,10 +221,12 @@ impl Probe<'_, '_> {
             // The first prompt reads the file into memory and makes the threads wake.
             timed.prompt(0, 8)?;
             let token_s = timed.tokens()?;
-            timed.clear();
-            let first = timed.prompt(0, PROMPT)?;
-            timed.clear();
-            Ok(Wide { sizes, token_s, prompt_s: f64::midpoint(first, timed.prompt(0, PROMPT)?) })
+            let mut prompts = Vec::new();
+            for _ in 0..PROMPTS {
+                timed.clear();
+                prompts.push(timed.prompt(0, PROMPT)?);
+            }
+            Ok(Wide { sizes, token_s, prompt_s: quantile(&prompts, 0.5).unwrap_or_default() })
         })
     }
 
