@@ -137,8 +137,12 @@ impl Checked<'_> {
     fn measure(&self, model: &str, longest: u32, round: u32) -> anyhow::Result<Vec<Case>> {
         let calibration: Value =
             serde_json::from_str(&self.command(&["calibrate", "--again", "--json", model])?)?;
+        // In a slow moment the probe may have had no time for the last type.
+        self.command(&["calibrate", model])?;
         let fit: Value = serde_json::from_str(&self.command(&["fit", "--json", model])?)?;
-        let speeds = fit["models"][0]["speeds"].as_array().with_context(|| format!("{model}: {fit}"))?;
+        let fit = &fit["models"][0];
+        let speeds =
+            fit["speeds"].as_array().with_context(|| format!("{model}: {}", fit["speeds_absent"]))?;
         let mut serve = Command::new(self.firepot);
         serve.arg("--home").arg(self.home).arg("serve");
         let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;

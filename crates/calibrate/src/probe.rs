@@ -68,33 +68,32 @@ pub fn measure(
     let started = Instant::now();
     let threads = stamp.threads;
     let mut probe = Probe { dir, threads, load };
-    let mut found = match known {
-        Some(known) => known,
-        None => {
-            let bandwidth = read_bandwidth(threads as usize);
-            let small = TensorType::by_id(SMALL_KIND).ok_or(CalibrateError::Unusable)?;
-            let plain = [probe.narrow(small, 64, false)?, probe.narrow(small, 128, false)?];
-            let flash = [probe.narrow(small, 64, true)?, probe.narrow(small, 128, true)?];
-            let wide = probe.wide(small, false)?;
-            let attention = attention(&plain)?;
-            let (layer_s, element_s) = solve(&plain[0], &wide, attention, small)?;
-            let mut found = Calibration {
-                stamp,
-                taken_at_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
-                bandwidth,
-                kinds: Vec::new(),
-                layer_s,
-                element_s,
-                plain: attention,
-                flash: self::attention(&flash)?,
-                disk: None,
-                took_s: 0.0,
-            };
-            let plain = rates(&wide, &found, small)?;
-            let repacked = rates(&probe.wide(small, true)?, &found, small)?;
-            found.kinds.push(KindRates { kind: small.name.to_owned(), plain, repacked });
-            found
-        }
+    let mut found = if let Some(known) = known {
+        known
+    } else {
+        let bandwidth = read_bandwidth(threads as usize);
+        let small = TensorType::by_id(SMALL_KIND).ok_or(CalibrateError::Unusable)?;
+        let plain = [probe.narrow(small, 64, false)?, probe.narrow(small, 128, false)?];
+        let flash = [probe.narrow(small, 64, true)?, probe.narrow(small, 128, true)?];
+        let wide = probe.wide(small, false)?;
+        let attention = attention(&plain)?;
+        let (layer_s, element_s) = solve(&plain[0], &wide, attention, small)?;
+        let mut found = Calibration {
+            stamp,
+            taken_at_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+            bandwidth,
+            kinds: Vec::new(),
+            layer_s,
+            element_s,
+            plain: attention,
+            flash: self::attention(&flash)?,
+            disk: None,
+            took_s: 0.0,
+        };
+        let plain = rates(&wide, &found, small)?;
+        let repacked = rates(&probe.wide(small, true)?, &found, small)?;
+        found.kinds.push(KindRates { kind: small.name.to_owned(), plain, repacked });
+        found
     };
     for &kind in kinds {
         if found.kind(kind.name).is_some() {
@@ -137,10 +136,10 @@ fn attention(models: &[Narrow; 2]) -> Result<Attention, CalibrateError> {
     let per_score = |model: &Narrow| {
         (model.late_part_s - model.part_s).max(0.0) / f64::from(PART) / looked(&model.sizes, cells).scores
     };
-    let macs = |model: &Narrow| 2.0 * model.sizes.head as f64;
-    let slope = (per_score(long) - per_score(short)) / (macs(long) - macs(short));
-    let mac_s = slope.max(0.0).min(per_score(short) / macs(short));
-    let score_s = per_score(short) - mac_s * macs(short);
+    let per_head = |model: &Narrow| 2.0 * model.sizes.head as f64;
+    let slope = (per_score(long) - per_score(short)) / (per_head(long) - per_head(short));
+    let mac_s = slope.max(0.0).min(per_score(short) / per_head(short));
+    let score_s = per_score(short) - mac_s * per_head(short);
     let found = Attention { decode_s, score_s, mac_s };
     usable(found, |found| found.decode_s.is_finite() && found.score_s.is_finite() && found.mac_s.is_finite())
 }
@@ -170,11 +169,11 @@ fn solve(
         (t1 * m2 - t2 * m1) / (r1 * m2 - r2 * m1)
     };
     let bytes = |sizes: &Sizes| bytes_of(matrices(sizes) as u64, kind) as f64;
-    let layers = |sizes: &Sizes| sizes.layers as f64;
+    let count = |sizes: &Sizes| sizes.layers as f64;
     let (small, large) = (&narrow.sizes, &wide.sizes);
     let layer_s = second(
-        (bytes(small), layers(small), narrow.token_s - attention.decode(looked(small, PART))),
-        (bytes(large), layers(large), wide.token_s - attention.decode(looked(large, PART))),
+        (bytes(small), count(small), narrow.token_s - attention.decode(looked(small, PART))),
+        (bytes(large), count(large), wide.token_s - attention.decode(looked(large, PART))),
     );
     let prompt = |sizes: &Sizes, tokens: u32, time: f64| {
         let each = time / f64::from(tokens) - attention.prefill(looked(sizes, PART));
@@ -233,13 +232,16 @@ impl Probe<'_, '_> {
     fn narrow(&mut self, kind: TensorType, head: u64, flash: bool) -> Result<Narrow, CalibrateError> {
         let sizes = Sizes::narrow(head);
         self.with(sizes, kind, Switches { flash, repack: false }, |timed| {
+            // The first one also reads the file into memory and makes the threads wake.
+            let first_s = timed.prompt(0, PART)?;
+            timed.clear();
             timed.prompt(0, 8)?;
             let token_s = timed.tokens()?;
             timed.clear();
-            let parts: Vec<f64> =
+            let times: Vec<f64> =
                 (0..LONG / PART).map(|part| timed.prompt(part * PART, PART)).collect::<Result<_, _>>()?;
             let late_token_s = timed.tokens_within()?;
-            let (part_s, late_part_s) = (parts[0], parts[parts.len() - 1]);
+            let (part_s, late_part_s) = (times[0].min(first_s), times[times.len() - 1]);
             Ok(Narrow { sizes, token_s, late_token_s, part_s, late_part_s })
         })
     }

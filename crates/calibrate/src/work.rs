@@ -98,7 +98,7 @@ impl Work {
 /// llama.cpp looks at whole steps of cells (`llama_kv_cache::get_n_kv`).
 pub const CELLS_STEP: u32 = 256;
 /// A type that holds less of what a token reads is taken for one of the others.
-pub const LEAST_SHARE: f64 = 0.01;
+pub const LEAST_SHARE: f64 = 0.03;
 
 /// What attention costs for the cells that are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -85,6 +85,7 @@ pub struct DryRun {
 }
 
 /// Arguments of `up`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch")]
 #[derive(Debug, Args)]
 pub struct Up {
     /// Model to load; without it, the one that came last into the store.

@@ -291,3 +291,19 @@ fn tensors_that_overlap_are_refused_by_name() {
     let error = Gguf::read(&file).unwrap_err().to_string();
     assert!(error.contains("token_embd.weight and blk.0.attn_q.weight overlap"), "{error}");
 }
+
+/// What the fuzzer begins with (`fuzz/`): the sound ones are read to the end, the others are refused.
+#[test]
+fn the_corpus_of_the_fuzzer_is_read_or_refused() {
+    const SOUND: [&str; 6] = ["deepseek2", "gemma3", "heads-per-layer", "llama", "mamba2", "mixture"];
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/corpus/header");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(corpus).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+        let read = Gguf::read(&*std::fs::read(&path).unwrap()).and_then(|gguf| gguf.layout());
+        assert_eq!(read.is_ok(), SOUND.contains(&name.as_str()), "{name}: {read:?}");
+        seen += 1;
+    }
+    assert_eq!(seen, 20);
+}

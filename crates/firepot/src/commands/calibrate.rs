@@ -34,9 +34,9 @@ pub async fn calibrate(settings: &Settings, args: &cli::Calibrate) -> anyhow::Re
     found.disk = found.disk.or_else(|| disk(&home));
     write_atomic(&calibrated::path(&settings.home), serde_json::to_string_pretty(&found)?.as_bytes())?;
     if args.json {
-        println!("{}", serde_json::to_string(&found)?)
+        println!("{}", serde_json::to_string(&found)?);
     } else {
-        print!("{}", told(&found))
+        print!("{}", told(&found));
     }
     Ok(())
 }

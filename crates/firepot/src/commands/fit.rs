@@ -224,7 +224,7 @@ fn first_token(fit: &Fit) -> String {
 
 /// The interval in which nine of ten are to lie.
 fn between(rate: &Rate) -> String {
-    let digits = if rate.high < 10.0 { 1 } else { 0 };
+    let digits = usize::from(rate.high < 10.0);
     format!("{:.digits$}-{:.digits$}", rate.low, rate.high)
 }
 
