@@ -98,6 +98,7 @@ test("the stack panel tells of machine, runner and queue, and why a runner was r
   await page.getByRole("button", { name: "State of the stack" }).click();
   const panel = page.getByRole("complementary", { name: "State of the stack" });
   await panel.getByText("Memory, measured").waitFor(PATIENCE);
+  await panel.getByText(/cores/).first().waitFor(PATIENCE);
   const words = await panel.innerText();
   for (const part of [/cores/, /answers wait or run/, /ready/, /Restarts\s+0/, /KV cells/]) assert.match(words, part);
   await panel.getByText("Why it was loaded like this").click();

@@ -7,6 +7,7 @@
 
 mod calibration;
 mod model;
+mod observed;
 mod predict;
 mod probe;
 #[cfg(test)]
@@ -14,6 +15,7 @@ mod tests;
 mod work;
 
 pub use calibration::{Attention, Calibration, KindRates, Rates, Stamp};
-pub use predict::{Correction, Rate, Speeds};
+pub use observed::{Answer, Correction, Observed};
+pub use predict::{Rate, Speeds, Way};
 pub use probe::{CalibrateError, Load, PROBE_TIME, USUAL_KINDS, measure};
 pub use work::{KindWork, Looked, Work};

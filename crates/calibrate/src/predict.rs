@@ -1,10 +1,10 @@
 //! A calibration and a model's work → speeds, with intervals.
 
 use firepot_plan::{Fastest, KvType, Plan};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
-    Calibration, Work,
+    Calibration, Correction, Work,
     calibration::Rates,
     work::{CELLS_STEP, LEAST_SHARE},
 };
@@ -53,19 +53,36 @@ pub struct Speeds {
     pub ttft: Rate,
 }
 
-/// What loads of the same model were measured to be beside what was predicted: factors on rates.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Correction {
-    /// Of decoding.
-    pub decode: f64,
-    /// Of prefill.
-    pub prefill: f64,
+/// How a model is loaded, as far as the probe tells ways apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// With flash attention.
+    pub flash: bool,
+    /// With weights repacked for the processor.
+    pub repack: bool,
 }
 
-impl Default for Correction {
-    fn default() -> Self {
-        Self { decode: 1.0, prefill: 1.0 }
+impl Way {
+    /// The way of a plan.
+    ///
+    /// # Errors
+    /// Why the probe says nothing of it.
+    pub fn of(plan: &Plan) -> Result<Self, String> {
+        if plan.gpu_layers != 0 {
+            return Err("GPUs are not calibrated".to_owned());
+        }
+        if plan.kv_type_k != KvType::F16 || plan.kv_type_v != KvType::F16 {
+            return Err("a quantized KV cache is not calibrated".to_owned());
+        }
+        Ok(Self { flash: plan.flash_attention, repack: plan.repack })
     }
+}
+
+/// Tokens per second that follow from the probe alone.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Expected {
+    pub(crate) decode: f64,
+    pub(crate) prefill: f64,
 }
 
 impl Calibration {
@@ -80,18 +97,10 @@ impl Calibration {
         prompt_tokens: u32,
         correction: Correction,
     ) -> Result<Speeds, String> {
-        if plan.gpu_layers != 0 {
-            return Err("GPUs are not calibrated".to_owned());
-        }
-        if plan.kv_type_k != KvType::F16 || plan.kv_type_v != KvType::F16 {
-            return Err("a quantized KV cache is not calibrated".to_owned());
-        }
-        let switches = Switches { flash: plan.flash_attention, repack: plan.repack };
-        let token_s = self.decode_s(work, switches, prompt_tokens)?;
-        let prompt_s = self.prefill_s(work, switches, prompt_tokens)?;
-        let decode = correction.decode / token_s;
-        let prefill = correction.prefill * f64::from(prompt_tokens) / prompt_s;
-        let ttft = prompt_s / correction.prefill + AROUND_S;
+        let expected = self.rates(work, Way::of(plan)?, prompt_tokens)?;
+        let decode = expected.decode * correction.decode;
+        let prefill = expected.prefill * correction.prefill;
+        let ttft = f64::from(prompt_tokens) / prefill + AROUND_S;
         Ok(Speeds {
             prompt_tokens,
             decode: Rate::new(decode, DECODE_SPREAD),
@@ -100,13 +109,19 @@ impl Calibration {
         })
     }
 
+    /// Rates of a prompt of so many tokens, and of decoding after it.
+    pub(crate) fn rates(&self, work: &Work, way: Way, tokens: u32) -> Result<Expected, String> {
+        let decode = 1.0 / self.decode_s(work, way, tokens)?;
+        Ok(Expected { decode, prefill: f64::from(tokens) / self.prefill_s(work, way, tokens)? })
+    }
+
     /// What is fastest for a typical answer: a prompt of 512 tokens and 256 more. `None` where a rate is missing.
     #[must_use]
     pub fn fastest(&self, work: &Work) -> Option<Fastest> {
         let time = |flash, repack| {
-            let switches = Switches { flash, repack };
-            let decode_s = self.decode_s(work, switches, TYPICAL.0 + TYPICAL.1 / 2).ok()?;
-            Some(self.prefill_s(work, switches, TYPICAL.0).ok()? + decode_s * f64::from(TYPICAL.1))
+            let way = Way { flash, repack };
+            let decode_s = self.decode_s(work, way, TYPICAL.0 + TYPICAL.1 / 2).ok()?;
+            Some(self.prefill_s(work, way, TYPICAL.0).ok()? + decode_s * f64::from(TYPICAL.1))
         };
         let (plain, flash, repacked) = (time(false, false)?, time(true, false)?, time(false, true)?);
         let percent = |than: f64, other: f64| ((other / than - 1.0) * 100.0).round() as i32;
@@ -117,18 +132,16 @@ impl Calibration {
     }
 
     /// Seconds of one decoded token at this depth.
-    fn decode_s(&self, work: &Work, switches: Switches, depth: u32) -> Result<f64, String> {
+    fn decode_s(&self, work: &Work, way: Way, depth: u32) -> Result<f64, String> {
         let cells = (depth + 1).next_multiple_of(CELLS_STEP);
-        let matrices =
-            self.over_kinds(work, switches, |kind, rates| kind.decode_bytes / rates.decode_bytes)?;
-        let attention = self.attention(switches.flash).decode(work.attention(cells));
+        let matrices = self.over_kinds(work, way, |kind, rates| kind.decode_bytes / rates.decode_bytes)?;
+        let attention = self.attention(way.flash).decode(work.attention(cells));
         Ok((matrices + work.layers * self.layer_s + attention) / DECODE_REACHED)
     }
 
     /// Seconds of a prompt, in the chunks in which the scheduler computes it.
-    fn prefill_s(&self, work: &Work, switches: Switches, tokens: u32) -> Result<f64, String> {
-        let matrices =
-            self.over_kinds(work, switches, |kind, rates| kind.prefill_macs / rates.prefill_macs)?;
+    fn prefill_s(&self, work: &Work, way: Way, tokens: u32) -> Result<f64, String> {
+        let matrices = self.over_kinds(work, way, |kind, rates| kind.prefill_macs / rates.prefill_macs)?;
         let each = matrices + work.elements * self.element_s;
         let fits = |chunk: &u32| each * f64::from(*chunk) <= CHUNK_S;
         let chunk = CHUNKS.into_iter().find(fits).unwrap_or(CHUNKS[CHUNKS.len() - 1]);
@@ -136,20 +149,19 @@ impl Calibration {
         while done < tokens {
             let now = chunk.min(tokens - done);
             let cells = (done + now).next_multiple_of(CELLS_STEP);
-            let attention = self.attention(switches.flash).prefill(work.attention(cells));
+            let attention = self.attention(way.flash).prefill(work.attention(cells));
             seconds += f64::from(now) * (each + attention) + work.layers * self.layer_s;
             done += now;
         }
         // The last token's output.
-        let output =
-            self.over_kinds(work, switches, |kind, rates| output_bytes(kind) / rates.decode_bytes)?;
+        let output = self.over_kinds(work, way, |kind, rates| output_bytes(kind) / rates.decode_bytes)?;
         Ok((seconds + output) / PREFILL_REACHED)
     }
 
     fn over_kinds(
         &self,
         work: &Work,
-        switches: Switches,
+        way: Way,
         of: impl Fn(&crate::KindWork, Rates) -> f64,
     ) -> Result<f64, String> {
         let all: f64 = work.kinds.iter().map(|kind| kind.decode_bytes).sum();
@@ -161,7 +173,7 @@ impl Calibration {
                 None if little => self.kinds.first().ok_or("nothing was measured")?,
                 None => return Err(format!("{} was not measured", kind.kind)),
             };
-            seconds += of(kind, if switches.repack { rates.repacked } else { rates.plain });
+            seconds += of(kind, if way.repack { rates.repacked } else { rates.plain });
         }
         Ok(seconds)
     }
@@ -169,12 +181,6 @@ impl Calibration {
 
 /// Tokens of a typical prompt and of its answer.
 const TYPICAL: (u32, u32) = (512, 256);
-
-#[derive(Clone, Copy, Debug)]
-struct Switches {
-    flash: bool,
-    repack: bool,
-}
 
 /// What a decoded token reads and a prompt's token does not.
 fn output_bytes(kind: &crate::KindWork) -> f64 {

@@ -19,8 +19,8 @@ use firepot_plan::{Fastest, Want, plan};
 use proptest::prelude::*;
 
 use crate::{
-    Attention, CalibrateError, Calibration, Correction, KindRates, Rates, Stamp, Work, measure, model::Sizes,
-    work::CELLS_STEP,
+    Answer, Attention, CalibrateError, Calibration, Correction, KindRates, Observed, Rates, Stamp, Way, Work,
+    measure, model::Sizes, work::CELLS_STEP,
 };
 
 fn kind(id: u32) -> TensorType {
@@ -234,4 +234,56 @@ proptest! {
             prop_assert!(rate.low < rate.predicted && rate.predicted < rate.high);
         }
     }
+}
+
+/// An answer that took `slower` times what is predicted for it.
+fn answer(work: &Work, way: Way, slower: f64) -> Answer {
+    let (prompt_tokens, emitted_tokens) = (512, 64);
+    let prefill = truth().rates(work, way, prompt_tokens).unwrap().prefill;
+    let decode = truth().rates(work, way, prompt_tokens + emitted_tokens / 2).unwrap().decode;
+    Answer {
+        prompt_tokens,
+        cached_tokens: 0,
+        emitted_tokens,
+        prefill_s: f64::from(prompt_tokens) / prefill * slower,
+        decode_s: f64::from(emitted_tokens - 1) / decode * slower,
+    }
+}
+
+#[test]
+fn answers_correct_later_predictions_of_what_costs_the_same() {
+    let wide = Work::of(&layout(Sizes::wide(2)));
+    let other = Work::of(&layout(Sizes::wide(3)));
+    let way = Way { flash: false, repack: false };
+    let mut observed = Observed::new(truth().stamp);
+    assert_eq!(observed.correction(&wide), Correction::default());
+    // One answer moves it halfway, in ratios; many bring it near; one odd answer among them changes nothing.
+    assert!(observed.note(&truth(), &wide, way, &answer(&wide, way, 1.44)));
+    assert!((observed.correction(&wide).decode - 1.0 / 1.2).abs() < 1e-3);
+    for slower in [1.44, 1.44, 0.5, 1.44, 1.44, 1.44, 1.44, 1.44] {
+        assert!(observed.note(&truth(), &wide, way, &answer(&wide, way, slower)));
+    }
+    let correction = observed.correction(&wide);
+    assert_eq!(correction.answers, 8);
+    assert!((correction.prefill - 1.44_f64.powf(-8.0 / 9.0)).abs() < 1e-3, "{correction:?}");
+    assert_eq!(observed.correction(&other), Correction::default());
+    let kept: Observed = serde_json::from_str(&serde_json::to_string(&observed).unwrap()).unwrap();
+    let kept = kept.correction(&wide);
+    assert!((kept.decode - correction.decode).abs() < 1e-9 && kept.answers == 8, "{kept:?}");
+}
+
+#[test]
+fn answers_that_say_nothing_are_not_kept() {
+    let work = Work::of(&layout(Sizes::wide(2)));
+    let way = Way { flash: false, repack: false };
+    let good = answer(&work, way, 1.0);
+    let mut observed = Observed::new(truth().stamp);
+    let short = Answer { prompt_tokens: 20, emitted_tokens: 3, ..good };
+    let cached = Answer { cached_tokens: 500, emitted_tokens: 3, ..good };
+    let zero = Answer { prefill_s: 0.0, decode_s: 0.0, ..good };
+    let stalled = answer(&work, way, 50.0);
+    for answer in [short, cached, zero, stalled] {
+        assert!(!observed.note(&truth(), &work, way, &answer), "{answer:?}");
+    }
+    assert_eq!(observed.correction(&work), Correction::default());
 }

@@ -76,6 +76,22 @@ impl Work {
         looked
     }
 
+    /// The same for models that cost the same, to be kept in files.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let kinds: Vec<String> =
+            self.kinds.iter().map(|kind| format!("{} {:.0}", kind.kind, kind.decode_bytes)).collect();
+        let looked = self.attention(CELLS_STEP);
+        format!(
+            "{}; {} layers, {} numbers, {} scores, {} multiplications",
+            kinds.join(", "),
+            self.layers,
+            self.elements,
+            looked.scores,
+            looked.macs
+        )
+    }
+
     /// Types that hold enough of the model to matter, by what is read of them, most first.
     #[must_use]
     pub fn kinds_that_matter(layout: &Layout) -> Vec<TensorType> {

@@ -3,7 +3,7 @@
 use firepot_catalogue::{Kind, Model, models};
 use firepot_plan::Want;
 
-use crate::fit::{Fit, Place};
+use crate::fit::{FirstToken, Fit, Place};
 
 /// Tokens per second below which reading along is no pleasure: what the project's own claims ask of a usable model.
 pub const USABLE_TOKENS_PER_S: f64 = 10.0;
@@ -23,7 +23,7 @@ pub struct Ranked {
 impl Ranked {
     /// It fits, and its predicted speed is usable; where none is predicted, memory does not forbid a usable one; where no bandwidth is known, what is wholly on GPUs is usable.
     pub fn usable(&self) -> bool {
-        let Some(plan) = &self.fit.plan else { return false };
+        let Some(plan) = self.fit.plan.as_ref().filter(|_| self.fit.fits) else { return false };
         let on_gpus = plan.gpu_layers < 0 && plan.host_experts == 0;
         if let Some(speeds) = self.fit.usual_speeds() {
             return speeds.decode.predicted >= USABLE_TOKENS_PER_S;
@@ -35,10 +35,15 @@ impl Ranked {
 /// The whole catalogue in each model's usual mix, the best first: those that memory lets be usable before those that it
 /// does not, and these before those that do not fit; then those that think before those that write programs or answer
 /// at once; then the larger ones; then the newer ones. No benchmark is believed: size and age are facts.
-pub fn rank(place: &Place, want: &Want) -> Vec<Ranked> {
+pub fn rank(place: &Place, want: &Want, first_token: Option<FirstToken>) -> Vec<Ranked> {
     let fit = |model: &'static Model| {
         let layout = model.layout(model.usual_quant()).ok()?;
-        Some(Ranked { model, fit: Fit::of(model.id.clone(), &layout, place, want) })
+        let fit = Fit::of(model.id.clone(), &layout, place, want);
+        let fit = match first_token {
+            Some(asked) => fit.within(asked, &layout, place),
+            None => fit,
+        };
+        Some(Ranked { model, fit })
     };
     let mut ranked: Vec<Ranked> = models().iter().filter_map(fit).collect();
     let kind = |model: &Model| match model.kind {
@@ -57,7 +62,7 @@ pub fn rank(place: &Place, want: &Want) -> Vec<Ranked> {
 
 /// The best model for this machine, unless none is usable.
 pub fn best(place: &Place, want: &Want) -> Option<Ranked> {
-    rank(place, want).into_iter().next().filter(Ranked::usable)
+    rank(place, want, None).into_iter().next().filter(Ranked::usable)
 }
 
 impl Ranked {
@@ -81,7 +86,7 @@ mod tests {
     use super::*;
 
     fn ranked(name: &str) -> Vec<Ranked> {
-        rank(&Place::described(profile(name).unwrap()), &Want::default())
+        rank(&Place::described(profile(name).unwrap()), &Want::default(), None)
     }
 
     #[test]

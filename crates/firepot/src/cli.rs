@@ -243,6 +243,13 @@ pub struct Create {
     pub file: PathBuf,
 }
 
+fn seconds(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
+        _ => Err("must be a number of seconds above 0, at most 86400".to_owned()),
+    }
+}
+
 /// Arguments of `fit`.
 #[derive(Debug, Args)]
 pub struct Fit {
@@ -258,6 +265,21 @@ pub struct Fit {
     /// Answers computed at the same time.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     pub parallel: Option<u32>,
+    /// The least context of one answer, in tokens.
+    #[arg(long, value_name = "TOKENS", conflicts_with = "ctx", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub ctx_min: Option<u32>,
+    /// Tokens that an answer may think, beside question and answer.
+    #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub think: Option<u32>,
+    /// Most memory that a model may take on each device, in MiB.
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(1..=16_777_216))]
+    pub memory: Option<u64>,
+    /// Most seconds to the first token, by the predictions of this machine's calibration.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub ttft: Option<f64>,
+    /// Tokens of the prompt before that first token; 512 when it is not said.
+    #[arg(long, value_name = "TOKENS", requires = "ttft", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub prompt: Option<u32>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,

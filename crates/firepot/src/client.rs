@@ -72,13 +72,23 @@ impl Client {
 async fn refused(response: Response) -> Failure {
     let status = response.status();
     let body: Value = response.json().await.unwrap_or_default();
-    let message =
-        body["error"].as_str().map_or_else(|| format!("the server answered {status}"), str::to_owned);
-    let exit = match status {
-        StatusCode::NOT_FOUND => Exit::NoModel,
+    let failure =
+        failure(&body).unwrap_or_else(|| Failure::new(Exit::Failed, format!("the server answered {status}")));
+    match status {
+        StatusCode::NOT_FOUND => Failure { exit: Exit::NoModel, ..failure },
+        _ => failure,
+    }
+}
+
+/// What an error of the server means for a command.
+fn failure(value: &Value) -> Option<Failure> {
+    let exit = match value["code"].as_str() {
+        Some("load_failed" | "out_of_memory") => Exit::Load,
+        Some("model_not_found") => Exit::NoModel,
         _ => Exit::Failed,
     };
-    Failure::new(exit, message)
+    let hint = value["hint"].as_str().map(str::to_owned);
+    Some(Failure { hint, ..Failure::new(exit, value["error"].as_str()?) })
 }
 
 fn lines(response: Response) -> impl Stream<Item = anyhow::Result<Value>> {
@@ -105,10 +115,7 @@ fn broke() -> Failure {
 
 fn parse_line(line: &[u8]) -> anyhow::Result<Value> {
     let value: Value = serde_json::from_slice(line)?;
-    match value["error"].as_str() {
-        Some(message) => Err(Failure::new(Exit::Failed, message).into()),
-        None => Ok(value),
-    }
+    failure(&value).map_or(Ok(value), |failure| Err(failure.into()))
 }
 
 #[cfg(test)]
@@ -119,6 +126,10 @@ mod tests {
     fn a_line_with_an_error_is_an_error() {
         let error = parse_line(b"{\"error\":\"runner died\"}\n").unwrap_err();
         assert_eq!(error.to_string(), "runner died");
+        let refused = parse_line(b"{\"error\":\"no memory\",\"code\":\"out_of_memory\",\"hint\":\"less\"}")
+            .unwrap_err();
+        let refused = refused.downcast::<Failure>().unwrap();
+        assert_eq!((refused.exit, refused.hint.as_deref()), (Exit::Load, Some("less")));
         assert_eq!(parse_line(b"{\"done\":true}\n").unwrap()["done"], true);
         assert!(parse_line(b"<html>").is_err());
     }

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use firepot_calibrate::{Calibration, Correction, Speeds, Work};
+use firepot_calibrate::{Calibration, Correction, Observed, Speeds, Work};
 use firepot_catalogue::Profile;
 use firepot_gguf::Layout;
 use firepot_machine::Machine;
@@ -26,16 +26,17 @@ pub struct Place {
     pub gpu: GpuUse,
     profile: Option<&'static Profile>,
     bandwidth: OnceLock<f64>,
-    calibration: Option<Calibration>,
+    measured: Option<(Calibration, Observed)>,
 }
 
 impl Place {
     /// This machine, as it is now.
     pub fn here(planner: &LocalPlanner) -> Self {
         let machine = planner.probe();
+        let calibration = calibrated::read(&planner.home, &machine);
         Self {
             name: THIS_MACHINE.to_owned(),
-            calibration: calibrated::read(&planner.home, &machine),
+            measured: calibration.map(|found| (found, calibrated::observed(&planner.home, &machine))),
             machine,
             gpu: planner.gpu,
             profile: None,
@@ -51,8 +52,22 @@ impl Place {
             gpu: GpuUse::Auto,
             profile: Some(profile),
             bandwidth: OnceLock::new(),
-            calibration: None,
+            measured: None,
         }
+    }
+
+    /// Predicted speeds after a prompt of so many tokens, corrected by what answers took.
+    fn speeds(&self, layout: &Layout, plan: &Plan, prompt_tokens: u32) -> Result<Speeds, String> {
+        let Some((calibration, observed)) = &self.measured else {
+            let why = if self.profile.is_some() {
+                "a machine that is only described cannot be measured"
+            } else {
+                "this machine was not measured yet: firepot calibrate"
+            };
+            return Err(why.to_owned());
+        };
+        let work = Work::of(layout);
+        calibration.predict(&work, plan, prompt_tokens, observed.correction(&work))
     }
 
     /// Bytes per second at which a device's memory can be read: of a profile, by datasheet; here main memory, measured
@@ -97,6 +112,8 @@ pub struct Fit {
     pub speeds: Option<Vec<Speeds>>,
     /// Why there are none.
     pub speeds_absent: Option<String>,
+    /// By what answers of models of the same shape took, predicted speeds were corrected; absent where none did.
+    pub correction: Option<Correction>,
     /// What limits it.
     pub explanation: Option<Explanation>,
     /// Why it does not fit.
@@ -124,7 +141,7 @@ pub struct Refused {
 impl Fit {
     /// Plans `model` for a machine.
     pub fn of(model: String, layout: &Layout, place: &Place, want: &Want) -> Self {
-        let fastest = place.calibration.as_ref().and_then(|found| found.fastest(&Work::of(layout)));
+        let fastest = place.measured.as_ref().and_then(|(found, _)| found.fastest(&Work::of(layout)));
         let want = &Want { fastest, ..*want };
         match plan(layout, &place.machine, want) {
             Ok(plan) => Self {
@@ -135,6 +152,7 @@ impl Fit {
                 decode: Some(decode(layout, &plan, place)),
                 speeds: speeds(layout, &plan, place).ok(),
                 speeds_absent: speeds(layout, &plan, place).err(),
+                correction: correction(layout, place),
                 explanation: Some(explain(layout, &place.machine, want, &plan)),
                 plan: Some(plan),
                 refused: None,
@@ -161,9 +179,18 @@ impl Fit {
             decode: None,
             speeds: None,
             speeds_absent: None,
+            correction: None,
             explanation: None,
             refused: Some(refused),
         }
+    }
+
+    /// The same, refused where nine of ten first tokens are not to come in time.
+    #[must_use]
+    pub fn within(self, asked: FirstToken, layout: &Layout, place: &Place) -> Self {
+        let Some(plan) = self.plan.as_ref().filter(|_| self.fits) else { return self };
+        let refused = first_token_too_late(asked, |tokens| Ok(place.speeds(layout, plan, tokens)?.ttft.high));
+        Self { fits: refused.is_none(), refused, ..self }
     }
 
     /// Predicted speeds after a usual prompt.
@@ -191,20 +218,53 @@ fn decode(layout: &Layout, plan: &Plan, place: &Place) -> Decode {
 /// Prompts after which speeds are predicted, in tokens.
 const PROMPTS: [u32; 7] = [128, 512, 1024, 2048, 8192, 16_384, 32_768];
 /// The usual one.
-const PROMPT: u32 = 512;
+pub const PROMPT: u32 = 512;
 
 fn speeds(layout: &Layout, plan: &Plan, place: &Place) -> Result<Vec<Speeds>, String> {
-    let Some(calibration) = &place.calibration else {
-        let why = if place.profile.is_some() {
-            "a machine that is only described cannot be measured"
-        } else {
-            "this machine was not measured yet: firepot calibrate"
-        };
-        return Err(why.to_owned());
-    };
-    let work = Work::of(layout);
     let prompts = PROMPTS.into_iter().filter(|&tokens| tokens < plan.ctx_per_answer);
-    prompts.map(|tokens| calibration.predict(&work, plan, tokens, Correction::default())).collect()
+    prompts.map(|tokens| place.speeds(layout, plan, tokens)).collect()
+}
+
+fn correction(layout: &Layout, place: &Place) -> Option<Correction> {
+    let correction = place.measured.as_ref()?.1.correction(&Work::of(layout));
+    (correction.answers > 0).then_some(correction)
+}
+
+/// A wish: how soon the first token of an answer is to come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct FirstToken {
+    /// In seconds.
+    pub seconds: f64,
+    /// After a prompt of so many tokens.
+    pub prompt_tokens: u32,
+}
+
+/// Why a first token does not come in time. `high` is the upper end of the interval for a prompt of so many tokens.
+fn first_token_too_late(asked: FirstToken, high: impl Fn(u32) -> Result<f64, String>) -> Option<Refused> {
+    let FirstToken { seconds, prompt_tokens } = asked;
+    let late = match high(prompt_tokens) {
+        Ok(late) if late <= seconds => return None,
+        Ok(late) => late,
+        Err(why) => {
+            let message = format!("nobody can say whether its first token comes within {seconds} s: {why}");
+            return Some(Refused { message, hint: None });
+        }
+    };
+    let in_time = |tokens: u32| high(tokens).is_ok_and(|late| late <= seconds);
+    // Longer prompts never come sooner.
+    let (mut in_time_at, mut late_at) = (0, prompt_tokens);
+    while late_at - in_time_at > 1 {
+        let middle = in_time_at.midpoint(late_at);
+        if in_time(middle) { in_time_at = middle } else { late_at = middle }
+    }
+    let message = format!(
+        "after a prompt of {prompt_tokens} tokens its first token is predicted to take up to {late:.1} s, not {seconds} s"
+    );
+    let hint = match in_time_at {
+        0 => "no prompt is short enough for that; a smaller model may do".to_owned(),
+        tokens => format!("prompts of up to {tokens} tokens get theirs in time"),
+    };
+    Some(Refused { message, hint: Some(hint) })
 }
 
 fn where_it_is(plan: &Plan, machine: &Machine) -> String {
@@ -217,5 +277,27 @@ fn where_it_is(plan: &Plan, machine: &Machine) -> String {
         (_, -1, 0) => gpus,
         (_, -1, _) => format!("{gpus}, experts in main memory"),
         (_, layers, _) => format!("{gpus} ({layers} layers), main memory"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_token_that_comes_too_late_is_refused_with_the_longest_prompt_in_time() {
+        let linear = |tokens: u32| Ok(0.1 + f64::from(tokens) / 100.0);
+        let asked = |seconds, prompt_tokens| FirstToken { seconds, prompt_tokens };
+        assert!(first_token_too_late(asked(5.2, 500), linear).is_none());
+        let refused = first_token_too_late(asked(2.1, 500), linear).unwrap();
+        assert_eq!(
+            refused.message,
+            "after a prompt of 500 tokens its first token is predicted to take up to 5.1 s, not 2.1 s"
+        );
+        assert_eq!(refused.hint.unwrap(), "prompts of up to 200 tokens get theirs in time");
+        let never = first_token_too_late(asked(0.05, 500), linear).unwrap();
+        assert!(never.hint.unwrap().starts_with("no prompt is short enough"));
+        let unknown = first_token_too_late(asked(2.0, 500), |_| Err("not measured".to_owned())).unwrap();
+        assert!(unknown.message.ends_with("not measured"));
     }
 }

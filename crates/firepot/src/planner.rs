@@ -3,8 +3,12 @@
 use std::{
     fs::File,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
+use firepot_calibrate::{Answer, Way};
+use firepot_chat::{Timings, Usage};
 use firepot_engine::{DeviceLimit, DeviceMemory, KvType, LoadSpec};
 use firepot_gguf::{Gguf, GgufError, Layout};
 use firepot_link::LoadFailureKind;
@@ -29,7 +33,12 @@ pub struct LocalPlanner {
     pub environment: Environment,
     /// Whether this build can use a GPU.
     pub gpu: GpuUse,
+    /// When an answer was compared with its prediction last.
+    pub observed_at: Mutex<Option<Instant>>,
 }
+
+/// From one such answer to the next at least: each reads the model's header again.
+const OBSERVE_EVERY: Duration = Duration::from_secs(10);
 
 impl LocalPlanner {
     /// The plan for a model, with every reason.
@@ -103,6 +112,33 @@ impl Planner for LocalPlanner {
             Err(failure) => Fit::unread(name, &Place::here(self), failure),
         };
         serde_json::to_value(fit).unwrap_or_default()
+    }
+
+    fn observe(&self, model: &Model, plan: &Planned, usage: &Usage, timings: &Timings) {
+        let spec = &plan.spec;
+        let in_f16 = spec.kv_type_k == KvType::F16 && spec.kv_type_v == KvType::F16;
+        if spec.gpu_layers != 0 || !in_f16 {
+            return;
+        }
+        // Held throughout, so that one at a time is written.
+        let mut observed_at = self.observed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if observed_at.is_some_and(|at| at.elapsed() < OBSERVE_EVERY) {
+            return;
+        }
+        let Ok(layout) = read_layout(model) else { return };
+        let way = Way { flash: spec.flash_attention, repack: spec.repack };
+        let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
+        let answer = Answer {
+            prompt_tokens: usage.prompt_tokens,
+            cached_tokens: usage.cached_tokens,
+            emitted_tokens: usage.completion_tokens,
+            prefill_s: seconds(timings.prefill_us),
+            decode_s: seconds(timings.decode_us),
+        };
+        if let Err(error) = calibrated::observe(&self.home, &self.probe(), &layout, way, &answer) {
+            tracing::warn!(%error, "what an answer took is not kept");
+        }
+        *observed_at = Some(Instant::now());
     }
 
     fn machine(&self) -> Value {

@@ -4,6 +4,7 @@
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    sync::Mutex,
 };
 
 use firepot_plan::GpuUse;
@@ -133,7 +134,7 @@ impl Settings {
             colab_release_tag: self.environment.colab.clone(),
         };
         let gpu = if gpu::BUILT { GpuUse::Auto } else { GpuUse::NoBackend };
-        LocalPlanner { home: self.home.clone(), environment, gpu }
+        LocalPlanner { home: self.home.clone(), environment, gpu, observed_at: Mutex::default() }
     }
 }
 

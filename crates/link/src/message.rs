@@ -112,6 +112,8 @@ pub enum LoadFailureKind {
     OutOfMemory,
     /// The load parameters cannot be met.
     BadParameters,
+    /// A device of the plan is not there.
+    DeviceGone,
 }
 
 /// Sign of life.

@@ -56,7 +56,7 @@ pub fn by_names(names: &[String]) -> Result<Vec<ggml_backend_dev_t>, LoadError> 
     let known: Vec<_> = gpus();
     let find = |name: &String| {
         let found = known.iter().find(|(known, _)| known == name).map(|(_, handle)| *handle);
-        found.ok_or_else(|| LoadError::bad_parameter("devices", unknown_device(name, &known)))
+        found.ok_or_else(|| LoadError::DeviceGone { device: name.clone(), known: listed(&known) })
     };
     names.iter().map(find).collect()
 }
@@ -67,10 +67,9 @@ pub fn gpu_supported() -> bool {
     !gpus().is_empty()
 }
 
-fn unknown_device(name: &str, known: &[(String, ggml_backend_dev_t)]) -> String {
+fn listed(known: &[(String, ggml_backend_dev_t)]) -> String {
     let known: Vec<_> = known.iter().map(|(name, _)| name.as_str()).collect();
-    let known = if known.is_empty() { "no GPU".to_owned() } else { known.join(", ") };
-    format!("there is no device {name:?}; this build sees {known}")
+    if known.is_empty() { "no GPU".to_owned() } else { known.join(", ") }
 }
 
 fn gpus() -> Vec<(String, ggml_backend_dev_t)> {
@@ -137,7 +136,7 @@ mod tests {
     #[test]
     fn an_unknown_device_is_refused_with_the_known_ones() {
         let error = by_names(&["CUDA77".to_owned()]).unwrap_err().to_string();
-        assert!(error.starts_with("devices: there is no device \"CUDA77\"; this build sees "), "{error}");
+        assert!(error.starts_with("there is no device \"CUDA77\"; this build sees "), "{error}");
     }
 
     #[test]

@@ -55,6 +55,14 @@ pub enum LoadError {
         /// The name in the file.
         architecture: String,
     },
+    /// A device of the plan is not there (any more), or this build has no backend for it.
+    #[error("there is no device {device:?}; this build sees {known}")]
+    DeviceGone {
+        /// Its name in the plan.
+        device: String,
+        /// What is there.
+        known: String,
+    },
     /// The model does not generate text: an embedding, encoder-decoder or diffusion model.
     #[error("{} ({architecture}) does not generate text token by token", path.display())]
     NotGenerative {

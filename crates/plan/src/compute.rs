@@ -9,6 +9,9 @@ use firepot_gguf::{Attention, Layer};
 
 use crate::footprint::{Device, F32_BYTES, Footprint};
 
+/// `GGML_SCHED_MAX_COPIES`.
+const PIPELINE_COPIES: u64 = 4;
+
 /// Bytes of the compute buffer on a device.
 pub fn compute_bytes(footprint: &Footprint<'_>, device: Device, cells: u64) -> u64 {
     let computed = footprint.layout.layers.iter().zip(&footprint.placing.layers);
@@ -24,10 +27,14 @@ pub fn compute_bytes(footprint: &Footprint<'_>, device: Device, cells: u64) -> u
     let output = if footprint.placing.output == device { graph.output() } else { 0 };
     let inputs = graph.inputs(&here);
     let embedding = if device == Device::Host && here.is_empty() { graph.residual() } else { 0 };
+    let copies = match device {
+        Device::Gpu(_) if footprint.placing.is_pipelined() => graph.copies(inputs),
+        _ => 0,
+    };
     let layers = inputs.saturating_add(phases.max().unwrap_or(0));
     // Logits that are smaller than the inputs come to lie where those were.
     let output = output.saturating_add(output.min(inputs));
-    layers.max(output).saturating_add(embedding)
+    layers.max(output).saturating_add(embedding).saturating_add(copies)
 }
 
 struct Graph<'a> {
@@ -56,6 +63,14 @@ impl Graph<'_> {
             .flatten()
             .map(|attention| self.input(attention))
             .fold(0, u64::saturating_add)
+    }
+
+    /// A model whose layers are all on several GPUs is computed like a pipeline (`llama_context`, `pipeline_parallel`): what
+    /// goes into a GPU's part has four copies.
+    fn copies(&self, inputs: u64) -> u64 {
+        inputs
+            .saturating_mul(PIPELINE_COPIES - 1)
+            .saturating_add(self.residual().saturating_mul(PIPELINE_COPIES))
     }
 
     fn input(&self, attention: &Attention) -> u64 {

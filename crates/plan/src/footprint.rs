@@ -93,6 +93,11 @@ impl Placing {
         Self { layers: (0..all - 1).map(device).collect(), output: device(all - 1), host_experts }
     }
 
+    /// All of it is on GPUs, on several: llama.cpp then computes the next ubatch's first part beside this one's last.
+    pub fn is_pipelined(&self) -> bool {
+        self.gpu_layers() == -1 && self.host_experts == 0 && self.layers.iter().any(|on| *on != self.output)
+    }
+
     /// All devices that hold something; main memory always does.
     pub fn devices(&self) -> Vec<Device> {
         let mut devices: Vec<Device> =

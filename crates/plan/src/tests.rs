@@ -547,6 +547,10 @@ fn what_fits_no_single_gpu_is_split_and_then_left_in_main_memory_in_part() {
     let split = on_t4s(&qwen_7b(), &[4, 4], Want::default());
     assert_eq!((split.gpu_layers, split.replicas, split.gpus.len()), (-1, 1, 2));
     assert_eq!(split.predicted.gpus.len(), 2);
+    // What goes into a part has four copies: the mask of half-precision floats and the residual stream.
+    let (ubatch, cells) = (u64::from(split.ubatch_tokens), u64::from(split.kv_cells));
+    let copies = 4 * (2 * ubatch * cells + 4 * ubatch * 3584);
+    assert!(split.predicted.gpus.iter().all(|gpu| gpu.1.compute_bytes > copies), "{:?}", split.predicted);
     let part = on_t4s(&qwen_7b(), &[3], Want::default());
     assert!((1..28).contains(&part.gpu_layers), "{}", part.gpu_layers);
     assert!(part.predicted.host.kv_bytes > 0 && part.predicted.gpus[0].1.kv_bytes > 0);

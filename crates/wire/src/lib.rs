@@ -22,7 +22,7 @@ pub mod limits;
 mod logprob;
 pub mod ollama;
 pub mod openai;
-mod own;
+pub mod own;
 mod tools;
 
 #[cfg(test)]

@@ -1,13 +1,29 @@
-//! What our own routes take: how the answers of a stored chat are made.
+//! What our own routes take and say: how the answers of a stored chat are made, and errors.
 
 use firepot_chat::{Effort, Limits, Sampling, ThinkMode, Thinking};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
     ApiError, Said, common,
+    encoder::to_json,
     fields::{Field, Fields, kind, quoted, set},
     limits,
 };
+
+/// `{"error": "…", "hint"?: "…", "code": "…"}`: the code is [`ErrorInfo::name`](crate::ErrorInfo::name).
+#[must_use]
+pub fn error_body(error: &ApiError) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Body<'a> {
+        error: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<&'a str>,
+        code: &'a str,
+    }
+    let (hint, code) = (error.hint.as_deref(), error.code.info().name);
+    to_json(&Body { error: &error.message, hint, code })
+}
 
 /// How the answers of a chat are made. What is not set is left to the model and the server.
 #[derive(Clone, Debug, Default, PartialEq)]

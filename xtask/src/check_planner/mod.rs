@@ -1,6 +1,8 @@
 //! The planner's bytes beside llama.cpp's own count of the same loads (`firepot dry-run`).
 
 mod limits;
+mod published;
+mod times;
 
 use std::{
     fmt::Write as _,
@@ -79,7 +81,12 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         fs::remove_file(sparse)?;
     }
     let limits = if args.limits { limits::check(&args.firepot.canonicalize()?, &args.model)? } else { None };
-    File::create(&args.out)?.write_all(report(&rows, limits.as_deref())?.as_bytes())?;
+    let firepot = args.firepot.canonicalize()?;
+    let timed = args.files.first().unwrap_or(&args.model);
+    let mut text = report(&rows, limits.as_deref())?;
+    text.push_str(&published::table(&firepot)?);
+    text.push_str(&times::report(&firepot, timed)?);
+    File::create(&args.out)?.write_all(text.as_bytes())?;
     println!("{}", args.out.display());
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use firepot_calibrate::{Rate, Speeds};
+use firepot_calibrate::{Correction, Rate, Speeds};
 use firepot_catalogue::{Found, find, profile};
 use firepot_gguf::Layout;
 use firepot_plan::Want;
@@ -14,7 +14,7 @@ use crate::{
     best::{USABLE_TOKENS_PER_S, rank},
     cli,
     exit::{Exit, Failure},
-    fit::{Fit, Place},
+    fit::{FirstToken, Fit, PROMPT, Place},
     hub,
     planner::{read_files, read_layout, reasons},
     settings::Settings,
@@ -32,14 +32,27 @@ pub async fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
         None => Place::here(&planner),
     };
     let wishes = Wishes { ctx: args.ctx, parallel: args.parallel, ..Wishes::default() };
-    let want = Want { gpu: place.gpu, ..planner.want(&wishes, &[]) };
+    let want = Want {
+        gpu: place.gpu,
+        ctx_min: args.ctx_min,
+        think_tokens: args.think,
+        memory_bytes: args.memory.map(|mib| mib << 20),
+        ..planner.want(&wishes, &[])
+    };
+    let first_token =
+        args.ttft.map(|seconds| FirstToken { seconds, prompt_tokens: args.prompt.unwrap_or(PROMPT) });
     if args.models.is_empty() {
-        print_ranking(&place, &want, args.json);
+        print_ranking(&place, &want, first_token, args.json);
         return Ok(());
     }
     let mut fits = Vec::with_capacity(args.models.len());
     for name in &args.models {
-        fits.push(Fit::of(name.clone(), &layout(settings, &home, name).await?, &place, &want));
+        let layout = layout(settings, &home, name).await?;
+        let fit = Fit::of(name.clone(), &layout, &place, &want);
+        fits.push(match first_token {
+            Some(asked) => fit.within(asked, &layout, &place),
+            None => fit,
+        });
     }
     if args.json {
         println!("{}", json!({ "models": fits }));
@@ -54,8 +67,8 @@ pub async fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
 }
 
 /// The catalogue, the best first.
-fn print_ranking(place: &Place, want: &Want, as_json: bool) {
-    let ranked = rank(place, want);
+fn print_ranking(place: &Place, want: &Want, first_token: Option<FirstToken>, as_json: bool) {
+    let ranked = rank(place, want, first_token);
     if as_json {
         let models: Vec<_> = ranked
             .iter()
@@ -197,6 +210,11 @@ fn print(fits: &[Fit], explain: bool) {
             };
             let header = ["PROMPT", "FIRST TOKEN, S", "PROMPT TOKENS/S", "TOKENS/S"];
             print!("{}", table::render(&header, &speeds.iter().map(cells).collect::<Vec<_>>()));
+            if let Some(Correction { decode, prefill, answers }) = fit.correction {
+                println!(
+                    "corrected by what {answers} answers took: prompt tokens/s × {prefill:.2}, tokens/s × {decode:.2}"
+                );
+            }
         }
         if let (true, Some(plan)) = (explain, &fit.plan) {
             println!("\n{} on {}:", fit.model, fit.machine);
@@ -229,7 +247,7 @@ fn between(rate: &Rate) -> String {
 }
 
 fn row(fit: &Fit) -> Vec<String> {
-    let Some(plan) = &fit.plan else {
+    let Some(plan) = fit.plan.as_ref().filter(|_| fit.fits) else {
         let none = || "-".to_owned();
         return vec![fit.model.clone(), "no".to_owned(), none(), none(), none(), none(), none(), none()];
     };

@@ -71,6 +71,9 @@ const SMALLER: &str = "use a smaller --ctx or --parallel, or a smaller model";
 fn failure(error: &LoadError) -> LoadFailure {
     let (kind, hint) = match error {
         LoadError::OutOfMemory { .. } => (LoadFailureKind::OutOfMemory, Some(SMALLER)),
+        LoadError::DeviceGone { .. } => {
+            (LoadFailureKind::DeviceGone, Some("`firepot doctor` lists what is there"))
+        }
         LoadError::BadParameter { .. } | LoadError::Cancelled => (LoadFailureKind::BadParameters, None),
         LoadError::UnknownArchitecture { .. } => {
             (LoadFailureKind::BadModel, Some("the model may be newer than this version of Firepot"))

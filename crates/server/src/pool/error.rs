@@ -84,7 +84,7 @@ impl From<PoolError> for ApiError {
 
 const fn load_code(kind: LoadFailureKind) -> ErrorCode {
     match kind {
-        LoadFailureKind::BadModel => ErrorCode::LoadFailed,
+        LoadFailureKind::BadModel | LoadFailureKind::DeviceGone => ErrorCode::LoadFailed,
         LoadFailureKind::OutOfMemory => ErrorCode::OutOfMemory,
         LoadFailureKind::BadParameters => ErrorCode::InvalidRequest,
     }

@@ -46,8 +46,10 @@ impl Generation {
 
     fn end(&mut self, event: &GenerateEvent) {
         self.ended = matches!(event, GenerateEvent::Finished { .. } | GenerateEvent::Failed(_));
-        if matches!(event, GenerateEvent::Finished { reason, .. } if *reason != FinishReason::Cancelled) {
-            self.lease.answered();
+        if let GenerateEvent::Finished { reason, usage, timings } = event
+            && *reason != FinishReason::Cancelled
+        {
+            self.lease.answered(self.id, usage, timings);
         }
     }
 

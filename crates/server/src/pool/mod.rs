@@ -30,7 +30,7 @@ use std::{
     time::Instant,
 };
 
-use firepot_chat::GenerateRequest;
+use firepot_chat::{Format, GenerateRequest, Timings, Usage};
 use firepot_link::{GenerationId, Heartbeat};
 use firepot_store::{Model, ModelName};
 use tokio::{
@@ -217,8 +217,13 @@ pub struct Lease {
     connection: Arc<Connection>,
     waited: Waited,
     answered: AtomicBool,
+    /// The last generation that began while no other ran, and computes nothing beside its tokens.
+    alone: AtomicU64,
     place: Option<OwnedSemaphorePermit>,
 }
+
+/// No generation.
+const NONE: u64 = u64::MAX;
 
 impl Lease {
     /// How long it took to get.
@@ -237,12 +242,21 @@ impl Lease {
         client: u64,
     ) -> Result<Generation, PoolError> {
         let id = GenerationId(self.shared.generations.fetch_add(1, Ordering::Relaxed));
+        let plain = request.format == Format::Free && request.logprobs.is_none();
+        if plain && self.shared.is_quiet() {
+            self.alone.store(id.0, Ordering::Relaxed);
+        }
         self.connection.generate(id, request, client, self)
     }
 
     /// The runner proved itself.
-    fn answered(&self) {
+    fn answered(&self, id: GenerationId, usage: &Usage, timings: &Timings) {
         self.answered.store(true, Ordering::Relaxed);
+        let began_alone = self.alone.load(Ordering::Relaxed) == id.0;
+        let none_followed = self.shared.generations.load(Ordering::Relaxed) == id.0 + 1;
+        if began_alone && none_followed && self.shared.is_quiet() {
+            self.shared.observe(self.runner, *usage, *timings);
+        }
     }
 }
 
@@ -257,6 +271,18 @@ impl Drop for Lease {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One answer runs at most.
+    fn is_quiet(&self) -> bool {
+        self.places.available_permits() + 1 >= self.parts.max_in_flight
+    }
+
+    /// Tells the planner what an answer took that had the server for itself.
+    fn observe(&self, runner: RunnerId, usage: Usage, timings: Timings) {
+        let Some((model, plan)) = self.lock().state.loaded_by(runner) else { return };
+        let planner = Arc::clone(&self.parts.planner);
+        tokio::task::spawn_blocking(move || planner.observe(&model, &plan, &usage, &timings));
     }
 
     /// Tells the state what happened and does what it asks for.
@@ -367,8 +393,8 @@ impl Shared {
             return;
         };
         let shared = Arc::clone(self);
-        let answered = AtomicBool::new(false);
-        drop(reply.send(Ok(Lease { shared, runner, connection, waited, answered, place: None })));
+        let (answered, alone) = (AtomicBool::new(false), AtomicU64::new(NONE));
+        drop(reply.send(Ok(Lease { shared, runner, connection, waited, answered, alone, place: None })));
     }
 }
 

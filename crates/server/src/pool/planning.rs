@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use firepot_chat::{Timings, Usage};
 use firepot_engine::{DeviceMemory, LoadSpec};
 use firepot_link::LoadFailureKind;
 use firepot_store::Model;
@@ -107,6 +108,12 @@ pub trait Planner: fmt::Debug + Send + Sync + 'static {
     /// Whether and how `model` fits this machine beside models that were loaded by the plans `others`, as JSON for
     /// clients.
     fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value;
+
+    /// An answer of `model`, loaded by `plan`, ended that had the whole server for itself: what it took may correct
+    /// later predictions.
+    fn observe(&self, model: &Model, plan: &Planned, usage: &Usage, timings: &Timings) {
+        let _ = (model, plan, usage, timings);
+    }
 
     /// What this machine is, as JSON for clients.
     fn machine(&self) -> Value;

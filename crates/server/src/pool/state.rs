@@ -44,6 +44,8 @@ struct Slot<W> {
     /// How often its runner ended without being asked to.
     restarts: u32,
     last_death: Option<(Death, Instant)>,
+    /// It was planned anew because a device of its plan was gone.
+    planned_anew: bool,
 }
 
 #[derive(Debug)]
@@ -144,6 +146,7 @@ impl<W> State<W> {
     pub fn loaded(&mut self, runner: RunnerId, loaded: Loaded, now: Instant) -> Vec<Action<W>> {
         let Some((id, slot)) = self.of_runner(runner) else { return Vec::new() };
         let Phase::Loading { plan, since, .. } = &slot.phase else { return Vec::new() };
+        slot.planned_anew = false;
         slot.phase = Phase::Ready(Ready {
             runner,
             plan: Arc::clone(plan),
@@ -163,6 +166,16 @@ impl<W> State<W> {
         actions
     }
 
+    /// The model that a runner has loaded, and by which plan.
+    pub fn loaded_by(&mut self, runner: RunnerId) -> Option<(Arc<Model>, Arc<Planned>)> {
+        match self.of_runner(runner)? {
+            (_, Slot { model, phase: Phase::Ready(ready), .. }) => {
+                Some((Arc::clone(model), Arc::clone(&ready.plan)))
+            }
+            _ => None,
+        }
+    }
+
     /// A runner cannot load its model.
     pub fn load_failed(&mut self, runner: RunnerId, failure: LoadFailure) -> Vec<Action<W>> {
         let Some((id, slot)) = self.of_runner(runner) else { return Vec::new() };
@@ -170,6 +183,10 @@ impl<W> State<W> {
         let LoadFailure { kind, message, hint } = failure;
         slot.phase = Phase::Stopping { runner, failure: None };
         let mut actions = vec![Action::Stop { runner }];
+        // A GPU that was lost since the plan was made is not in the next one.
+        if kind == LoadFailureKind::DeviceGone && !mem::replace(&mut slot.planned_anew, true) {
+            return actions;
+        }
         // Those who wait are served by another try, once there is more room.
         let victim = self.idle_victim(id).filter(|_| kind == LoadFailureKind::OutOfMemory);
         if let Some(victim) = victim {
@@ -327,6 +344,7 @@ impl<W> State<W> {
             used_at: request.asked_at,
             restarts: 0,
             last_death: None,
+            planned_anew: false,
         };
         self.slots.insert(SlotId(id), slot);
         SlotId(id)

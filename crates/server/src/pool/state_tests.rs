@@ -401,6 +401,26 @@ fn a_load_that_runs_out_of_memory_is_tried_again_when_an_idle_model_is_gone() {
 }
 
 #[test]
+fn a_device_that_is_gone_at_the_load_is_planned_without_once() {
+    let mut story = Story::new();
+    story.ask("a");
+    story.plan();
+    story.told();
+    let gone = || LoadFailure { kind: LoadFailureKind::DeviceGone, message: "no CUDA1".into(), hint: None };
+    let first = story.runner();
+    let actions = story.state.load_failed(first, gone());
+    story.note(actions);
+    assert_eq!(story.told(), "stop");
+    story.end(first, &Death::Stopped);
+    assert_eq!(story.told(), "plan a:latest beside 0");
+    story.plan();
+    story.told();
+    let actions = story.state.load_failed(story.runner(), gone());
+    story.note(actions);
+    assert_eq!(story.told(), "stop; refuse 1: a:latest cannot be loaded: no CUDA1");
+}
+
+#[test]
 fn a_dead_runner_is_restarted_at_once_then_with_pauses_and_then_given_up() {
     let mut story = Story::new();
     story.ask("a");

@@ -10,7 +10,7 @@ use axum::{
     routing::{get, post},
 };
 use firepot_store::{Model, ModelName};
-use firepot_wire::{ApiError, ollama};
+use firepot_wire::{ApiError, ollama, own};
 use futures_util::{FutureExt as _, future::BoxFuture, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -108,7 +108,7 @@ async fn unload(State(app): State<Arc<App>>, body: Body) -> Response {
 /// without a prompt: `model`, `options`, `keep_alive`.
 ///
 /// Lines: `{"state": "queued" | "planning" | "loading", "permille"?}`, and last `{"state": "ready",
-/// "context_length", "load_ms", "plan"}` or `{"error", "hint"?}`.
+/// "context_length", "load_ms", "plan"}` or `{"error", "hint"?, "code"}`.
 async fn load(State(app): State<Arc<App>>, body: Body) -> Response {
     let started = async {
         let parsed = ollama::generate_from_wire(&read(body)?)?;
@@ -146,7 +146,7 @@ async fn next_line(load: Option<Load>) -> Option<(Result<Bytes, Infallible>, Opt
             lease = &mut load.lease => {
                 let line = match lease {
                     Ok(lease) => load.ready(&lease),
-                    Err(error) => ollama::error_body(&error.into()),
+                    Err(error) => own::error_body(&error.into()),
                 };
                 return Some((Ok([line.as_slice(), b"\n"].concat().into()), None));
             }

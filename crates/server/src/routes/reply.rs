@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
-use firepot_wire::{ApiError, ErrorCode, ollama, openai};
+use firepot_wire::{ApiError, ErrorCode, ollama, openai, own};
 use serde::Serialize;
 
 /// Whose shape an error has.
@@ -15,7 +15,7 @@ pub enum Dialect {
     Ollama,
     /// `/v1/*`.
     OpenAi,
-    /// Our own routes; errors look like Ollama's, with the hint beside them.
+    /// Our own routes; errors look like Ollama's, with hint and code beside them.
     Own,
 }
 
@@ -45,7 +45,8 @@ impl Dialect {
     fn error_body(self, error: &ApiError) -> Vec<u8> {
         match self {
             Self::OpenAi => openai::error_body(error),
-            Self::Ollama | Self::Own => ollama::error_body(error),
+            Self::Ollama => ollama::error_body(error),
+            Self::Own => own::error_body(error),
         }
     }
 
