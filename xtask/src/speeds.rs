@@ -1,16 +1,19 @@
 //! Speeds that a calibration predicts, beside those that the same machine then shows.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs::File,
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
+    time::UNIX_EPOCH,
 };
 
 use anyhow::{Context as _, ensure};
 use firepot_catalogue::Quant;
 use firepot_measure::{quantile, read_bandwidth};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -27,6 +30,9 @@ pub struct Args {
     /// The program that predicts and serves.
     #[arg(long, value_name = "FILE", default_value = "target/release/firepot")]
     firepot: PathBuf,
+    /// Predictions of an earlier run, with which answers are compared too; this run's are then written there.
+    #[arg(long, value_name = "FILE", default_value = "target/bench/predicted-speeds.json")]
+    earlier: PathBuf,
     /// How often each model is calibrated and measured.
     #[arg(long, default_value_t = 2)]
     rounds: u32,
@@ -51,6 +57,8 @@ const PROMPTS: [u32; 4] = [128, 512, 1024, 2048];
 const ANSWER: u32 = 24;
 /// Shorter answers say too little of decoding.
 const ANSWER_MIN: u64 = 12;
+/// Probes after the first until every type was measured.
+const PROBES_MORE: u32 = 4;
 /// Prompts that are tried until one gets such an answer.
 const TRIES: u32 = 4;
 
@@ -64,9 +72,9 @@ struct Compared {
 }
 
 impl Compared {
-    fn of(rate: &Value, measured: f64) -> anyhow::Result<Self> {
-        let at = |field: &str| rate[field].as_f64().with_context(|| format!("no {field} in {rate}"));
-        Ok(Self { predicted: at("predicted")?, low: at("low")?, high: at("high")?, measured })
+    fn of(rate: Rate, measured: f64) -> Self {
+        let Rate { predicted, low, high } = rate;
+        Self { predicted, low, high, measured }
     }
 
     fn error(&self) -> f64 {
@@ -78,14 +86,100 @@ impl Compared {
     }
 }
 
+/// A predicted figure as `fit` prints it.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Rate {
+    predicted: f64,
+    low: f64,
+    high: f64,
+}
+
+impl Rate {
+    /// The same as the calibration alone has it.
+    fn without(self, correction: f64) -> Self {
+        let Self { predicted, low, high } = self;
+        Self { predicted: predicted / correction, low: low / correction, high: high / correction }
+    }
+}
+
+/// What `fit` says of answers after a prompt of so many tokens.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+struct Speeds {
+    prompt_tokens: u32,
+    decode: Rate,
+    prefill: Rate,
+    ttft: Rate,
+}
+
+impl Speeds {
+    fn without(self, correction: Option<Correction>) -> Self {
+        let Some(Correction { decode, prefill, .. }) = correction else { return self };
+        Self {
+            decode: self.decode.without(decode),
+            prefill: self.prefill.without(prefill),
+            ttft: self.ttft.without(1.0 / prefill),
+            ..self
+        }
+    }
+
+    fn beside(self, measured: Measured) -> Figures {
+        Figures {
+            decode: Compared::of(self.decode, measured.decode),
+            prefill: Compared::of(self.prefill, measured.prefill),
+            ttft: Compared::of(self.ttft, measured.ttft),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Correction {
+    decode: f64,
+    prefill: f64,
+    answers: u32,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    decode: f64,
+    prefill: f64,
+    ttft: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Figures {
+    decode: Compared,
+    prefill: Compared,
+    ttft: Compared,
+}
+
+/// Predictions of a calibration that was taken at a time in Unix seconds.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Earlier {
+    taken_at_s: u64,
+    models: BTreeMap<String, Vec<Speeds>>,
+}
+
+impl Earlier {
+    fn read(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    fn of(&self, model: &str, prompt: u32) -> Option<Speeds> {
+        self.models.get(model)?.iter().find(|speeds| speeds.prompt_tokens == prompt).copied()
+    }
+}
+
 /// One answer.
 #[derive(Debug)]
 struct Case {
     model: String,
     prompt: u32,
-    decode: Compared,
-    prefill: Compared,
-    ttft: Compared,
+    /// From the calibration alone.
+    alone: Figures,
+    /// Corrected by answers before it.
+    corrected: Option<Figures>,
+    /// From a calibration so many minutes older.
+    older: Option<(u64, Figures)>,
     /// Bytes per second at the time of the calibration and after the answer.
     bandwidth: (f64, f64),
 }
@@ -94,7 +188,8 @@ struct Case {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(args.model.exists(), "{} is not there: `make up` gets it", args.model.display());
     let home = tempfile::tempdir()?;
-    let checked = Checked { firepot: &args.firepot.canonicalize()?, home: home.path() };
+    let earlier = Earlier::read(&args.earlier);
+    let checked = Checked { firepot: &args.firepot.canonicalize()?, home: home.path(), earlier };
     let mut models = vec![("smollm2-135m-Q4_1".to_owned(), 2048)];
     checked.command(&["import", path(&args.model)?, &models[0].0])?;
     for (name, quant, longest) in MODELS {
@@ -107,12 +202,17 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         models.push((stored, longest));
     }
     let mut cases = Vec::new();
+    let mut now = Earlier { taken_at_s: unix_s(), ..Earlier::default() };
     for round in 0..args.rounds {
         for (model, longest) in &models {
-            cases.extend(checked.measure(model, *longest, round)?);
+            cases.extend(checked.measure(model, *longest, round, &mut now)?);
             File::create(&args.out)?.write_all(report(&cases)?.as_bytes())?;
         }
     }
+    if let Some(dir) = args.earlier.parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    File::create(&args.earlier)?.write_all(&serde_json::to_vec_pretty(&now)?)?;
     println!("{}", args.out.display());
     Ok(())
 }
@@ -121,9 +221,14 @@ fn path(file: &Path) -> anyhow::Result<&str> {
     file.to_str().context("a path that is no text")
 }
 
+fn unix_s() -> u64 {
+    UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs())
+}
+
 struct Checked<'a> {
     firepot: &'a Path,
     home: &'a Path,
+    earlier: Option<Earlier>,
 }
 
 impl Checked<'_> {
@@ -134,15 +239,24 @@ impl Checked<'_> {
         Ok(String::from_utf8(output.stdout)?)
     }
 
-    fn measure(&self, model: &str, longest: u32, round: u32) -> anyhow::Result<Vec<Case>> {
+    fn measure(&self, model: &str, longest: u32, round: u32, now: &mut Earlier) -> anyhow::Result<Vec<Case>> {
         let calibration: Value =
             serde_json::from_str(&self.command(&["calibrate", "--again", "--json", model])?)?;
-        // In a slow moment the probe may have had no time for the last type.
-        self.command(&["calibrate", model])?;
-        let fit: Value = serde_json::from_str(&self.command(&["fit", "--json", model])?)?;
+        let mut fit: Value = serde_json::from_str(&self.command(&["fit", "--json", model])?)?;
+        // In a slow moment the probe has no time for the last types.
+        for _ in 0..PROBES_MORE {
+            if fit["models"][0]["speeds"].is_array() {
+                break;
+            }
+            self.command(&["calibrate", model])?;
+            fit = serde_json::from_str(&self.command(&["fit", "--json", model])?)?;
+        }
         let fit = &fit["models"][0];
-        let speeds =
-            fit["speeds"].as_array().with_context(|| format!("{model}: {}", fit["speeds_absent"]))?;
+        ensure!(fit["speeds"].is_array(), "{model}: {}", fit["speeds_absent"]);
+        let speeds: Vec<Speeds> = serde_json::from_value(fit["speeds"].clone())?;
+        let correction: Option<Correction> = serde_json::from_value(fit["correction"].clone())?;
+        let alone = speeds.iter().map(|speeds| speeds.without(correction)).collect();
+        now.models.entry(model.to_owned()).or_insert(alone);
         let mut serve = Command::new(self.firepot);
         serve.arg("--home").arg(self.home).arg("serve");
         let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;
@@ -152,7 +266,7 @@ impl Checked<'_> {
         for prompt in PROMPTS.into_iter().filter(|&prompt| prompt <= longest) {
             let predicted = speeds
                 .iter()
-                .find(|speeds| speeds["prompt_tokens"] == prompt)
+                .find(|speeds| speeds.prompt_tokens == prompt)
                 .with_context(|| format!("nothing is predicted for {prompt} tokens"))?;
             // A model of random weights may end at once.
             let mut tries = round * TRIES..(round + 1) * TRIES;
@@ -171,16 +285,21 @@ impl Checked<'_> {
             );
             let computing = answer.prompt_computing.context("no time of the prompt")?;
             let decoding = answer.decoding.context("no time of the answer")?;
-            let decode = (answer.emitted_tokens - 1) as f64 / decoding.as_secs_f64();
+            let measured = Measured {
+                decode: (answer.emitted_tokens - 1) as f64 / decoding.as_secs_f64(),
+                prefill: answer.prompt_tokens as f64 / computing.as_secs_f64(),
+                ttft: answer.ttft().as_secs_f64(),
+            };
+            let older = self.earlier.as_ref().and_then(|earlier| {
+                let minutes = unix_s().saturating_sub(earlier.taken_at_s) / 60;
+                Some((minutes, earlier.of(model, prompt)?.beside(measured)))
+            });
             let case = Case {
                 model: model.to_owned(),
                 prompt,
-                decode: Compared::of(&predicted["decode"], decode)?,
-                prefill: Compared::of(
-                    &predicted["prefill"],
-                    answer.prompt_tokens as f64 / computing.as_secs_f64(),
-                )?,
-                ttft: Compared::of(&predicted["ttft"], answer.ttft().as_secs_f64())?,
+                alone: predicted.without(correction).beside(measured),
+                corrected: correction.filter(|found| found.answers > 0).map(|_| predicted.beside(measured)),
+                older,
                 bandwidth: (calibration["bandwidth"].as_f64().unwrap_or(f64::NAN), read_bandwidth(2)),
             };
             eprintln!("{}", row(&case));
@@ -188,6 +307,16 @@ impl Checked<'_> {
         }
         Ok(cases)
     }
+}
+
+/// Number of cases, mean and median error, share within the interval.
+fn errors(all: &[Figures], of: Figure) -> String {
+    let errors: Vec<f64> = all.iter().map(|figures| of(figures).error() * 100.0).collect();
+    let inside = all.iter().filter(|figures| of(figures).inside()).count();
+    let count = all.len().max(1);
+    let mean = errors.iter().sum::<f64>() / count as f64;
+    let median = quantile(&errors, 0.5).unwrap_or(f64::NAN);
+    format!("{} | {mean:.1} % | {median:.1} % | {} %", all.len(), inside * 100 / count)
 }
 
 /// About so many tokens, which begin as no other prompt does.
@@ -207,9 +336,9 @@ fn row(case: &Case) -> String {
         "| {} | {} | {} | {} | {} | {:.1} → {:.1} |",
         case.model,
         case.prompt,
-        cell(&case.decode, 1),
-        cell(&case.prefill, 0),
-        cell(&case.ttft, 2),
+        cell(&case.alone.decode, 1),
+        cell(&case.alone.prefill, 0),
+        cell(&case.alone.ttft, 2),
         then / 1e9,
         now / 1e9
     )
@@ -218,29 +347,37 @@ fn row(case: &Case) -> String {
 const HEAD: &str = "# Predicted speeds beside measured ones\n\n`cargo xtask check-speeds` wrote this. Each model is calibrated anew \
     (`firepot calibrate --again`), its speeds are predicted (`firepot fit`), and it then answers prompts of several lengths through the \
     server, one at a time, with nothing in its cache. All within two minutes of the calibration but for the largest models. The models other than \
-    SmolLM2 have random weights. An interval is to hold nine of ten.\n\n";
+    SmolLM2 have random weights. From the second round on the answers of the rounds before correct the predictions: these stand in lines of their own. An interval is to hold nine of ten.\n\n";
 
-type Figure = fn(&Case) -> Compared;
+type Figure = fn(&Figures) -> Compared;
+
+const FIGURES: [(&str, Figure, u32); 3] = [
+    ("decode, tokens/s", |figures| figures.decode, 12),
+    ("prefill, tokens/s", |figures| figures.prefill, 12),
+    ("first token, s", |figures| figures.ttft, 15),
+];
 
 fn report(cases: &[Case]) -> anyhow::Result<String> {
     let mut text = HEAD.to_owned();
-    text.push_str("| figure | cases | mean error | median error | in the interval | asked for |\n|---|---|---|---|---|---|\n");
-    let figures: [(&str, Figure, u32); 3] = [
-        ("decode, tokens/s", |case| case.decode, 12),
-        ("prefill, tokens/s", |case| case.prefill, 12),
-        ("first token, s", |case| case.ttft, 15),
-    ];
-    for (name, of, asked) in figures {
-        let errors: Vec<f64> = cases.iter().map(|case| of(case).error() * 100.0).collect();
-        let inside = cases.iter().filter(|case| of(case).inside()).count();
-        let mean = errors.iter().sum::<f64>() / errors.len().max(1) as f64;
-        let median = quantile(&errors, 0.5).unwrap_or(f64::NAN);
-        let share = inside * 100 / cases.len().max(1);
-        writeln!(
-            text,
-            "| {name} | {} | {mean:.1} % | {median:.1} % | {share} % | ≤ {asked} %, 85 to 95 % |",
-            cases.len()
-        )?;
+    text.push_str("| figure | predicted by | cases | mean error | median error | in the interval | asked for |\n|---|---|---|---|---|---|---|\n");
+    let alone: Vec<Figures> = cases.iter().map(|case| case.alone).collect();
+    let corrected: Vec<Figures> = cases.iter().filter_map(|case| case.corrected).collect();
+    let older: Vec<Figures> = cases.iter().filter_map(|case| Some(case.older?.1)).collect();
+    let minutes = cases.iter().filter_map(|case| Some(case.older?.0)).min();
+    let older_by = minutes.map(|minutes| format!("a calibration {minutes} minutes or more before"));
+    for (name, of, asked) in FIGURES {
+        let asked = format!("≤ {asked} %, 85 to 95 %");
+        writeln!(text, "| {name} | a calibration just before | {} | {asked} |", errors(&alone, of))?;
+        if !corrected.is_empty() {
+            writeln!(
+                text,
+                "| {name} | the same, corrected by answers before | {} | |",
+                errors(&corrected, of)
+            )?;
+        }
+        if let Some(by) = &older_by {
+            writeln!(text, "| {name} | {by} | {} | |", errors(&older, of))?;
+        }
     }
     text.push_str(
         "\n| model | prompt | decode, tokens/s: predicted beside measured | prefill, tokens/s | first token, s | bandwidth, GB/s |\n\

@@ -62,7 +62,9 @@ pub async fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
     // The answer is complete; the code is for scripts.
     match fits.iter().filter(|fit| !fit.fits).count() {
         0 => Ok(()),
-        count => Err(Failure::new(Exit::Load, format!("{count} of {} do not fit", fits.len())).into()),
+        count => {
+            Err(Failure::new(Exit::Load, format!("{count} of {} {}", fits.len(), cannot(first_token))).into())
+        }
     }
 }
 
@@ -110,12 +112,16 @@ fn print_ranking(place: &Place, want: &Want, first_token: Option<FirstToken>, as
     let rest: Vec<&str> =
         ranked.iter().filter(|ranked| !ranked.fit.fits).map(|ranked| ranked.model.id.as_str()).collect();
     if !rest.is_empty() {
-        println!("do not fit: {}", rest.join(", "));
+        println!("{}: {}", cannot(first_token), rest.join(", "));
     }
     println!("Memory is predicted. {}", bound(&ranked.iter().map(|ranked| &ranked.fit).collect::<Vec<_>>()));
     println!(
         "The best first: those that surely reach {USABLE_TOKENS_PER_S} tokens/s (half of the bound), then by kind, size and age."
     );
+}
+
+const fn cannot(first_token: Option<FirstToken>) -> &'static str {
+    if first_token.is_some() { "do not fit, or not in time" } else { "do not fit" }
 }
 
 /// What the column of tokens per second says.
