@@ -95,14 +95,18 @@ impl LocalPlanner {
 impl Planner for LocalPlanner {
     fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure> {
         let plan = self.plan_model(model, wishes, others)?;
-        Ok(Planned {
+        let first = Planned {
             memory_bytes: plan.predicted.total_bytes(),
             gpu_bytes: plan.predicted.gpu_bytes(),
             mapped_bytes: plan.predicted.mapped_bytes,
             memory: memory(&plan),
             reasons: reasons(&plan),
             spec: load_spec(model, &plan),
-        })
+            replicas: Vec::new(),
+        };
+        let further = if plan.replicas > 1 { &plan.gpus[1..] } else { &[] };
+        let replicas = further.iter().map(|&gpu| on_gpu(&plan, &first, gpu)).collect();
+        Ok(Planned { replicas, ..first })
     }
 
     fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value {
@@ -216,6 +220,24 @@ fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
         check_tensors: plan.check_tensors,
         warmup: plan.warmup,
         parked_bytes_max: plan.parked_bytes,
+    }
+}
+
+/// The replica of a plan on another GPU, which is loaded like the first. Its mapped file is the first one's.
+fn on_gpu(plan: &Plan, first: &Planned, gpu: usize) -> Planned {
+    let (here, there) = (device_name(plan.gpus[0]), device_name(gpu));
+    let moved = |device: &String| if *device == here { there.clone() } else { device.clone() };
+    let memory = first.memory.iter().map(|on| DeviceMemory { device: moved(&on.device), ..on.clone() });
+    let limits = first.spec.limits.iter().map(|on| DeviceLimit { device: moved(&on.device), ..on.clone() });
+    let each = plan.replicas.max(1);
+    Planned {
+        memory_bytes: first.memory_bytes.saturating_sub(first.mapped_bytes) / u64::from(each),
+        gpu_bytes: first.gpu_bytes / u64::from(each),
+        mapped_bytes: 0,
+        memory: memory.collect(),
+        reasons: first.reasons.clone(),
+        spec: LoadSpec { devices: vec![there.clone()], limits: limits.collect(), ..first.spec.clone() },
+        replicas: Vec::new(),
     }
 }
 

@@ -268,13 +268,13 @@ impl Series {
             queued += i64::from(stats.queued);
             let model = ModelLabel { model: slot.model.name.to_string() };
             if stats.rss_bytes > 0 {
-                self.rss.get_or_create(&model).set(stats.rss_bytes as i64);
+                self.rss.get_or_create(&model).inc_by(stats.rss_bytes as i64);
             }
-            self.parked.get_or_create(&model).set(stats.parked_bytes as i64);
-            self.kv_cells_used.get_or_create(&model).set(stats.kv_cells_used.into());
-            self.kv_cells.get_or_create(&model).set(loaded.info.kv_cells.into());
-            self.running.get_or_create(&model).set(stats.running.into());
-            self.busy_seconds.get_or_create(&model).set(stats.decode_busy_us as f64 / 1e6);
+            self.parked.get_or_create(&model).inc_by(stats.parked_bytes as i64);
+            self.kv_cells_used.get_or_create(&model).inc_by(stats.kv_cells_used.into());
+            self.kv_cells.get_or_create(&model).inc_by(loaded.info.kv_cells.into());
+            self.running.get_or_create(&model).inc_by(stats.running.into());
+            self.busy_seconds.get_or_create(&model).inc_by(stats.decode_busy_us as f64 / 1e6);
         }
         self.queued.set(queued);
         self.in_flight.set(pool.in_flight() as i64);

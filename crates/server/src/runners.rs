@@ -28,6 +28,8 @@ pub struct Overview {
 #[derive(Debug, Serialize)]
 struct Entry {
     model: String,
+    /// 0 for the model's first runner; those on further GPUs count from 1.
+    replica: u32,
     state: &'static str,
     /// Of the load, in thousandths.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -81,6 +83,7 @@ pub fn overview(app: &App) -> Overview {
 fn entry(app: &App, slot: &SlotView) -> Entry {
     let mut entry = Entry {
         model: slot.model.name.to_string(),
+        replica: slot.replica,
         state: slot.word(),
         permille: None,
         waiting: slot.waiting,

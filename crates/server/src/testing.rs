@@ -81,7 +81,15 @@ impl Planner for BudgetPlanner {
         }
         let reasons = vec![format!("{} takes 100 bytes", model.name)];
         let spec = spec(model.blob_path.as_path(), wishes);
-        Ok(Planned { spec, memory_bytes: 100, gpu_bytes: 0, mapped_bytes: 0, memory: Vec::new(), reasons })
+        Ok(Planned {
+            spec,
+            memory_bytes: 100,
+            gpu_bytes: 0,
+            mapped_bytes: 0,
+            memory: Vec::new(),
+            reasons,
+            replicas: Vec::new(),
+        })
     }
 
     fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value {

@@ -122,6 +122,8 @@ export interface Pull {
 
 export interface Runner {
   model: string;
+  /** 0 for the first runner of a model; those on further GPUs count from 1. */
+  replica: number;
   state: "queued" | "planning" | "loading" | "ready" | "stopping" | "resting" | "failed";
   permille?: number;
   waiting: number;

@@ -353,7 +353,7 @@ impl Shared {
                 tracing::info!(%model, load_us = loaded.load_us, "model loaded");
                 metrics.loaded(&model.to_string(), loaded.load_us);
                 self.update(|state, now| state.loaded(id, *loaded, now));
-                self.compare_memory(model);
+                self.compare_memory(model, id);
             }
             RunnerEvent::LoadFailed(failure) => {
                 tracing::info!(%model, message = failure.message, "model not loaded");
@@ -373,12 +373,13 @@ impl Shared {
     }
 
     /// Says where a load took other memory than was planned.
-    fn compare_memory(&self, model: &ModelName) {
-        let Some(PhaseView::Ready { plan, loaded, .. }) =
-            self.lock().state.view(model).map(|slot| slot.phase)
-        else {
-            return;
-        };
+    fn compare_memory(&self, model: &ModelName, id: RunnerId) {
+        let views = self.lock().state.overview();
+        let here = views.into_iter().find_map(|slot| match slot.phase {
+            PhaseView::Ready { runner, plan, loaded, .. } if runner == id => Some((plan, loaded)),
+            _ => None,
+        });
+        let Some((plan, loaded)) = here else { return };
         for compared in memory::compare(&plan.memory, &loaded.info.memory) {
             if !compared.agrees() {
                 tracing::warn!(%model, ?compared, "the load takes other memory than was planned");

@@ -83,6 +83,8 @@ pub struct Planned {
     pub memory: Vec<DeviceMemory>,
     /// Each decision with its reason, for the log.
     pub reasons: Vec<String>,
+    /// The same for each further GPU that is to have a runner of its own. What all take together is above.
+    pub replicas: Vec<Planned>,
 }
 
 /// Why there is no plan.

@@ -2,7 +2,10 @@
 //! [`super::Pool`] is the shell around it.
 //!
 //! A *slot* is one model that is, was, or will be loaded. Slots load one at a time, in the order in which
-//! they were asked for. Whatever waits for a slot shares its load.
+//! they were asked for. Whatever waits for a slot shares its load. Where a plan has replicas, each has a slot of its own that
+//! follows the model's first: it is loaded after it, takes its share of the requests that wait there, and goes with it.
+
+mod replicas;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,6 +17,7 @@ use std::{
 use firepot_link::{LoadFailure, LoadFailureKind, Loaded};
 use firepot_store::{Model, ModelName};
 
+use self::replicas::Replica;
 use super::{
     action::{Action, Request, Waited},
     backoff::Backoff,
@@ -46,6 +50,8 @@ struct Slot<W> {
     last_death: Option<(Death, Instant)>,
     /// It was planned anew because a device of its plan was gone.
     planned_anew: bool,
+    /// It is a replica of another slot's model.
+    replica: Option<Replica>,
 }
 
 #[derive(Debug)]
@@ -160,6 +166,7 @@ impl<W> State<W> {
             lost: false,
         });
         slot.used_at = now;
+        self.add_replicas(id);
         let mut actions = self.serve(id, now);
         actions.extend(self.settle(id, now));
         actions.extend(self.pump(now));
@@ -183,6 +190,10 @@ impl<W> State<W> {
         let LoadFailure { kind, message, hint } = failure;
         slot.phase = Phase::Stopping { runner, failure: None };
         let mut actions = vec![Action::Stop { runner }];
+        // The model is served without it.
+        if slot.replica.is_some() {
+            return actions;
+        }
         // A GPU that was lost since the plan was made is not in the next one.
         if kind == LoadFailureKind::DeviceGone && !mem::replace(&mut slot.planned_anew, true) {
             return actions;
@@ -232,7 +243,10 @@ impl<W> State<W> {
         let Phase::Ready(ready) = &mut slot.phase else { return Vec::new() };
         ready.leases = ready.leases.saturating_sub(1);
         ready.answered |= answered;
-        slot.used_at = now;
+        let first = self.first_of(id);
+        if let Some(slot) = self.slots.get_mut(&first) {
+            slot.used_at = now;
+        }
         let mut actions = self.serve(id, now);
         actions.extend(self.settle(id, now));
         actions
@@ -241,10 +255,11 @@ impl<W> State<W> {
     /// A model is to be unloaded: at once when nobody uses it, else after the last answer.
     pub fn unload(&mut self, name: &ModelName) -> Vec<Action<W>> {
         let Some(id) = self.find(name) else { return Vec::new() };
+        let leases = self.leases(id);
         let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
         slot.keep_alive = KeepAlive::For(Duration::ZERO);
         match &slot.phase {
-            Phase::Ready(ready) if ready.leases == 0 => self.stop(id),
+            Phase::Ready(_) if leases == 0 => self.stop(id),
             Phase::Failed(_) | Phase::Resting { .. } | Phase::Queued if slot.waiting.is_empty() => {
                 self.slots.remove(&id);
                 Vec::new()
@@ -318,7 +333,8 @@ impl<W> State<W> {
     }
 
     fn find(&self, name: &ModelName) -> Option<SlotId> {
-        self.slots.iter().find(|(_, slot)| slot.model.name == *name).map(|(id, _)| *id)
+        let mut slots = self.slots.iter();
+        slots.find(|(_, slot)| slot.replica.is_none() && slot.model.name == *name).map(|(id, _)| *id)
     }
 
     fn of_runner(&mut self, runner: RunnerId) -> Option<(SlotId, &mut Slot<W>)> {
@@ -333,19 +349,7 @@ impl<W> State<W> {
 
     fn add(&mut self, request: &Request<W>) -> SlotId {
         let id = self.next_id();
-        let slot = Slot {
-            model: Arc::clone(&request.model),
-            wishes: Wishes::default(),
-            phase: Phase::Queued,
-            waiting: VecDeque::new(),
-            keep_alive: self.keep_alive,
-            backoff: Backoff::default(),
-            turn: id,
-            used_at: request.asked_at,
-            restarts: 0,
-            last_death: None,
-            planned_anew: false,
-        };
+        let slot = Slot::new(Arc::clone(&request.model), self.keep_alive, id, request.asked_at);
         self.slots.insert(SlotId(id), slot);
         SlotId(id)
     }
@@ -358,6 +362,7 @@ impl<W> State<W> {
 
     /// Begins the next load, unless one is under way or memory is just being freed.
     fn pump(&mut self, now: Instant) -> Option<Action<W>> {
+        let runner = RunnerId(self.next_id());
         let occupied =
             |p: &Phase| matches!(p, Phase::Planning { .. } | Phase::Loading { .. } | Phase::Stopping { .. });
         if self.closed || self.slots.values().any(|slot| occupied(&slot.phase)) {
@@ -366,6 +371,11 @@ impl<W> State<W> {
         let others = self.slots.values().filter_map(|slot| slot.phase.plan().cloned()).collect();
         let queued = self.slots.iter_mut().filter(|(_, slot)| matches!(slot.phase, Phase::Queued));
         let (id, slot) = queued.min_by_key(|(_, slot)| slot.turn)?;
+        if let Some(Replica { plan, .. }) = &slot.replica {
+            let plan = Arc::clone(plan);
+            slot.phase = Phase::Loading { runner, plan: Arc::clone(&plan), since: now, permille: 0 };
+            return Some(Action::Launch { runner, model: Arc::clone(&slot.model), plan });
+        }
         if let Some(first) = slot.waiting.front() {
             slot.wishes = first.wishes.after(&slot.wishes);
             slot.model = Arc::clone(&first.model);
@@ -374,37 +384,51 @@ impl<W> State<W> {
         Some(Action::Plan { slot: *id, model: Arc::clone(&slot.model), wishes: slot.wishes, others })
     }
 
-    /// Grants a loaded model to those who wait for it and are served by this load; reloads it for the others
-    /// when nobody uses it any more.
+    /// Grants a loaded model to those who wait for it and are served by this load, on the runner with the fewest requests;
+    /// reloads it for the others when nobody uses it any more.
     fn serve(&mut self, id: SlotId, now: Instant) -> Vec<Action<W>> {
-        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
+        let id = self.first_of(id);
         let mut actions = Vec::new();
-        let Phase::Ready(ready) = &mut slot.phase else { return actions };
-        if ready.lost {
-            return actions;
-        }
-        while let Some(first) = slot.waiting.front() {
-            let same_file = first.model.digest == slot.model.digest;
-            ready.reload |= !(same_file && first.wishes.served_by(&slot.wishes, &ready.plan.spec));
-            if ready.reload {
-                break;
-            }
-            let Some(request) = slot.waiting.pop_front() else { break };
-            (ready.leases, ready.expires_at) = (ready.leases + 1, None);
+        while self.has_served_one(id) {
+            let wishes = self.slots.get(&id).and_then(|slot| slot.waiting.front()).map(|first| first.wishes);
+            let Some(chosen) = wishes.and_then(|wishes| self.least_used(id, &wishes)) else { break };
+            let waiting = self.slots.get_mut(&id).and_then(|slot| slot.waiting.pop_front());
+            let ready = self.slots.get_mut(&chosen).and_then(|slot| slot.phase.ready_mut());
+            let (Some(request), Some(ready)) = (waiting, ready) else { break };
+            ready.leases += 1;
             let waited = ready.waited(request.asked_at, now);
             actions.push(Action::Grant { waiter: request.waiter, runner: ready.runner, waited });
+            if let Some(first) = self.slots.get_mut(&id).and_then(|slot| slot.phase.ready_mut()) {
+                first.expires_at = None;
+            }
         }
-        if ready.reload && ready.leases == 0 {
+        let reload =
+            self.slots.get(&id).and_then(|slot| slot.phase.ready()).is_some_and(|ready| ready.reload);
+        if reload && self.leases(id) == 0 {
             actions.extend(self.stop(id));
         }
         actions
     }
 
+    /// Whether the next that waits is served by this load; marks the load as one to be replaced when it is not.
+    fn has_served_one(&mut self, first: SlotId) -> bool {
+        let Some(slot) = self.slots.get_mut(&first) else { return false };
+        let (Some(next), Phase::Ready(ready)) = (slot.waiting.front(), &mut slot.phase) else { return false };
+        if ready.lost {
+            return false;
+        }
+        let same_file = next.model.digest == slot.model.digest;
+        ready.reload |= !(same_file && next.wishes.served_by(&slot.wishes, &ready.plan.spec));
+        !ready.reload
+    }
+
     /// Starts the time that an unused model stays loaded.
     fn settle(&mut self, id: SlotId, now: Instant) -> Vec<Action<W>> {
+        let id = self.first_of(id);
+        let leases = self.leases(id);
         let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
         match (&mut slot.phase, slot.keep_alive) {
-            (Phase::Ready(ready), keep_alive) if ready.leases == 0 => match keep_alive {
+            (Phase::Ready(ready), keep_alive) if leases == 0 => match keep_alive {
                 KeepAlive::For(Duration::ZERO) => self.stop(id),
                 KeepAlive::For(duration) => {
                     ready.expires_at = now.checked_add(duration);
@@ -416,16 +440,13 @@ impl<W> State<W> {
         }
     }
 
+    /// Ends a model's runner, and those of its replicas.
     fn stop(&mut self, id: SlotId) -> Vec<Action<W>> {
-        let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
-        match &slot.phase {
-            Phase::Loading { runner, .. } | Phase::Ready(Ready { runner, .. }) => {
-                let runner = *runner;
-                slot.phase = Phase::Stopping { runner, failure: None };
-                vec![Action::Stop { runner }]
-            }
-            _ => Vec::new(),
+        let mut actions = self.stop_replicas(id);
+        if let Some(runner) = self.slots.get_mut(&id).and_then(|slot| slot.phase.stop()) {
+            actions.push(Action::Stop { runner });
         }
+        actions
     }
 
     fn not_planned(&mut self, id: SlotId, failure: PlanFailure) -> Vec<Action<W>> {
@@ -448,8 +469,10 @@ impl<W> State<W> {
 
     /// The loaded model that nobody has used for longest.
     fn idle_victim(&self, for_slot: SlotId) -> Option<SlotId> {
-        let idle = |slot: &Slot<W>| matches!(&slot.phase, Phase::Ready(ready) if ready.leases == 0);
-        let others = self.slots.iter().filter(|(id, slot)| **id != for_slot && idle(slot));
+        let idle = |id: SlotId, slot: &Slot<W>| {
+            slot.replica.is_none() && slot.phase.ready().is_some() && self.leases(id) == 0
+        };
+        let others = self.slots.iter().filter(|(id, slot)| **id != for_slot && idle(**id, slot));
         others.min_by_key(|(_, slot)| slot.used_at).map(|(id, _)| *id)
     }
 
@@ -468,6 +491,7 @@ impl<W> State<W> {
         match pause {
             Some(Duration::ZERO) => slot.phase = Phase::Queued,
             Some(pause) => slot.phase = Phase::Resting { until: now + pause },
+            None if slot.replica.is_some() => drop(self.slots.remove(&id)),
             None => {
                 let (model, starts) = (slot.model.name.to_string(), slot.backoff.deaths());
                 return self.fail(id, PoolError::Crashed { model, starts, death: death.clone() });
@@ -477,9 +501,10 @@ impl<W> State<W> {
     }
 
     fn fail(&mut self, id: SlotId, error: PoolError) -> Vec<Action<W>> {
-        let refused = self.refuse_waiting(id, &error);
+        let mut actions = self.refuse_waiting(id, &error);
         self.set_phase(id, Phase::Failed(error));
-        refused
+        actions.extend(self.stop_replicas(id));
+        actions
     }
 
     fn refuse_waiting(&mut self, id: SlotId, error: &PoolError) -> Vec<Action<W>> {
@@ -490,9 +515,27 @@ impl<W> State<W> {
 }
 
 impl<W> Slot<W> {
+    fn new(model: Arc<Model>, keep_alive: KeepAlive, turn: u64, used_at: Instant) -> Self {
+        Self {
+            model,
+            wishes: Wishes::default(),
+            phase: Phase::Queued,
+            waiting: VecDeque::new(),
+            keep_alive,
+            backoff: Backoff::default(),
+            turn,
+            used_at,
+            restarts: 0,
+            last_death: None,
+            planned_anew: false,
+            replica: None,
+        }
+    }
+
     fn view(&self) -> SlotView {
         SlotView {
             model: Arc::clone(&self.model),
+            replica: self.replica.as_ref().map_or(0, |replica| replica.number),
             phase: self.phase.view(),
             waiting: self.waiting.len(),
             keep_alive: self.keep_alive,
@@ -509,6 +552,28 @@ impl Phase {
             | Self::Ready(Ready { runner, .. })
             | Self::Stopping { runner, .. } => Some(*runner),
             Self::Queued | Self::Planning { .. } | Self::Resting { .. } | Self::Failed(_) => None,
+        }
+    }
+
+    /// Lets its runner end; `None` when there is none, or it is ending already.
+    fn stop(&mut self) -> Option<RunnerId> {
+        let (Self::Loading { runner, .. } | Self::Ready(Ready { runner, .. })) = self else { return None };
+        let runner = *runner;
+        *self = Self::Stopping { runner, failure: None };
+        Some(runner)
+    }
+
+    const fn ready_mut(&mut self) -> Option<&mut Ready> {
+        match self {
+            Self::Ready(ready) => Some(ready),
+            _ => None,
+        }
+    }
+
+    const fn ready(&self) -> Option<&Ready> {
+        match self {
+            Self::Ready(ready) => Some(ready),
+            _ => None,
         }
     }
 

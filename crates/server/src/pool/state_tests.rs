@@ -34,6 +34,8 @@ struct Story {
     told: Vec<String>,
     granted: Vec<RunnerId>,
     waiters: u32,
+    /// Of each plan.
+    replicas: usize,
 }
 
 fn model(name: &str, file: &str) -> Arc<Model> {
@@ -72,6 +74,7 @@ fn plan(wishes: &Wishes) -> Planned {
         mapped_bytes: 0,
         memory: Vec::new(),
         reasons: Vec::new(),
+        replicas: Vec::new(),
     }
 }
 
@@ -93,6 +96,7 @@ impl Story {
             told: Vec::new(),
             granted: Vec::new(),
             waiters: 0,
+            replicas: 0,
         }
     }
 
@@ -140,7 +144,8 @@ impl Story {
 
     fn plan(&mut self) {
         let (slot, wishes) = self.plans.pop().expect("a plan was asked for");
-        let actions = self.state.planned(slot, Ok(plan(&wishes)), self.now);
+        let replicas = vec![plan(&wishes); self.replicas];
+        let actions = self.state.planned(slot, Ok(Planned { replicas, ..plan(&wishes) }), self.now);
         self.note(actions);
     }
 
@@ -421,6 +426,61 @@ fn a_device_that_is_gone_at_the_load_is_planned_without_once() {
 }
 
 #[test]
+fn replicas_are_loaded_after_the_first_runner_share_its_requests_and_go_with_it() {
+    let mut story = Story { replicas: 1, ..Story::new() };
+    story.ready("a");
+    let (first, second) = (story.launched[0].0, story.runner());
+    assert_ne!(first, second, "a replica was launched");
+    story.ask("a");
+    assert_eq!(story.granted, [first, first], "until it is loaded the first runner has all");
+    story.load();
+    story.granted.clear();
+    for _ in 0..4 {
+        story.ask("a");
+    }
+    assert_eq!(story.granted, [second, second, first, second]);
+    // A dead replica comes back by the same plan; meanwhile the model is served.
+    story.told();
+    story.end(second, &DEATH);
+    assert_eq!(story.told(), "launch a:latest");
+    story.ask("a");
+    assert_eq!(story.granted.last(), Some(&first));
+    let third = story.runner();
+    story.load();
+    story.ask("a");
+    assert_eq!(story.granted.last(), Some(&third));
+    // It is used while one of them is.
+    story.told();
+    for _ in 0..4 {
+        story.release(first);
+    }
+    assert_eq!(story.state.deadline(), None);
+    story.release(third);
+    assert_eq!(story.state.deadline(), Some(story.now + KEEP));
+    story.now += KEEP;
+    story.tick();
+    assert_eq!(story.told(), "stop; stop");
+    story.end(third, &Death::Stopped);
+    story.end(first, &Death::Stopped);
+    assert!(story.state.is_empty() && story.state.overview().is_empty());
+}
+
+#[test]
+fn a_replica_that_cannot_be_loaded_or_dies_too_often_is_left_out() {
+    let mut story = Story { replicas: 1, ..Story::new() };
+    story.ready("a");
+    let (first, second) = (story.launched[0].0, story.runner());
+    let failure = LoadFailure { kind: LoadFailureKind::DeviceGone, message: "no CUDA1".into(), hint: None };
+    let actions = story.state.load_failed(second, failure);
+    story.note(actions);
+    story.end(second, &Death::Stopped);
+    assert_eq!(story.told(), "stop");
+    story.ask("a");
+    assert_eq!(story.granted.last(), Some(&first));
+    assert_eq!(story.state.overview().len(), 1);
+}
+
+#[test]
 fn a_dead_runner_is_restarted_at_once_then_with_pauses_and_then_given_up() {
     let mut story = Story::new();
     story.ask("a");
@@ -659,8 +719,8 @@ impl Story {
 
 proptest! {
     #[test]
-    fn whatever_happens_everybody_who_asked_is_answered_once(events in prop::collection::vec(anything(), 0..60)) {
-        let mut story = Story::new();
+    fn whatever_happens_everybody_who_asked_is_answered_once(events in prop::collection::vec(anything(), 0..60), replicas in 0..3_usize) {
+        let mut story = Story { replicas, ..Story::new() };
         for event in &events {
             story.happen(event);
         }

@@ -17,6 +17,8 @@ use crate::settings::KeepAlive;
 pub struct SlotView {
     /// The model.
     pub model: Arc<Model>,
+    /// 0 for the model's first runner; its replicas on further GPUs count from 1.
+    pub replica: u32,
     /// Where it stands.
     pub phase: PhaseView,
     /// Requests that wait for it.

@@ -99,7 +99,17 @@ struct Ps {
 }
 
 async fn ps(State(app): State<Arc<App>>) -> Response {
-    let models = app.pool.overview().iter().filter_map(process).collect();
+    let mut models: Vec<ProcessEntry> = Vec::new();
+    for slot in app.pool.overview() {
+        let Some(entry) = process(&slot) else { continue };
+        match models.iter_mut().find(|known| slot.replica > 0 && known.name == entry.name) {
+            Some(first) => {
+                first.size += entry.size;
+                first.size_vram += entry.size_vram;
+            }
+            None => models.push(entry),
+        }
+    }
     let warnings = app.settings.gpu_unused.iter().cloned().collect();
     Dialect::Ollama.respond(json(&Ps { list: ProcessList { models }, warnings }))
 }
