@@ -128,8 +128,18 @@ impl Stack {
 
     /// Opens a streamed chat; each item is one NDJSON line.
     pub async fn stream(&self, question: &str, max_tokens: u32) -> Lines {
-        let body = chat(question, max_tokens, true);
-        let response = self.http.post(self.url("/api/chat")).json(&body).send().await.unwrap();
+        self.lines("/api/chat", &chat(question, max_tokens, true)).await
+    }
+
+    /// The same with these options.
+    pub async fn stream_with(&self, question: &str, options: Value) -> Lines {
+        let mut body = chat(question, 0, true);
+        body["options"] = options;
+        self.lines("/api/chat", &body).await
+    }
+
+    async fn lines(&self, path: &str, body: &Value) -> Lines {
+        let response = self.http.post(self.url(path)).json(body).send().await.unwrap();
         assert_eq!(response.status(), 200);
         Lines { response, buffer: Vec::new() }
     }

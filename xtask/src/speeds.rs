@@ -252,7 +252,10 @@ impl Checked<'_> {
             fit = serde_json::from_str(&self.command(&["fit", "--json", model])?)?;
         }
         let fit = &fit["models"][0];
-        ensure!(fit["speeds"].is_array(), "{model}: {}", fit["speeds_absent"]);
+        if !fit["speeds"].is_array() {
+            eprintln!("{model}: {}", fit["speeds_absent"]);
+            return Ok(Vec::new());
+        }
         let speeds: Vec<Speeds> = serde_json::from_value(fit["speeds"].clone())?;
         let correction: Option<Correction> = serde_json::from_value(fit["correction"].clone())?;
         let alone = speeds.iter().map(|speeds| speeds.without(correction)).collect();

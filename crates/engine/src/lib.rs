@@ -18,4 +18,5 @@ pub use decoder::{
 pub use scheduler::{
     EngineEvent, EngineRequest, EngineStats, Key, NextCall, QueueFull, Scheduler, SchedulerConfig, Tick,
 };
+pub use text::released;
 pub use thinking::ThinkControl;

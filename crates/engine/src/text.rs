@@ -63,6 +63,21 @@ impl TextStream {
     }
 }
 
+/// The text that is out after these pieces of an answer: nothing of a character that is cut, or of what may begin a stop
+/// string.
+#[must_use]
+pub fn released(stop: &[String], pieces: impl Iterator<Item = Vec<u8>>) -> String {
+    let mut stream = TextStream::new(stop);
+    let mut text = String::new();
+    for piece in pieces {
+        match stream.push(&piece) {
+            Step::Text(more) => text.push_str(&more),
+            Step::Stopped(more) => return text + &more,
+        }
+    }
+    text
+}
+
 /// Takes the complete characters from the front; invalid bytes become U+FFFD, an unfinished character stays.
 fn decode_complete(bytes: &mut Vec<u8>) -> String {
     let mut text = String::new();

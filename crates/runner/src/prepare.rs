@@ -11,7 +11,7 @@ use firepot_chat::{
     Prompt, PromptReport, RenderInput, TemplateError, ThinkMarkers, ThinkMode, TokenId, Tool, ToolChoice,
     ToolStyle, fit, forced_call,
 };
-use firepot_engine::{Decoder, EngineRequest, Key, ThinkControl, Tokenizer};
+use firepot_engine::{Decoder, EngineRequest, Key, ThinkControl, Tokenizer, released};
 use firepot_link::{GenerationId, Resume};
 
 use crate::limits::{ANSWER_SHARE, LOGPROBS_MAX};
@@ -107,7 +107,7 @@ impl Preparer {
             starts_thinking: rendered.starts_thinking,
             max_tokens,
         };
-        let parser = self.parser(&rendered, &emitted, seed ^ id.0);
+        let parser = self.parser(&rendered, &emitted, &request.limits.stop, seed ^ id.0);
         let think = self.think_control(&rendered, request.thinking.budget_tokens)?;
         let request = EngineRequest {
             key: Key(id.0),
@@ -206,19 +206,28 @@ impl Preparer {
     }
 
     /// The parser, brought to where the prefix of a forced call and the emitted ids left it.
-    fn parser(&self, rendered: &Rendered, emitted: &[TokenId], id_seed: u64) -> OutputParser {
+    fn parser(
+        &self,
+        rendered: &Rendered,
+        emitted: &[TokenId],
+        stop: &[String],
+        id_seed: u64,
+    ) -> OutputParser {
         let mut parser = OutputParser::new(OutputConfig {
             markers: rendered.markers,
             starts_thinking: rendered.starts_thinking,
             tool_style: rendered.tool_style,
             id_seed,
         });
-        let mut bytes = rendered.forced.as_ref().map_or("", |forced| forced.prefix).as_bytes().to_vec();
+        parser.push(rendered.forced.as_ref().map_or("", |forced| forced.prefix));
         let special = rendered.markers.is_some() || rendered.tool_style.is_some();
-        for &token in emitted {
+        let pieces = emitted.iter().map(|&token| {
+            let mut bytes = Vec::new();
             self.tokenizer.piece(token, special, &mut bytes);
-        }
-        parser.push(&String::from_utf8_lossy(&bytes));
+            bytes
+        });
+        // The engine gives what it holds back once more.
+        parser.push(&released(stop, pieces));
         parser
     }
 }

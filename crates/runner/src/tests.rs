@@ -11,7 +11,7 @@ use std::{
 
 use firepot_chat::{
     Delta, ErrorKind, FinishReason, Format, GenerateEvent, GenerateRequest, Message, Overflow, Part, Prompt,
-    PromptReport, Role, Sampling, ThinkMode, Tool, ToolChoice,
+    PromptReport, Role, Sampling, ThinkMode, Tool, ToolCall, ToolChoice,
 };
 use firepot_engine::{KvType, LoadSpec};
 use firepot_link::{
@@ -126,12 +126,14 @@ impl Client {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Answer {
     prompt: Option<PromptReport>,
     cached_tokens: Option<u32>,
     ids: Vec<i32>,
     parts: Vec<Part>,
+    /// How many parts there were after each token.
+    parts_by_token: Vec<usize>,
     end: Option<Result<FinishReason, ErrorKind>>,
     message: String,
 }
@@ -150,8 +152,12 @@ impl Answer {
             }
             GenerateEvent::Delta(Delta { ids, parts, .. }) => {
                 assert!(self.cached_tokens.is_some(), "a token before the start");
+                let is_token = !ids.is_empty();
                 self.ids.extend(ids);
                 self.parts.extend(parts);
+                if is_token {
+                    self.parts_by_token.push(self.parts.len());
+                }
             }
             GenerateEvent::Finished { reason, .. } => self.end = Some(Ok(reason)),
             GenerateEvent::Failed(error) => {
@@ -159,6 +165,18 @@ impl Answer {
                 self.message = error.message;
             }
         }
+    }
+
+    /// What a client has of it that saw so many tokens, and no more.
+    fn cut(&self, tokens: usize) -> Self {
+        let parts = tokens.checked_sub(1).map_or(0, |last| self.parts_by_token[last]);
+        Self { ids: self.ids[..tokens].to_vec(), parts: self.parts[..parts].to_vec(), ..Self::default() }
+    }
+
+    /// The calls of tools in it.
+    fn calls(&self) -> Vec<ToolCall> {
+        let call = |part: &Part| if let Part::ToolCall(call) = part { Some(call.clone()) } else { None };
+        self.parts.iter().filter_map(call).collect()
     }
 
     fn text(&self) -> String {
@@ -188,6 +206,14 @@ fn chat(messages: Vec<Message>) -> GenerateRequest {
 
 fn question(text: &str) -> GenerateRequest {
     chat(vec![Message::text(Role::User, text)])
+}
+
+/// The same by a template that knows thoughts.
+fn thinking(mut request: GenerateRequest) -> GenerateRequest {
+    let Prompt::Chat { template, .. } = &mut request.prompt else { unreachable!() };
+    let thinks = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}<|answer|>{# <think></think> #}";
+    *template = Some(thinks.to_owned());
+    request
 }
 
 fn with_tool(mut request: GenerateRequest, template: &str) -> GenerateRequest {
@@ -245,12 +271,8 @@ fn another_version_of_the_link_is_refused() {
 #[test]
 fn thinking_and_content_are_told_apart() {
     let mut client = Client::loaded("reply=<think>let me see</think>yes");
-    let template =
-        "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}<|answer|>{# <think></think> #}";
     let ask = |client: &mut Client, change: &dyn Fn(&mut GenerateRequest)| {
-        let mut request = question("well?");
-        let Prompt::Chat { template: own, .. } = &mut request.prompt else { unreachable!() };
-        *own = Some(template.to_owned());
+        let mut request = thinking(question("well?"));
         change(&mut request);
         client.ask(request)
     };
@@ -326,6 +348,51 @@ fn a_continued_answer_is_the_undisturbed_one() {
     client.generate(1, question("ignored: raw ids are continued"), Some(resume));
     let rest = client.collect(1).remove(&1).unwrap();
     assert_eq!(rest.ids, whole.ids[15..]);
+}
+
+/// Cuts an answer after each of its tokens, and has another runner go on from there.
+fn goes_on_from_anywhere(path: &str, request: &GenerateRequest) -> Answer {
+    let whole = Client::loaded(path).ask(request.clone());
+    let report = whole.prompt.clone().unwrap();
+    for tokens in 0..=whole.ids.len() {
+        let mut got = whole.cut(tokens);
+        let resume = Resume { prompt: report.ids.clone(), emitted: got.ids.clone(), seed: report.seed };
+        let mut client = Client::loaded(path);
+        client.generate(1, request.clone(), Some(resume));
+        let rest = client.collect(1).remove(&1).unwrap();
+        got.ids.extend(&rest.ids);
+        got.parts.extend(rest.parts);
+        assert_eq!(got.ids, whole.ids, "after {tokens} tokens");
+        assert_eq!((got.thinking(), got.text()), (whole.thinking(), whole.text()), "after {tokens} tokens");
+        assert_eq!(got.calls(), whole.calls(), "after {tokens} tokens");
+        assert_eq!(rest.end, whole.end, "after {tokens} tokens");
+    }
+    whole
+}
+
+#[test]
+fn an_answer_that_is_cut_anywhere_goes_on_without_a_word_lost_or_twice() {
+    // Thoughts, characters of several bytes, what begins like a stop string, and a stop string.
+    let mut request = thinking(question("go on"));
+    request.limits.max_tokens = Some(100);
+    request.limits.stop = vec!["stop it".to_owned(), "\u{1f426}\u{1f426}".to_owned()];
+    let reply = "reply=<think>hm, Gr\u{f6}\u{df}e</think>f\u{fc}r \u{1f426}: st stop stop it and more";
+    let whole = goes_on_from_anywhere(reply, &request);
+    assert_eq!(whole.thinking(), "hm, Gr\u{f6}\u{df}e");
+    assert_eq!(whole.text(), "f\u{fc}r \u{1f426}: st stop ");
+    // One that ends by its limit in the middle of a character.
+    request.limits.max_tokens = Some(7);
+    request.limits.stop.clear();
+    goes_on_from_anywhere("reply=caf\u{e9} \u{1f426}", &request);
+}
+
+#[test]
+fn a_call_of_a_tool_that_is_cut_anywhere_is_made_once() {
+    let mut request = with_tool(question("look"), TOOLS);
+    request.limits.max_tokens = Some(200);
+    let call = r#"reply=I look.<tool_call>{"name": "f", "arguments": {"at": "sky"}}</tool_call>"#;
+    let whole = goes_on_from_anywhere(call, &request);
+    assert_eq!(whole.calls().len(), 1, "{whole:?}");
 }
 
 #[test]

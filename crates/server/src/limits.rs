@@ -24,6 +24,10 @@ pub const MAX_IN_FLIGHT: usize = 256;
 /// model, beside what the socket holds.
 pub const MAX_WAITING_EVENTS: usize = 4096;
 
+/// Runners that may end in a row at one answer without a further token of it; then it ends with an error. A request that kills
+/// its runner would go on for ever.
+pub const MAX_RUNNERS_WITHOUT_TOKEN: u32 = 3;
+
 /// Frames that wait to be written to one runner. A runner that does not read its link counts as hung.
 pub const MAX_WAITING_FRAMES: usize = 1024;
 

@@ -27,8 +27,8 @@ use firepot_chat::{
 use firepot_engine::{DecoderInfo, DeviceMemory, KvType, LoadSpec, PrefixCut};
 use firepot_gguf::write::Builder;
 use firepot_link::{
-    FrameReader, GenerationId, Heartbeat, LoadFailure, LoadFailureKind, Loaded, PROTOCOL, RunnerStats,
-    ToRunner, ToServer, encode,
+    FrameReader, GenerationId, Heartbeat, LoadFailure, LoadFailureKind, Loaded, PROTOCOL, Resume,
+    RunnerStats, ToRunner, ToServer, encode,
 };
 use firepot_store::{Access, Home, Model, ModelName};
 use firepot_wire::ApiError;
@@ -181,6 +181,7 @@ pub struct Script {
     pub stubborn: Mutex<bool>,
     pub specs: Mutex<Vec<LoadSpec>>,
     pub requests: Mutex<Vec<GenerateRequest>>,
+    pub resumes: Mutex<Vec<Resume>>,
     pub cancelled: Mutex<Vec<GenerationId>>,
     links: Mutex<Vec<UnixStream>>,
 }
@@ -232,6 +233,8 @@ enum Talk {
     Silent,
     /// `die`: two tokens, then the runner dies.
     Die,
+    /// `doom`: two tokens, then the runner dies, and so does each that goes on.
+    Doom,
     /// `overflow`: refused.
     Overflow,
     /// `break`: one token, then the decoder fails.
@@ -259,6 +262,7 @@ impl Talk {
             "hold" => Self::Hold,
             "silent" => Self::Silent,
             "die" => Self::Die,
+            "doom" => Self::Doom,
             "overflow" => Self::Overflow,
             "break" => Self::Break,
             "think" => Self::Think,
@@ -339,10 +343,15 @@ impl ScriptedRunner {
             }
             ToRunner::Load(spec) => self.load(&spec),
             ToRunner::Generate { id, request, client: _, resume } => {
-                assert_eq!(resume, None);
                 let talk = Talk::of(&request);
                 self.script.requests.lock().unwrap().push(*request.clone());
-                self.talk(id, &request, &talk)
+                match resume {
+                    Some(resume) => {
+                        self.script.resumes.lock().unwrap().push(resume.clone());
+                        self.go_on(id, &request, &talk, resume.emitted.len() as u32)
+                    }
+                    None => self.talk(id, &request, &talk),
+                }
             }
             ToRunner::Cancel { id } => {
                 self.script.cancelled.lock().unwrap().push(id);
@@ -382,6 +391,28 @@ impl ScriptedRunner {
         }
     }
 
+    fn go_on(
+        &mut self,
+        id: GenerationId,
+        request: &GenerateRequest,
+        talk: &Talk,
+        at: u32,
+    ) -> Result<(), Over> {
+        self.prompt(id, request)?;
+        match talk {
+            Talk::Doom => Err(Over),
+            Talk::Hold => Ok(()),
+            Talk::Long => {
+                self.long.insert(id, (at, false));
+                Ok(())
+            }
+            _ => {
+                self.delta(id, at, content("three"), None)?;
+                self.finish(id, FinishReason::Stop, at + 1)
+            }
+        }
+    }
+
     fn talk(&mut self, id: GenerationId, request: &GenerateRequest, talk: &Talk) -> Result<(), Over> {
         if *talk == Talk::Silent {
             return Ok(());
@@ -402,7 +433,7 @@ impl ScriptedRunner {
                 self.finish(id, FinishReason::Length, 1)
             }
             Talk::Flood => (0..100_000).try_for_each(|position| self.delta(id, position, content("x"), None)),
-            Talk::Die => {
+            Talk::Die | Talk::Doom => {
                 self.delta(id, 0, content("one "), None)?;
                 self.delta(id, 1, content("two "), None)?;
                 Err(Over)

@@ -38,6 +38,8 @@ pub struct Running {
     sampler: Sampler,
     constraint: Option<Box<dyn Constraint>>,
     text: TextStream,
+    /// A stop string was complete before it was continued here.
+    stopped: bool,
     think: ThinkTracker,
     tokenizer: Arc<dyn Tokenizer>,
     cached_tokens: u32,
@@ -77,6 +79,7 @@ impl Running {
             sampler: Sampler::new(request.sampling, ids.clone()),
             constraint: request.constraint,
             text: TextStream::new(&request.stop),
+            stopped: false,
             think: ThinkTracker::new(request.think),
             tokenizer,
             cached_tokens,
@@ -92,11 +95,9 @@ impl Running {
         for at in self.prompt_len..self.ids.len() {
             let token = self.ids[at];
             let piece = self.piece(token);
-            if self.constraint_holds() {
-                // A token that the first runner chose was allowed there.
-                let _ = advance(&mut self.constraint, token);
-            }
-            let _ = self.text.push(&piece);
+            // A token that the first runner chose was allowed there.
+            let _ = self.advance_constraint(token);
+            self.stopped |= matches!(self.text.push(&piece), Step::Stopped(_));
             self.think.push(&String::from_utf8_lossy(&piece));
         }
     }
@@ -157,6 +158,9 @@ impl Running {
 
     /// Chooses the next token from logits after the last known id.
     pub fn sample(&mut self, logits: &[f32], now: Instant) -> Outcome {
+        if self.stopped {
+            return Outcome::End(None, FinishReason::Stop, String::new());
+        }
         if self.emitted() >= self.max_tokens {
             return Outcome::End(None, FinishReason::Length, self.text.finish());
         }
@@ -215,11 +219,6 @@ impl Running {
     /// Inside the thinking block no format holds.
     const fn is_thinking(&self) -> bool {
         self.think.is_inside()
-    }
-
-    /// Whether the constraint moves with the next token.
-    fn constraint_holds(&self) -> bool {
-        self.think.is_after()
     }
 
     fn advance_constraint(&mut self, token: TokenId) -> Result<(), GenerateError> {

@@ -1,5 +1,7 @@
 //! Answers in both dialects, streamed and whole.
 
+use std::time::Duration;
+
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
@@ -206,12 +208,16 @@ async fn an_answer_that_breaks_off_ends_with_an_error_in_its_dialect() {
 }
 
 #[tokio::test]
-async fn a_runner_that_dies_ends_its_stream_with_an_error_and_the_next_request_works() {
-    let test = TestApp::new();
-    let lines = lines(&text(test.post_raw("/api/chat", ask("die", true)).await).await);
+async fn a_request_that_kills_its_runners_ends_with_an_error_and_the_next_one_works() {
+    let pause = Duration::from_millis(1);
+    let test = TestApp::with(|settings| settings.times.first_restart_pause = pause);
+    let lines = lines(&text(test.post_raw("/api/chat", ask("doom", true)).await).await);
     let error = lines.last().unwrap()["error"].as_str().unwrap();
-    assert_eq!(error, "the runner of tiny:latest was lost after 2 tokens: it ended");
-    let response = test.post_raw("/api/chat", ask("die", false)).await;
+    assert_eq!(
+        error,
+        "the runner of tiny:latest was lost: it ended after 2 tokens, 4 times in a row without another"
+    );
+    let response = test.post_raw("/api/chat", ask("doom", false)).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(response.headers()["retry-after"], "1");
     assert_eq!(test.post("/api/chat", ask("hi", false)).await.0, StatusCode::OK);

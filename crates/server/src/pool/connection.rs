@@ -9,14 +9,14 @@ use std::{
 };
 
 use firepot_chat::{ErrorKind, GenerateError, GenerateEvent, GenerateRequest};
-use firepot_link::{FrameError, GenerationId, Heartbeat, PROTOCOL, ToRunner, encode};
+use firepot_link::{FrameError, GenerationId, Heartbeat, PROTOCOL, Resume, ToRunner, encode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Lease,
     error::{Death, PoolError},
-    generation::{Delivery, Flight, Generation},
+    generation::{Delivery, Flight, Run},
 };
 use crate::limits;
 
@@ -60,27 +60,30 @@ impl Connection {
         let _ = self.send(&ToRunner::Load(spec));
     }
 
-    /// Starts an answer.
+    /// Starts an answer, or continues one. When the runner is gone the run is broken from its beginning.
     ///
     /// # Errors
-    /// [`PoolError::Lost`] when the runner is gone, [`PoolError::TooLarge`].
+    /// [`PoolError::TooLarge`].
     pub fn generate(
         self: &Arc<Self>,
         id: GenerationId,
-        request: GenerateRequest,
+        request: &GenerateRequest,
         client: u64,
+        resume: Option<Resume>,
         lease: &Arc<Lease>,
-    ) -> Result<Generation, PoolError> {
-        let (generation, flight) = Generation::new(id, Arc::clone(self), Arc::clone(lease));
+    ) -> Result<Run, PoolError> {
+        let (run, flight) = Run::new(Arc::clone(self), Arc::clone(lease));
         match &mut *self.flights() {
             Flights::Alive(flights) => drop(flights.insert(id, flight)),
-            Flights::Lost => return Err(PoolError::Lost),
+            Flights::Lost => {
+                flight.break_off(GenerateError::new(ErrorKind::RunnerLost, PoolError::Lost.to_string()));
+                return Ok(run);
+            }
         }
-        let request = Box::new(request);
-        match self.send(&ToRunner::Generate { id, request, client, resume: None }) {
-            Ok(()) => Ok(generation),
-            Err(FrameError::TooLarge { .. }) => Err(PoolError::TooLarge),
-            Err(_) => Err(PoolError::Lost),
+        let request = Box::new(request.clone());
+        match self.send(&ToRunner::Generate { id, request, client, resume }) {
+            Ok(()) => Ok(run),
+            Err(_) => Err(PoolError::TooLarge),
         }
     }
 
@@ -114,7 +117,7 @@ impl Connection {
         let delivery = {
             let mut flights = self.flights();
             let Flights::Alive(flights) = &mut *flights else { return };
-            let Some(flight) = flights.get_mut(&id) else { return };
+            let Some(flight) = flights.get(&id) else { return };
             let delivery = flight.deliver(event);
             if delivery != Delivery::Delivered {
                 flights.remove(&id);
@@ -126,13 +129,11 @@ impl Connection {
         }
     }
 
-    /// The runner is gone: every answer in flight ends with an error. This is where continuing them on
-    /// another runner will begin: each flight knows its prompt ids, emitted ids and seed.
+    /// The runner is gone: every answer in flight is broken off here, and goes on elsewhere unless it was stopped.
     pub fn lose(&self, death: &Death) {
         let Flights::Alive(flights) = mem::replace(&mut *self.flights(), Flights::Lost) else { return };
-        for (id, flight) in flights {
-            tracing::warn!(model = self.model, id = id.0, emitted = flight.emitted(), %death, "answer lost");
-            flight.break_off(self.loss(death, flight.emitted()));
+        for flight in flights.into_values() {
+            flight.break_off(self.loss(death));
         }
     }
 
@@ -146,12 +147,12 @@ impl Connection {
         *self.heartbeat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn loss(&self, death: &Death, emitted: usize) -> GenerateError {
+    fn loss(&self, death: &Death) -> GenerateError {
         if *death == Death::Stopped {
             let message = format!("the answer was cut off because {} was stopped", self.model);
             return GenerateError::new(ErrorKind::ShuttingDown, message);
         }
-        let message = format!("the runner of {} was lost after {emitted} tokens: {death}", self.model);
+        let message = format!("the runner of {} was lost: {death}", self.model);
         GenerateError::new(ErrorKind::RunnerLost, message)
     }
 

@@ -1,84 +1,246 @@
 //! One answer being made: what its client holds, and what the link keeps of it.
+//!
+//! A [`Generation`] outlives its runner. It knows what its client has seen: the prompt's ids, the emitted ids, the seed. When
+//! the runner ends without being asked to, it waits for the model's next runner and goes on there from the exact token.
 
 use std::{
     pin::Pin,
     sync::{Arc, OnceLock},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
-use firepot_chat::{ErrorKind, FinishReason, GenerateError, GenerateEvent};
+use firepot_chat::{ErrorKind, FinishReason, GenerateError, GenerateEvent, GenerateRequest, Timings, Usage};
 use firepot_link::{GenerationId, Resume};
-use futures_util::Stream;
+use futures_util::{Stream, future::BoxFuture};
 use tokio::sync::mpsc;
 
-use super::{Lease, connection::Connection};
+use super::{Lease, PoolError, connection::Connection};
 use crate::limits;
 
 /// The client's side of a generation: a stream of its events, which ends after exactly one terminal event.
 ///
 /// Dropping it before its end cancels the generation; so a client that goes away frees its place.
-#[derive(Debug)]
 pub struct Generation {
     pub(super) id: GenerationId,
+    request: Arc<GenerateRequest>,
+    client: u64,
+    /// The first runner's, with the answer's place.
+    lease: Arc<Lease>,
+    run: Run,
+    /// The way to another runner.
+    next_run: Option<BoxFuture<'static, Result<Run, PoolError>>>,
+    seen: Seen,
+    /// Runners that ended since the last token.
+    lost: u32,
+    cancelled: bool,
+    ended: bool,
+}
+
+/// A generation on one runner.
+#[derive(Debug)]
+pub(super) struct Run {
     events: mpsc::Receiver<GenerateEvent>,
     /// Why there is no terminal event among `events`.
     broken: Arc<OnceLock<GenerateError>>,
     connection: Arc<Connection>,
     lease: Arc<Lease>,
-    ended: bool,
+}
+
+/// What the client has seen, and when.
+#[derive(Debug)]
+struct Seen {
+    /// Prompt ids, emitted ids and seed: what another runner needs. `None` until the prompt is tokenized.
+    resume: Option<Resume>,
+    begun: Instant,
+    /// When it was admitted, with this many tokens of the prompt from the cache.
+    started: Option<(Instant, u32)>,
+    first_token: Option<Instant>,
+    last_token: Option<Instant>,
+    /// It went on on another runner.
+    continued: bool,
 }
 
 impl Generation {
-    pub(super) fn new(id: GenerationId, connection: Arc<Connection>, lease: Arc<Lease>) -> (Self, Flight) {
-        let (sender, events) = mpsc::channel(limits::MAX_WAITING_EVENTS);
-        let broken = Arc::new(OnceLock::new());
-        let flight = Flight { events: sender, broken: Arc::clone(&broken), resume: None };
-        (Self { id, events, broken, connection, lease, ended: false }, flight)
+    pub(super) fn new(id: GenerationId, request: Arc<GenerateRequest>, client: u64, run: Run) -> Self {
+        let seen = Seen {
+            resume: None,
+            begun: Instant::now(),
+            started: None,
+            first_token: None,
+            last_token: None,
+            continued: false,
+        };
+        let lease = Arc::clone(&run.lease);
+        Self {
+            id,
+            request,
+            client,
+            lease,
+            run,
+            next_run: None,
+            seen,
+            lost: 0,
+            cancelled: false,
+            ended: false,
+        }
     }
 
     /// Asks the runner to end the answer, and leaves what it still says to be read: its last event tells what
     /// was computed. Dropping the generation ends it too, and nobody learns more of it.
-    pub fn cancel(&self) {
-        if !self.ended {
-            self.connection.ask_to_end(self.id);
+    pub fn cancel(&mut self) {
+        self.cancelled = true;
+        if !self.ended && self.next_run.is_none() {
+            self.run.connection.ask_to_end(self.id);
         }
     }
 
-    fn end(&mut self, event: &GenerateEvent) {
-        self.ended = matches!(event, GenerateEvent::Finished { .. } | GenerateEvent::Failed(_));
-        if let GenerateEvent::Finished { reason, usage, timings } = event
-            && *reason != FinishReason::Cancelled
-        {
-            self.lease.answered(self.id, usage, timings);
+    /// What the client is to see of an event.
+    fn take(&mut self, mut event: GenerateEvent) -> Option<GenerateEvent> {
+        let again = self.seen.continued;
+        match &mut event {
+            GenerateEvent::Prompt(report) => {
+                if self.seen.resume.is_some() {
+                    return None;
+                }
+                self.seen.resume =
+                    Some(Resume { prompt: report.ids.clone(), emitted: Vec::new(), seed: report.seed });
+            }
+            GenerateEvent::Started { cached_tokens } => {
+                if self.seen.started.is_some() {
+                    return None;
+                }
+                self.seen.started = Some((Instant::now(), *cached_tokens));
+            }
+            GenerateEvent::Delta(delta) => {
+                let resume = self.seen.resume.as_mut()?;
+                debug_assert_eq!(delta.position as usize, resume.emitted.len(), "a position is missing");
+                resume.emitted.extend_from_slice(&delta.ids);
+                if !delta.ids.is_empty() {
+                    let now = Instant::now();
+                    self.seen.first_token.get_or_insert(now);
+                    self.seen.last_token = Some(now);
+                    self.lost = 0;
+                }
+            }
+            GenerateEvent::Finished { reason, usage, timings } => {
+                self.ended = true;
+                if again {
+                    self.seen.correct(usage, timings);
+                }
+                if *reason != FinishReason::Cancelled {
+                    self.run.lease.answered(self.id, usage, timings);
+                }
+            }
+            GenerateEvent::Failed(_) => self.ended = true,
         }
+        Some(event)
     }
 
-    fn why_broken(&self) -> GenerateEvent {
+    /// The way to another runner; the error when there is none.
+    fn go_on(&mut self) -> Result<BoxFuture<'static, Result<Run, PoolError>>, GenerateError> {
         let unknown = || GenerateError::new(ErrorKind::RunnerLost, "the link to the runner broke");
-        GenerateEvent::Failed(self.broken.get().cloned().unwrap_or_else(unknown))
+        let error = self.run.broken.get().cloned().unwrap_or_else(unknown);
+        if error.kind != ErrorKind::RunnerLost {
+            return Err(error);
+        }
+        self.lost += 1;
+        let emitted = self.seen.resume.as_ref().map_or(0, |resume| resume.emitted.len());
+        if self.lost > limits::MAX_RUNNERS_WITHOUT_TOKEN {
+            let times = self.lost;
+            let message =
+                format!("{} after {emitted} tokens, {times} times in a row without another", error.message);
+            return Err(GenerateError::new(ErrorKind::RunnerLost, message));
+        }
+        tracing::warn!(id = self.id.0, emitted, "an answer waits for another runner: {}", error.message);
+        self.seen.continued = true;
+        let (id, client, resume) = (self.id, self.client, self.seen.resume.clone());
+        let (request, lease) = (Arc::clone(&self.request), Arc::clone(&self.lease));
+        Ok(Box::pin(async move {
+            let lease = Arc::new(lease.another().await?);
+            lease.run(id, &request, client, resume)
+        }))
     }
+
+    fn fail(&mut self, error: GenerateError) -> Poll<Option<GenerateEvent>> {
+        self.ended = true;
+        Poll::Ready(Some(GenerateEvent::Failed(error)))
+    }
+}
+
+impl Seen {
+    /// The counts and times of the whole answer, of which the last runner knows a part. The pauses are in the times.
+    fn correct(&self, usage: &mut Usage, timings: &mut Timings) {
+        let started = self.started.map_or(self.begun, |started| started.0);
+        let first = self.first_token.unwrap_or(started);
+        let last = self.last_token.unwrap_or(first);
+        usage.cached_tokens = self.started.map_or(0, |started| started.1);
+        *timings = Timings {
+            queued_us: micros(started.saturating_duration_since(self.begun)),
+            prefill_us: micros(first.saturating_duration_since(started)),
+            decode_us: micros(last.saturating_duration_since(first)),
+        };
+    }
+}
+
+/// Why no runner followed.
+fn not_continued(error: &PoolError) -> GenerateError {
+    let kind = match error {
+        PoolError::ShuttingDown => ErrorKind::ShuttingDown,
+        _ => ErrorKind::RunnerLost,
+    };
+    GenerateError::new(kind, error.to_string())
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Stream for Generation {
     type Item = GenerateEvent;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<GenerateEvent>> {
-        if self.ended {
-            return Poll::Ready(None);
+        loop {
+            if self.ended {
+                return Poll::Ready(None);
+            }
+            if let Some(next_run) = &mut self.next_run {
+                let run = ready!(next_run.as_mut().poll(cx));
+                self.next_run = None;
+                match run {
+                    Ok(run) => self.run = run,
+                    Err(error) => return self.fail(not_continued(&error)),
+                }
+                if self.cancelled {
+                    self.run.connection.ask_to_end(self.id);
+                }
+            }
+            match ready!(self.run.events.poll_recv(cx)) {
+                Some(event) => {
+                    if let Some(event) = self.take(event) {
+                        return Poll::Ready(Some(event));
+                    }
+                }
+                None => match self.go_on() {
+                    Ok(next_run) => self.next_run = Some(next_run),
+                    Err(error) => return self.fail(error),
+                },
+            }
         }
-        self.events.poll_recv(cx).map(|event| {
-            let event = event.unwrap_or_else(|| self.why_broken());
-            self.end(&event);
-            Some(event)
-        })
     }
 }
 
 impl Drop for Generation {
     fn drop(&mut self) {
-        if !self.ended {
-            self.connection.cancel(self.id);
+        if !self.ended && self.next_run.is_none() {
+            self.run.connection.cancel(self.id);
         }
+    }
+}
+
+impl std::fmt::Debug for Generation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generation").field("id", &self.id).field("seen", &self.seen).finish_non_exhaustive()
     }
 }
 
@@ -87,9 +249,16 @@ impl Drop for Generation {
 pub struct Flight {
     events: mpsc::Sender<GenerateEvent>,
     broken: Arc<OnceLock<GenerateError>>,
-    /// Prompt ids, emitted ids and seed: what another runner needs to go on from the exact token. `None`
-    /// until the prompt is tokenized.
-    resume: Option<Resume>,
+}
+
+impl Run {
+    /// A generation's two sides on a runner.
+    pub(super) fn new(connection: Arc<Connection>, lease: Arc<Lease>) -> (Self, Flight) {
+        let (sender, events) = mpsc::channel(limits::MAX_WAITING_EVENTS);
+        let broken = Arc::new(OnceLock::new());
+        let flight = Flight { events: sender, broken: Arc::clone(&broken) };
+        (Self { events, broken, connection, lease }, flight)
+    }
 }
 
 /// What became of an event.
@@ -106,9 +275,8 @@ pub enum Delivery {
 }
 
 impl Flight {
-    /// Hands an event to the client and keeps what is needed to go on elsewhere.
-    pub fn deliver(&mut self, event: GenerateEvent) -> Delivery {
-        self.record(&event);
+    /// Hands an event to the client.
+    pub fn deliver(&self, event: GenerateEvent) -> Delivery {
         let last = matches!(event, GenerateEvent::Finished { .. } | GenerateEvent::Failed(_));
         match self.events.try_send(event) {
             Ok(()) if last => Delivery::Last,
@@ -125,27 +293,8 @@ impl Flight {
         }
     }
 
-    /// Ends the client's stream with an error, after the events that it has not read yet.
+    /// Ends the runner's part of the stream, after the events that were not read yet.
     pub fn break_off(&self, error: GenerateError) {
         let _ = self.broken.set(error);
-    }
-
-    /// How many tokens were emitted.
-    pub fn emitted(&self) -> usize {
-        self.resume.as_ref().map_or(0, |resume| resume.emitted.len())
-    }
-
-    fn record(&mut self, event: &GenerateEvent) {
-        match (event, &mut self.resume) {
-            (GenerateEvent::Prompt(report), None) => {
-                self.resume =
-                    Some(Resume { prompt: report.ids.clone(), emitted: Vec::new(), seed: report.seed });
-            }
-            (GenerateEvent::Delta(delta), Some(resume)) => {
-                debug_assert_eq!(delta.position as usize, resume.emitted.len(), "a position is missing");
-                resume.emitted.extend_from_slice(&delta.ids);
-            }
-            _ => {}
-        }
     }
 }

@@ -31,7 +31,7 @@ use std::{
 };
 
 use firepot_chat::{Format, GenerateRequest, Timings, Usage};
-use firepot_link::{GenerationId, Heartbeat};
+use firepot_link::{GenerationId, Heartbeat, Resume};
 use firepot_store::{Model, ModelName};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
@@ -49,6 +49,7 @@ pub use view::{PhaseView, SlotView};
 use self::{
     action::{Action, Request},
     connection::Connection,
+    generation::Run,
     runner::{Runner, RunnerEvent},
     state::{SlotId, State},
 };
@@ -139,10 +140,7 @@ impl Pool {
         let places = u32::try_from(answers).unwrap_or(u32::MAX);
         let place = Arc::clone(&self.shared.places).try_acquire_many_owned(places);
         let place = place.map_err(|_| PoolError::Busy { limit })?;
-        let (waiter, granted) = oneshot::channel();
-        let request = Request { model, wishes, keep_alive, asked_at: Instant::now(), waiter };
-        self.shared.update(|state, now| state.request(request, now));
-        let mut lease = granted.await.unwrap_or(Err(PoolError::ShuttingDown))?;
+        let mut lease = self.shared.wait(Wanted { model, wishes, keep_alive }).await?;
         lease.place = Some(place);
         Ok(lease)
     }
@@ -220,6 +218,16 @@ pub struct Lease {
     /// The last generation that began while no other ran, and computes nothing beside its tokens.
     alone: AtomicU64,
     place: Option<OwnedSemaphorePermit>,
+    /// What it was asked for with; `None` until it is granted.
+    wanted: Option<Wanted>,
+}
+
+/// A model as somebody wants it.
+#[derive(Clone, Debug)]
+struct Wanted {
+    model: Arc<Model>,
+    wishes: Wishes,
+    keep_alive: Option<KeepAlive>,
 }
 
 /// No generation.
@@ -235,7 +243,7 @@ impl Lease {
     /// Starts an answer for a client. Its [`Generation`] keeps the lease.
     ///
     /// # Errors
-    /// [`PoolError::Lost`] when the runner ended meanwhile, [`PoolError::TooLarge`].
+    /// [`PoolError::TooLarge`].
     pub fn generate(
         self: &Arc<Self>,
         request: GenerateRequest,
@@ -246,7 +254,26 @@ impl Lease {
         if plain && self.shared.is_quiet() {
             self.alone.store(id.0, Ordering::Relaxed);
         }
-        self.connection.generate(id, request, client, self)
+        let request = Arc::new(request);
+        let run = self.run(id, &request, client, None)?;
+        Ok(Generation::new(id, request, client, run))
+    }
+
+    /// Starts an answer on this lease's runner, or continues one.
+    fn run(
+        self: &Arc<Self>,
+        id: GenerationId,
+        request: &GenerateRequest,
+        client: u64,
+        resume: Option<Resume>,
+    ) -> Result<Run, PoolError> {
+        self.connection.generate(id, request, client, resume, self)
+    }
+
+    /// The same model on the runner that follows. The answer's place stays with this lease.
+    async fn another(&self) -> Result<Self, PoolError> {
+        let wanted = self.wanted.clone().ok_or(PoolError::Lost)?;
+        self.shared.wait(wanted).await
     }
 
     /// The runner proved itself.
@@ -271,6 +298,17 @@ impl Drop for Lease {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a model to be loaded.
+    async fn wait(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, PoolError> {
+        let (waiter, granted) = oneshot::channel();
+        let Wanted { model, wishes, keep_alive } = wanted.clone();
+        let request = Request { model, wishes, keep_alive, asked_at: Instant::now(), waiter };
+        self.update(|state, now| state.request(request, now));
+        let mut lease = granted.await.unwrap_or(Err(PoolError::ShuttingDown))?;
+        lease.wanted = Some(wanted);
+        Ok(lease)
     }
 
     /// One answer runs at most.
@@ -395,7 +433,16 @@ impl Shared {
         };
         let shared = Arc::clone(self);
         let (answered, alone) = (AtomicBool::new(false), AtomicU64::new(NONE));
-        drop(reply.send(Ok(Lease { shared, runner, connection, waited, answered, alone, place: None })));
+        drop(reply.send(Ok(Lease {
+            shared,
+            runner,
+            connection,
+            waited,
+            answered,
+            alone,
+            place: None,
+            wanted: None,
+        })));
     }
 }
 

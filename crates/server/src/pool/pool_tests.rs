@@ -2,8 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
-use firepot_chat::{ErrorKind, GenerateEvent, GenerateRequest, Prompt};
-use firepot_link::PROTOCOL;
+use firepot_chat::{ErrorKind, FinishReason, GenerateEvent, GenerateRequest, Prompt};
+use firepot_link::{PROTOCOL, Resume};
 use firepot_store::Model;
 use futures_util::StreamExt as _;
 
@@ -112,15 +112,65 @@ async fn one_answer_more_than_there_are_places_is_refused_at_once() {
 }
 
 #[tokio::test]
-async fn a_dead_runner_ends_its_answers_with_what_was_emitted_and_is_replaced() {
+async fn an_answer_goes_on_on_the_next_runner_from_the_exact_token() {
     let test = TestPool::new();
-    let held = test.generate("hold").await;
-    let (events, kind, message) = failure(test.generate("die").await).await;
-    assert_eq!((events, kind), (4, ErrorKind::RunnerLost));
-    assert_eq!(message, "the runner of tiny:latest was lost after 2 tokens: it ended");
-    assert_eq!(failure(held).await.1, ErrorKind::RunnerLost);
-    test.answers().await;
+    let mut held = test.generate("hold").await;
+    let events: Vec<_> = test.generate("die").await.collect().await;
+    let [
+        GenerateEvent::Prompt(_),
+        GenerateEvent::Started { .. },
+        GenerateEvent::Delta(one),
+        GenerateEvent::Delta(two),
+        GenerateEvent::Delta(three),
+        GenerateEvent::Finished { reason: FinishReason::Stop, usage, .. },
+    ] = events.as_slice()
+    else {
+        panic!("{events:?}")
+    };
+    assert_eq!([one.position, two.position, three.position], [0, 1, 2]);
+    assert_eq!((usage.completion_tokens, usage.cached_tokens), (3, 1));
+    let resume = Resume { prompt: vec![7, 8, 9], emitted: vec![1, 1], seed: 42 };
+    assert!(test.script.resumes.lock().unwrap().contains(&resume));
     assert_eq!(test.script.launches(), 2);
+    // One that had emitted nothing goes on too, and keeps its place.
+    for _ in ["prompt", "started"] {
+        held.next().await.unwrap();
+    }
+    let next = tokio::time::timeout(Duration::from_millis(100), held.next()).await;
+    assert!(next.is_err(), "nothing is told twice: {next:?}");
+    assert_eq!(test.pool.in_flight(), 1);
+    drop(held);
+    assert_eq!(test.pool.in_flight(), 0);
+}
+
+#[tokio::test]
+async fn an_answer_that_kills_every_runner_ends_with_an_error() {
+    let times = Times { first_restart_pause: Duration::from_millis(1), ..Times::default() };
+    let test = TestPool::with(times, 8);
+    let (events, kind, message) = failure(test.generate("doom").await).await;
+    assert_eq!((events, kind), (4, ErrorKind::RunnerLost));
+    let expected =
+        "the runner of tiny:latest was lost: it ended after 2 tokens, 4 times in a row without another";
+    assert_eq!(message, expected);
+    test.answers().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cancelled_between_two_runners_ends_on_the_second() {
+    let test = TestPool::new();
+    let mut long = test.generate("long").await;
+    for _ in 0..4 {
+        long.next().await.unwrap();
+    }
+    test.script.set_load(LoadScript::Takes);
+    test.script.kill();
+    let waiting = async { while long.next().await.is_some() {} };
+    assert!(tokio::time::timeout(Duration::from_millis(200), waiting).await.is_err());
+    long.cancel();
+    test.script.set_load(LoadScript::Works);
+    let events: Vec<_> = long.collect().await;
+    let Some(GenerateEvent::Finished { reason, .. }) = events.last() else { panic!("{events:?}") };
+    assert_eq!(*reason, FinishReason::Cancelled);
 }
 
 #[tokio::test]
@@ -173,13 +223,18 @@ async fn a_runner_of_another_version_is_not_used() {
 async fn a_silent_runner_is_killed_and_replaced() {
     let times = Times { max_silence: Duration::from_secs(1), ..Times::default() };
     let test = TestPool::with(times, 8);
-    let generation = test.generate("hold").await;
+    let mut generation = test.generate("long").await;
+    generation.next().await.unwrap();
     *test.script.mute.lock().unwrap() = true;
-    let (_, kind, message) = failure(generation).await;
-    assert_eq!(kind, ErrorKind::RunnerLost);
-    assert!(message.contains("it hung and was killed: it sent no sign of life for"), "{message}");
-    *test.script.mute.lock().unwrap() = false;
-    test.answers().await;
+    let restarted = async {
+        eventually("another runner", || test.script.launches() == 2).await;
+        *test.script.mute.lock().unwrap() = false;
+        eventually("the rest", || !test.script.resumes.lock().unwrap().is_empty()).await;
+    };
+    tokio::select! {
+        () = restarted => {}
+        () = async { while generation.next().await.is_some() {} } => panic!("it ended"),
+    }
 }
 
 #[tokio::test]
