@@ -95,6 +95,8 @@ impl Running {
         for at in self.prompt_len..self.ids.len() {
             let token = self.ids[at];
             let piece = self.piece(token);
+            // Part of a forced end of the thinking block, it is not forced again.
+            let _ = self.think.forced();
             // A token that the first runner chose was allowed there.
             let _ = self.advance_constraint(token);
             self.stopped |= matches!(self.text.push(&piece), Step::Stopped(_));

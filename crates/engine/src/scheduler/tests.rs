@@ -410,6 +410,45 @@ fn a_format_holds_after_the_thinking_block() {
     assert!(bench.seen[&1].ids.contains(&THINK));
 }
 
+/// Runs a request whole, then again from every position, and expects the same ids.
+fn continues_the_same_from_anywhere(config: impl Fn() -> FakeConfig, request: impl Fn() -> EngineRequest) {
+    let mut whole = Bench::new(config());
+    whole.submit(request());
+    whole.run();
+    let ids = whole.seen[&1].ids.clone();
+    assert!(ids.len() > 1);
+    for cut in 1..ids.len() {
+        let emitted = ids[..cut].to_vec();
+        let mut rest = Bench::new(config());
+        rest.seen.insert(1, Seen { ids: emitted.clone(), ..Seen::default() });
+        rest.submit(EngineRequest { emitted, ..request() });
+        rest.run();
+        assert_eq!(rest.seen[&1].ids, ids, "after {cut} tokens");
+    }
+}
+
+#[test]
+fn a_forced_end_of_the_block_is_continued_and_not_begun_again() {
+    let config = || saying("<think>long long thoughts</think>yes");
+    continues_the_same_from_anywhere(config, || EngineRequest {
+        think: Some(thinking(false, Some(5))),
+        ..request(1, "<|answer|>", 60)
+    });
+}
+
+#[test]
+fn a_format_without_a_block_is_continued() {
+    let constraint = || FakeTokenizer.constraint(&firepot_chat::Format::Gbnf("{}".into())).unwrap();
+    continues_the_same_from_anywhere(
+        || saying("free text"),
+        || EngineRequest {
+            think: Some(thinking(false, None)),
+            constraint: constraint(),
+            ..request(1, "<|answer|>", 60)
+        },
+    );
+}
+
 #[test]
 fn a_failed_call_fails_its_answers_and_the_next_works() {
     let hook = |call| if call == 3 { Err(DecodeError::Failed { code: -3 }) } else { Ok(()) };
