@@ -87,7 +87,7 @@ fn parameters_that_cannot_be_met_are_refused_by_name() {
         "kv_type_v: a quantized V cache needs flash attention",
     );
     let device = refusal(&LoadSpec { devices: vec!["CUDA7".into()], ..spec() }).to_string();
-    assert!(device.starts_with("devices: there is no device \"CUDA7\"; this build sees "), "{device}");
+    assert!(device.starts_with("there is no device \"CUDA7\"; this build sees "), "{device}");
 }
 
 #[test]
