@@ -304,7 +304,7 @@ mod tests {
         let states: Vec<_> = database.journal().list(9).unwrap().iter().map(|one| one.state).collect();
         assert_eq!(
             states,
-            [GenerationState::Interrupted, GenerationState::Finished, GenerationState::Interrupted]
+            [GenerationState::Finished, GenerationState::Interrupted, GenerationState::Interrupted]
         );
     }
 

@@ -66,7 +66,7 @@ pub fn insert(
         ":id": begun.id as i64,
         ":created_at_us": created_at_us,
         ":model": begun.model,
-        ":model_digest": begun.model_digest.hex(),
+        ":model_digest": begun.model_digest.to_string(),
         ":chat_id": message.map(|(chat, _)| chat),
         ":message_id": message.map(|(_, message)| message),
         ":scope": begun.key.as_ref().map(|(key, _)| key.scope),

@@ -85,7 +85,7 @@ pub async fn recover(app: &Arc<App>) {
             }
         }
         Err(error) => {
-            tracing::error!(%error, "the journal cannot be read; interrupted answers are not continued")
+            tracing::error!(%error, "the journal cannot be read; interrupted answers are not continued");
         }
     }
 }

@@ -5,6 +5,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use firepot_store::RequestKey;
 use firepot_wire::{ApiError, ErrorCode};
 use sha2::{Digest as _, Sha256};
+use uuid::Uuid;
 
 use super::{Follower, recover::follow};
 use crate::{app::App, limits};
@@ -82,7 +83,8 @@ impl Attempt {
     #[must_use]
     pub fn id(&self) -> String {
         let hash = Sha256::new().chain_update(self.key.scope).chain_update(&self.key.key).finalize();
-        hash[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+        // As long as any other name of an answer.
+        Uuid::from_slice(&hash[..16]).unwrap_or_default().simple().to_string()
     }
 }
 

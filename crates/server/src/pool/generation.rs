@@ -117,7 +117,6 @@ impl Generation {
             return None;
         }
         match &mut event {
-            GenerateEvent::Prompt(_) | GenerateEvent::Started { .. } => {}
             GenerateEvent::Delta(delta) if delta.ids.is_empty() => {
                 self.last_words = Some(event);
                 return None;
@@ -131,7 +130,7 @@ impl Generation {
                     self.run.lease.answered(self.id, usage, timings);
                 }
             }
-            GenerateEvent::Failed(_) => {}
+            GenerateEvent::Prompt(_) | GenerateEvent::Started { .. } | GenerateEvent::Failed(_) => {}
         }
         match self.last_words.take() {
             Some(last_words) => {

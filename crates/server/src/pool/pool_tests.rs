@@ -133,10 +133,9 @@ async fn an_answer_goes_on_on_the_next_runner_from_the_exact_token() {
     };
     assert_eq!([one.position, two.position, three.position], [0, 1, 2]);
     assert_eq!((usage.completion_tokens, usage.cached_tokens), (3, 1));
-    let resumes = test.script.resumes.lock().unwrap();
     let known = |resume: &Resume| (resume.report.ids.clone(), resume.report.seed, resume.emitted.clone());
-    assert!(resumes.iter().any(|resume| known(resume) == (vec![7, 8, 9], 42, vec![1, 1])), "{resumes:?}");
-    drop(resumes);
+    let resumed: Vec<_> = test.script.resumes.lock().unwrap().iter().map(known).collect();
+    assert!(resumed.contains(&(vec![7, 8, 9], 42, vec![1, 1])), "{resumed:?}");
     assert_eq!(test.script.launches(), 2);
     // One that had emitted nothing goes on too, and keeps its place.
     for _ in ["prompt", "started"] {
