@@ -1,6 +1,7 @@
 //! Developer chores; `cargo xtask --help` lists them. Nothing of it is shipped.
 
 mod bench;
+mod chaos;
 mod check_planner;
 mod page;
 mod pull;
@@ -59,6 +60,8 @@ enum Chore {
     BenchPage,
     /// Measure a pull beside curl, and the list of a full store, and write docs/pull.md. Takes a minute or two.
     BenchPull,
+    /// Kill runner and server in every state while clients read, and count what they lost.
+    Chaos(chaos::Args),
     /// Take the README's pictures of the page anew.
     Screenshots,
 }
@@ -77,6 +80,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Chore::BenchPull => pull::run(),
+        Chore::Chaos(args) => chaos::run(&args),
         Chore::CheckPlanner(args) => check_planner::run(&args),
         Chore::CheckSpeeds(args) => speeds::run(&args),
         Chore::BenchEngine(args) => bench::run(args),

@@ -17,6 +17,7 @@ use axum::{
     response::Response,
 };
 use firepot_chat::{Delta, GenerateEvent, GenerateRequest, PromptReport};
+use firepot_link::GenerationId;
 use firepot_store::Model;
 use firepot_wire::{ApiError, Encoder, Ending, ErrorCode, Mode, ServerTimes};
 use futures_util::{
@@ -43,6 +44,9 @@ const DROPPED_MESSAGES: HeaderName = HeaderName::from_static("x-firepot-dropped-
 
 /// Tools were given and the model's template has no place for them.
 const TOOLS_IGNORED: HeaderName = HeaderName::from_static("x-firepot-tools-ignored");
+
+/// The answers' names in the journal, one for each choice.
+const GENERATION: HeaderName = HeaderName::from_static("x-firepot-generation");
 
 /// The seed in use.
 const SEED: HeaderName = HeaderName::from_static("x-firepot-seed");
@@ -87,6 +91,7 @@ pub async fn answer(app: &App, asked: Asked) -> Result<Response, ApiError> {
         Ok(reports) => reports,
         Err(error) => return Ok(answer.refuse(&error)),
     };
+    let names = answer.names();
     let content_type = answer.encoder.content_type();
     let mut response = match answer.encoder.mode() {
         Mode::Stream => reply::bytes(content_type, answer.into_body()),
@@ -96,6 +101,7 @@ pub async fn answer(app: &App, asked: Asked) -> Result<Response, ApiError> {
         },
     };
     report_headers(response.headers_mut(), &reports);
+    response.headers_mut().insert(GENERATION, names);
     warnings.map(|value| response.headers_mut().insert(WARNINGS, value));
     Ok(response)
 }
@@ -119,6 +125,7 @@ struct Answer {
     /// Each choice's generation until its first event was seen; then they are merged in `events`.
     followers: Vec<Follower>,
     events: SelectAll<BoxStream<'static, (usize, GenerateEvent)>>,
+    generations: Vec<GenerationId>,
     /// From arrival to the first token, for each choice.
     ttft: Vec<Option<Duration>>,
     encoder: Box<dyn Encoder>,
@@ -156,6 +163,7 @@ impl Answer {
         };
         Ok(Self {
             ttft: vec![None; followers.len()],
+            generations: followers.iter().map(Follower::id).collect(),
             followers,
             events: SelectAll::new(),
             encoder,
@@ -188,6 +196,11 @@ impl Answer {
             self.events.push(events.boxed());
         }
         Ok(reports)
+    }
+
+    fn names(&self) -> HeaderValue {
+        let names: Vec<_> = self.generations.iter().map(|id| id.0.to_string()).collect();
+        HeaderValue::from_str(&names.join(",")).unwrap_or(HeaderValue::from_static(""))
     }
 
     /// The next bytes, which may be none; `None` at the end.

@@ -138,6 +138,12 @@ impl Follower {
         self
     }
 
+    /// The answer's name.
+    #[must_use]
+    pub fn id(&self) -> GenerationId {
+        self.record.id()
+    }
+
     /// The next event; `None` at the end.
     pub async fn next(&mut self) -> Option<GenerateEvent> {
         let record = Arc::clone(&self.record);

@@ -7,6 +7,7 @@
 use std::{collections::HashMap, sync::Arc, thread, time::Instant};
 
 use firepot_chat::GenerateEvent;
+use firepot_fail::Point;
 use firepot_link::GenerationId;
 use firepot_store::{Database, GenerationState, Home, JournalChange, JournalledEvent, StoreError};
 use jiff::{SignedDuration, Timestamp};
@@ -87,6 +88,7 @@ impl Writer {
         let mut seqs = Seqs::default();
         let changes: Vec<Vec<JournalChange>> =
             batch.iter().map(|order| changes(order, now_us, &mut seqs)).collect();
+        firepot_fail::pass(Point::Commit);
         if let Err(error) = self.commit(&changes.concat()) {
             tracing::warn!(%error, "the journal could not be written at once");
             // One order's fault is not another's.
@@ -96,6 +98,7 @@ impl Writer {
                 }
             }
         }
+        firepot_fail::pass(Point::Committed);
         for order in batch {
             match order {
                 Order::Change(..) => {}
