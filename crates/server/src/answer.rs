@@ -25,6 +25,7 @@ use tokio::time::timeout;
 
 use crate::{
     arrived::Arrived,
+    deadline::Deadline,
     limits,
     metrics::{AnswerCounts, Metrics, reason_label},
     pool::{Generation, Lease},
@@ -60,13 +61,15 @@ pub struct Asked {
     pub arrived: Arrived,
     /// What it says to no effect.
     pub warnings: Vec<String>,
+    /// When the session ends.
+    pub deadline: Deadline,
     /// Told how it ended.
     pub metrics: Metrics,
 }
 
 /// Answers a request.
 pub async fn answer(asked: Asked) -> Response {
-    let warnings = warnings_header(&asked.warnings);
+    let (mut warnings, deadline) = (asked.warnings.clone(), asked.deadline.clone());
     let mut answer = match Answer::begin(asked) {
         Ok(answer) => answer,
         Err((encoder, error)) => return reply::failure(&error, encoder.error_body(&error)),
@@ -75,6 +78,8 @@ pub async fn answer(asked: Asked) -> Response {
         Ok(reports) => reports,
         Err(error) => return answer.refuse(&error),
     };
+    let most_tokens = reports.iter().map(|report| report.max_tokens).max();
+    warnings.extend(most_tokens.and_then(|most| deadline.too_long(most, answer.lease.pace())));
     let content_type = answer.encoder.content_type();
     let mut response = match answer.encoder.mode() {
         Mode::Stream => reply::bytes(content_type, answer.into_body()),
@@ -84,7 +89,7 @@ pub async fn answer(asked: Asked) -> Response {
         },
     };
     report_headers(response.headers_mut(), &reports);
-    warnings.map(|value| response.headers_mut().insert(WARNINGS, value));
+    warnings_header(&warnings).map(|value| response.headers_mut().insert(WARNINGS, value));
     response
 }
 

@@ -13,9 +13,11 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     capabilities::Capabilities,
+    deadline::Deadline,
     guard::Guard,
     limits,
     metrics::Metrics,
+    mirror::MirrorStatus,
     pool::{Launcher, Planner, Pool, PoolParts, Wishes},
     pulls::{Fetcher, Pulls},
     settings::ServerSettings,
@@ -41,6 +43,10 @@ pub struct App {
     pub talks: Talks,
     /// Models that are on their way.
     pub pulls: Pulls,
+    /// When the session ends.
+    pub deadline: Deadline,
+    /// How the mirrored state stands; `None` without a folder.
+    pub mirror: watch::Sender<Option<MirrorStatus>>,
     /// Told whenever there is another model, or one less.
     pub models_changed: watch::Sender<()>,
     /// A place for each file that is being received.
@@ -71,6 +77,7 @@ impl App {
             max_in_flight: settings.max_in_flight,
         });
         let models_changed = watch::Sender::new(());
+        let deadline = Deadline::new(settings.deadline.clone(), settings.times);
         Self {
             settings,
             pool,
@@ -80,6 +87,8 @@ impl App {
             guard,
             talks: Talks::default(),
             pulls: Pulls::new(fetcher, models_changed.clone()),
+            deadline,
+            mirror: watch::Sender::new(None),
             models_changed,
             uploads: Semaphore::new(limits::MAX_UPLOADS),
             home,

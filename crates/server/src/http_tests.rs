@@ -7,6 +7,7 @@ mod models;
 mod page;
 mod pulls;
 mod refusals;
+mod restarts;
 mod talks;
 mod tree;
 mod watching;

@@ -10,14 +10,17 @@ mod answer;
 mod app;
 mod arrived;
 mod capabilities;
+mod deadline;
 mod events;
 mod guard;
 mod library;
 pub mod limits;
 mod memory;
 mod metrics;
+mod mirror;
 pub mod pool;
 mod pulls;
+mod reload;
 mod routes;
 mod runners;
 mod server;
@@ -31,7 +34,9 @@ mod http_tests;
 #[cfg(test)]
 mod testing;
 
+pub use deadline::{Clocks, DeadlineSource, SessionEnd, words};
 pub use pulls::{Fetcher, PullFile, PullPhase, PullProgress};
+pub use reload::{LoadedModel, Record as LoadedRecord};
 pub use server::Server;
-pub use settings::{KeepAlive, LoadDefaults, RunnerCommand, ServerSettings, Times};
+pub use settings::{KeepAlive, LoadDefaults, Reload, RunnerCommand, ServerSettings, Times};
 pub use start::{Occupant, StartError};

@@ -29,8 +29,10 @@ use crate::{
     answer::{Asked, answer, server_times},
     app::App,
     arrived::Arrived,
+    deadline::SessionView,
     library::{self, wishes},
     pool::{PhaseView, SlotView},
+    runners,
     settings::KeepAlive,
 };
 
@@ -96,6 +98,8 @@ struct Ps {
     /// Our own extension: what is not as it should be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
+    /// Our own extension: what is left of the session.
+    session: SessionView,
 }
 
 async fn ps(State(app): State<Arc<App>>) -> Response {
@@ -110,8 +114,8 @@ async fn ps(State(app): State<Arc<App>>) -> Response {
             None => models.push(entry),
         }
     }
-    let warnings = app.settings.gpu_unused.iter().cloned().collect();
-    Dialect::Ollama.respond(json(&Ps { list: ProcessList { models }, warnings }))
+    let (warnings, session) = (runners::warnings(&app), app.deadline.view());
+    Dialect::Ollama.respond(json(&Ps { list: ProcessList { models }, warnings, session }))
 }
 
 fn process(slot: &SlotView) -> Option<ProcessEntry> {
@@ -198,6 +202,7 @@ async fn act(app: &App, arrived: Arrived, parsed: Parsed) -> Result<Response, Ap
                 encoder: Box::new(encoder),
                 arrived,
                 warnings: parsed.warnings,
+                deadline: app.deadline.clone(),
                 metrics: app.metrics.clone(),
             })
             .await)

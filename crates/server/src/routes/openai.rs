@@ -98,6 +98,7 @@ async fn complete(app: &App, arrived: Arrived, mut parsed: Parsed) -> Result<Res
         encoder: Box::new(OpenAiEncoder::new(head, parsed.layout)),
         arrived,
         warnings: parsed.warnings,
+        deadline: app.deadline.clone(),
         metrics: app.metrics.clone(),
     };
     Ok(answer(asked).await)

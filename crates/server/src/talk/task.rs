@@ -16,6 +16,7 @@ use super::{Granted, Outcome, Stage, TalkId};
 use crate::{
     app::App,
     arrived::Arrived,
+    deadline::Pace,
     limits,
     pool::{Generation, Lease, PhaseView, Wishes},
 };
@@ -79,7 +80,7 @@ async fn make(app: &App, job: Job) -> Outcome {
     let context_length = context_length(app, &model);
     app.talks.grant(talk, Granted { waited: lease.waited(), context_length });
     let outcome = match lease.generate(request, arrived.client) {
-        Ok(generation) => follow(app, talk, &halt, generation).await,
+        Ok(generation) => follow(app, talk, &halt, generation, lease.pace()).await,
         Err(error) => Outcome::Failed(error.into()),
     };
     app.talks.weigh(talk, rss_bytes(app, &model));
@@ -137,7 +138,13 @@ fn context_length(app: &App, model: &Model) -> Option<u32> {
     }
 }
 
-async fn follow(app: &App, talk: TalkId, halt: &CancellationToken, mut generation: Generation) -> Outcome {
+async fn follow(
+    app: &App,
+    talk: TalkId,
+    halt: &CancellationToken,
+    mut generation: Generation,
+    pace: Option<Pace>,
+) -> Outcome {
     loop {
         let event = select! {
             biased;
@@ -152,7 +159,14 @@ async fn follow(app: &App, talk: TalkId, halt: &CancellationToken, mut generatio
                 return Outcome::Finished(reason, usage, timings);
             }
             Some(GenerateEvent::Failed(error)) => return Outcome::Failed(error.into()),
-            Some(event) => app.talks.apply(talk, &event),
+            Some(event) => {
+                if let GenerateEvent::Prompt(report) = &event
+                    && let Some(warning) = app.deadline.too_long(report.max_tokens, pace)
+                {
+                    app.talks.warn(talk, warning);
+                }
+                app.talks.apply(talk, &event);
+            }
             None => {
                 let message = "the answer ended without saying so";
                 return Outcome::Failed(ApiError::new(ErrorCode::Internal, message));
