@@ -118,7 +118,7 @@ async fn chats_go_to_another_home_in_a_file_written_beside_the_running_server() 
     let file = dir.path().join("state.tar.gz");
     let file = file.to_str().unwrap();
     let wrote = succeeds(stack.home.path(), &["state", "export", file]);
-    assert!(wrote.contains("1 chats and presets, and the names of 1 models"), "{wrote}");
+    assert!(wrote.contains("1 chats, and the names of 1 models"), "{wrote}");
     let (_, before) = stack.get(&path).await;
 
     let busy = run_in(stack.home.path(), &["state", "import", file, "--merge"]);

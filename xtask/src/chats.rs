@@ -86,7 +86,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn vocabulary(rng: &mut fastrand::Rng) -> Vec<String> {
     (0..WORDS)
         .map(|rank| {
-            let letters = 2 + rank.ilog2().max(1) as usize * 7 / 12 + rng.usize(0..4);
+            let letters = 2 + (rank + 2).ilog2() as usize * 7 / 12 + rng.usize(0..4);
             (0..letters).map(|_| rng.lowercase()).collect()
         })
         .collect()

@@ -30,9 +30,9 @@ pub fn state(settings: &Settings, what: &State) -> anyhow::Result<()> {
 
 fn write(home: &Home, file: &Path) -> anyhow::Result<()> {
     let written = export(home, file, VERSION)?;
-    let (rows, models) = (written.manifest.rows, written.manifest.models.len());
+    let (chats, models) = (written.manifest.chats, written.manifest.models.len());
     println!(
-        "wrote {} ({}): {rows} chats and presets, and the names of {models} models, whose files stay here",
+        "wrote {} ({}): {chats} chats, and the names of {models} models, whose files stay here",
         file.display(),
         table::bytes(written.size_bytes),
     );

@@ -42,8 +42,8 @@ pub struct StateManifest {
     pub lineage: Uuid,
     /// Counts the mirrored states of a lineage.
     pub generation: u64,
-    /// How many chats and presets it has.
-    pub rows: u64,
+    /// How many chats it has.
+    pub chats: u64,
     /// Its files.
     pub files: Vec<StateFile>,
     /// The models that were in the store: their files are not in a state.

@@ -31,7 +31,7 @@ pub enum StateError {
         supported: u32,
     },
     /// The home has chats of its own.
-    #[error("the home {} is not empty: it has {rows} chats and presets", home.display())]
+    #[error("the home {} is not empty: it has {rows} chats, presets or answers of its own", home.display())]
     NotEmpty {
         /// The home.
         home: PathBuf,

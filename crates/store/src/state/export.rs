@@ -8,7 +8,7 @@ use super::{
     DATABASE, FILES, StateError, StateManifest, StateModel, TRIALS,
     archive::{self, FORMAT, Writer},
     mark::Mark,
-    snapshot::{rows_of, snapshot},
+    snapshot::{chats_of, snapshot},
 };
 use crate::{
     Home, StoreError,
@@ -48,7 +48,7 @@ pub(super) fn export_marked(
     // Makes or migrates it where needed, so that a state is never of an older schema than the program that wrote it.
     drop(home.database()?);
     let copy = copy(home)?;
-    let counted = rows_of(copy.path())?;
+    let chats = chats_of(copy.path())?;
     let mut writer = Writer::create(path)?;
     writer.add(DATABASE, copy.path())?;
     drop(copy);
@@ -67,7 +67,7 @@ pub(super) fn export_marked(
         created_at: clock::now(),
         lineage: mark.lineage,
         generation: mark.generation,
-        rows: counted,
+        chats,
         files: Vec::new(),
         models: models(home)?,
     };

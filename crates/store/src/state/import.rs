@@ -15,9 +15,9 @@ use super::{
     DATABASE, FILES, LOADED, StateError, StateManifest, StateModel, TRIALS, archive,
     mark::Mark,
     remove_staged,
-    snapshot::{rows, snapshot},
+    snapshot::{count, rows, snapshot},
     staging,
-    tables::{TAKEN, Table},
+    tables::{Merge, TAKEN, Table},
 };
 use crate::{
     Database, Home, StoreError,
@@ -249,12 +249,18 @@ fn columns(connection: &Connection) -> rusqlite::Result<Result<Columns, String>>
         if ours != theirs {
             return Ok(Err(format!("its table {} is another one", table.name)));
         }
-        all.push((*table, ours));
+        if !ours.is_empty() {
+            all.push((*table, ours));
+        }
     }
     Ok(Ok(all))
 }
 
-fn take_all(tx: &Transaction<'_>, columns: &Columns, onto: Onto) -> Result<(u64, u64), Failure> {
+fn take_all(
+    tx: &Transaction<'_>,
+    columns: &[(Table, Vec<String>)],
+    onto: Onto,
+) -> Result<(u64, u64), Failure> {
     tx.pragma_update(None, "defer_foreign_keys", true)?;
     if onto != Onto::Merge {
         for (table, _) in columns.iter().rev() {
@@ -266,29 +272,35 @@ fn take_all(tx: &Transaction<'_>, columns: &Columns, onto: Onto) -> Result<(u64,
          CREATE TEMP TABLE new_chats AS
          SELECT id FROM incoming.chats WHERE id NOT IN (SELECT id FROM main.chats)",
     )?;
-    let count =
-        |of: &str| tx.query_row(&format!("SELECT count(*) FROM {of}"), [], |row| row.get::<_, i64>(0));
-    let (new, all) = (count("temp.new_chats")?.unsigned_abs(), count("incoming.chats")?.unsigned_abs());
+    let (new, all) = (count(tx, "temp.new_chats")?, count(tx, "incoming.chats")?);
     for (table, columns) in columns {
-        tx.execute(&taking(table, columns, onto), [])?;
+        let taking = if onto == Onto::Merge { adding(table, columns) } else { Some(copying(table, columns)) };
+        if let Some(taking) = taking {
+            tx.execute(&taking, [])?;
+        }
     }
     tx.execute_batch("DROP TABLE temp.new_chats")?;
     Ok((new, all - new))
 }
 
-/// The statement that takes one table's rows.
-fn taking(table: &Table, columns: &[String], onto: Onto) -> String {
-    let Table { name, key, own_number, chat } = *table;
-    let fresh = |column: &&String| onto != Onto::Merge || own_number != Some(column.as_str());
-    let columns: Vec<&str> = columns.iter().filter(fresh).map(String::as_str).collect();
-    let columns = columns.join(", ");
+/// The statement that takes all rows of a table, as they are.
+fn copying(table: &Table, columns: &[String]) -> String {
+    let (name, columns) = (table.name, columns.join(", "));
+    format!("INSERT INTO main.{name} ({columns}) SELECT {columns} FROM incoming.{name}")
+}
+
+/// The statement that adds the rows that are not there; `None` where none are added.
+fn adding(table: &Table, columns: &[String]) -> Option<String> {
+    let Table { name, merge: Merge::New { key, own_number, chat }, .. } = *table else { return None };
+    let columns = columns.iter().map(String::as_str).filter(|column| own_number != Some(*column));
+    let columns = columns.collect::<Vec<_>>().join(", ");
     let order = own_number.unwrap_or(key);
     let of_chat =
         chat.map_or_else(String::new, |chat| format!(" AND {chat} IN (SELECT id FROM temp.new_chats)"));
-    format!(
+    Some(format!(
         "INSERT INTO main.{name} ({columns}) SELECT {columns} FROM incoming.{name} AS theirs
          WHERE {key} NOT IN (SELECT {key} FROM main.{name}){of_chat} ORDER BY theirs.{order}"
-    )
+    ))
 }
 
 /// Models that a state names and the home has not, or has with other weights.

@@ -216,7 +216,7 @@ fn is_newer(one: &StateManifest, other: &StateManifest) -> bool {
 /// That a home goes on from what a folder has.
 fn require_own(dir: &Path, file: PathBuf, theirs: &StateManifest, ours: Mark) -> Result<(), StateError> {
     let what = if theirs.lineage != ours.lineage {
-        format!("the state of another home, with {} chats and presets", theirs.rows)
+        format!("the state of another home, with {} chats", theirs.chats)
     } else if theirs.generation > ours.generation {
         format!("a newer state of this home, of {}", theirs.created_at.strftime("%Y-%m-%d %H:%M:%S UTC"))
     } else {

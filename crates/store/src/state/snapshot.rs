@@ -40,24 +40,30 @@ fn empty_what_stays(copy: &Path) -> rusqlite::Result<()> {
     Ok(())
 }
 
-/// How many rows a database has that a state would take along: chats and presets, whose messages are not counted.
+/// How many rows a database has of its own: none makes a home empty.
 pub fn rows(database: &Database) -> Result<u64, StoreError> {
-    database.read(|connection| Ok(count(connection)?))
+    database.read(|connection| {
+        let there = names(connection)?;
+        let counted =
+            TAKEN.iter().filter(|table| table.counts && there.iter().any(|name| name == table.name));
+        let mut rows = 0;
+        for table in counted {
+            rows += count(connection, table.name)?;
+        }
+        Ok(rows)
+    })
 }
 
-/// The same of a file that nobody writes to.
-pub fn rows_of(path: &Path) -> Result<u64, StoreError> {
+/// How many chats a copy has, to which nobody writes.
+pub fn chats_of(path: &Path) -> Result<u64, StoreError> {
     let counted = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)
-        .and_then(|connection| count(&connection));
+        .and_then(|connection| count(&connection, "chats"));
     counted.map_err(|error| StoreError::sqlite(path, error))
 }
 
-fn count(connection: &Connection) -> rusqlite::Result<u64> {
-    let mut rows = 0;
-    for table in TAKEN.iter().filter(|table| table.chat.is_none()) {
-        let count: i64 =
-            connection.query_row(&format!("SELECT count(*) FROM {}", table.name), [], |row| row.get(0))?;
-        rows += count.unsigned_abs();
-    }
-    Ok(rows)
+/// Rows of a table.
+pub fn count(connection: &Connection, table: &str) -> rusqlite::Result<u64> {
+    let count =
+        connection.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get::<_, i64>(0));
+    count.map(i64::unsigned_abs)
 }

@@ -8,26 +8,48 @@ use rusqlite::Connection;
 pub struct Table {
     /// Its name.
     pub name: &'static str,
-    /// What makes a row the same in two homes.
-    pub key: &'static str,
-    /// Numbers of one database alone: they are given anew when rows are added to others.
-    pub own_number: Option<&'static str>,
-    /// Rows belong to a chat, named by this column: they come with it or not at all.
-    pub chat: Option<&'static str>,
+    /// How its rows come to those of another home.
+    pub merge: Merge,
+    /// A home without rows in it can be empty.
+    pub counts: bool,
 }
 
-/// Tables that are taken along; what a row refers to stands before it.
+/// How rows come to those of another home.
+#[derive(Clone, Copy, Debug)]
+pub enum Merge {
+    /// Those whose key is not there.
+    New {
+        /// What makes a row the same in two homes.
+        key: &'static str,
+        /// Numbers of one database alone: they are given anew.
+        own_number: Option<&'static str>,
+        /// Rows belong to a chat, named by this column: they come with it or not at all.
+        chat: Option<&'static str>,
+    },
+    /// Not at all: their numbers mean something in one home only.
+    Never,
+}
+
+const fn new(key: &'static str, own_number: Option<&'static str>, chat: Option<&'static str>) -> Merge {
+    Merge::New { key, own_number, chat }
+}
+
+/// Tables that are taken along; what a row refers to stands before it. One that a database has not is passed over.
 pub const TAKEN: &[Table] = &[
-    Table { name: "chats", key: "id", own_number: Some("seq"), chat: None },
-    Table { name: "messages", key: "id", own_number: Some("seq"), chat: Some("chat_id") },
-    Table { name: "presets", key: "name", own_number: None, chat: None },
+    Table { name: "chats", merge: new("id", Some("seq"), None), counts: true },
+    Table { name: "messages", merge: new("id", Some("seq"), Some("chat_id")), counts: false },
+    Table { name: "presets", merge: new("name", None, None), counts: true },
+    // The journal: unfinished answers go on in the home that takes all of a state in.
+    Table { name: "generations", merge: Merge::Never, counts: true },
+    Table { name: "generation_events", merge: Merge::Never, counts: false },
 ];
 
 /// Search indexes: virtual tables over taken ones, which triggers fill, with the tables in which they keep what they know.
 pub const DERIVED: &[&str] = &["title_words", "message_words"];
 
-/// Tables that stay behind, on purpose. They are empty in a state, and an import leaves those of its home alone.
-pub const LEFT: &[&str] = &[];
+/// Tables that stay behind, on purpose: whoever may enter one machine may not enter the next by that. They are empty in a
+/// state, and an import leaves those of its home alone.
+pub const LEFT: &[&str] = &["credentials"];
 
 /// What becomes of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_table_that_nobody_named_stays_behind() {
-        assert_eq!(fate("keys"), Fate::Left);
+        assert_eq!((fate("keys"), fate("credentials")), (Fate::Left, Fate::Left));
         assert_eq!(fate("title_words"), Fate::Derived);
         assert_eq!(fate("title_words_docsize"), Fate::Derived);
         assert_eq!(fate("title_wordsmith"), Fate::Left);

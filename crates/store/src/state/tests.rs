@@ -65,8 +65,8 @@ fn exported() -> (TestHome, PathBuf, ChatId) {
     let path = test.dir.path().join("state.tar.gz");
     let written = export(&test.home, &path, VERSION).unwrap();
     assert_eq!(
-        (written.manifest.rows, written.manifest.files.len(), written.manifest.models.len()),
-        (3, 3, 1)
+        (written.manifest.chats, written.manifest.files.len(), written.manifest.models.len()),
+        (2, 3, 1)
     );
     (test, path, first)
 }
