@@ -123,6 +123,9 @@ pub const STATE_FILES_MAX: usize = 50_000;
 /// Largest manifest of a state, in bytes; a larger one is cut and so refused.
 pub const STATE_MANIFEST_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
+/// Most lineages of states that a home remembers to have merged in; of more, the oldest is forgotten, and a mirror of it refused.
+pub const MERGED_STATES_MAX: usize = 64;
+
 /// Deepest directory of a trial that is taken along; files in deeper ones are not.
 pub const STATE_DEPTH_MAX: usize = 8;
 

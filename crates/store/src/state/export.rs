@@ -35,7 +35,7 @@ pub struct Exported {
 /// When the home cannot be read, or the disk of either is full.
 pub fn export(home: &Home, path: &Path, version: &str) -> Result<Exported, StateError> {
     let mark = Mark::of(home)?;
-    export_marked(home, path, version, mark)
+    export_marked(home, path, version, &mark)
 }
 
 /// The same with a mark that is about to be the home's.
@@ -43,7 +43,7 @@ pub(super) fn export_marked(
     home: &Home,
     path: &Path,
     version: &str,
-    mark: Mark,
+    mark: &Mark,
 ) -> Result<Exported, StateError> {
     // Makes or migrates it where needed, so that a state is never of an older schema than the program that wrote it.
     drop(home.database()?);

@@ -85,9 +85,8 @@ pub fn import(home: &Home, path: &Path, onto: Onto) -> Result<Imported, StateErr
         }
     };
     step(Step::StateTaken);
-    if onto != Onto::Merge || there == 0 {
-        Mark { lineage: manifest.lineage, generation: manifest.generation }.write(home)?;
-    }
+    let mark = if onto == Onto::Merge { Mark::of(home)?.with(&manifest) } else { Mark::of_state(&manifest) };
+    mark.write(home)?;
     let missing = missing(home, &manifest)?;
     Ok(Imported { chats, kept, trials: moved.trials, missing, backup, manifest })
 }

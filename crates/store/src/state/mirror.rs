@@ -95,7 +95,7 @@ impl Mirror {
             }
             Some((file, manifest)) => {
                 let ours = Mark::of(home)?;
-                require_own(&dir, file, &manifest, ours)?;
+                require_own(&dir, file, &manifest, &ours)?;
                 Begun::GoesOn
             }
         };
@@ -150,11 +150,10 @@ impl Mirror {
     }
 
     fn write(&self) -> Result<Mirrored, StateError> {
-        let mark = Mark::of(&self.home)?;
-        let next = Mark { generation: mark.generation + 1, ..mark };
+        let next = Mark::of(&self.home)?.next();
         next.write(&self.home)?;
         let file = file(&self.dir, next.generation);
-        let written = export_marked(&self.home, &file, &self.version, next)?;
+        let written = export_marked(&self.home, &file, &self.version, &next)?;
         let size_bytes = written.size_bytes;
         Ok(Mirrored { generation: next.generation, size_bytes, took: Duration::ZERO })
     }
@@ -214,13 +213,14 @@ fn is_newer(one: &StateManifest, other: &StateManifest) -> bool {
 }
 
 /// That a home goes on from what a folder has.
-fn require_own(dir: &Path, file: PathBuf, theirs: &StateManifest, ours: Mark) -> Result<(), StateError> {
-    let what = if theirs.lineage != ours.lineage {
-        format!("the state of another home, with {} chats", theirs.chats)
-    } else if theirs.generation > ours.generation {
+fn require_own(dir: &Path, file: PathBuf, theirs: &StateManifest, ours: &Mark) -> Result<(), StateError> {
+    if ours.has(theirs) {
+        return Ok(());
+    }
+    let what = if theirs.lineage == ours.lineage {
         format!("a newer state of this home, of {}", theirs.created_at.strftime("%Y-%m-%d %H:%M:%S UTC"))
     } else {
-        return Ok(());
+        format!("the state of another home, with {} chats", theirs.chats)
     };
     Err(StateError::OtherState { dir: dir.to_owned(), what, file })
 }

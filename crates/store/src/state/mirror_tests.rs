@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use super::{Begun, Mirror, StateError, mark::Mark, mirror::file};
+use super::{Begun, Mirror, Onto, StateError, import, mark::Mark, mirror::file};
 use crate::{
     ChatId, Home, NewChat, Page,
     testing::{TestHome, user},
@@ -61,7 +61,7 @@ fn a_home_goes_on_with_its_own_folder_also_after_a_kill_while_it_mirrored() {
     drop(mirror);
     // Killed after the mark was written, in the middle of the file.
     let mark = Mark::of(&test.home).unwrap();
-    Mark { generation: mark.generation + 1, ..mark }.write(&test.home).unwrap();
+    mark.clone().next().write(&test.home).unwrap();
     write_atomic(&dir.path().join(".tmp-half"), b"half").unwrap();
     let newest = file(dir.path(), mark.generation);
     let half = fs::read(&newest).unwrap();
@@ -106,6 +106,16 @@ fn the_state_of_another_home_is_not_overwritten() {
     let error = begin(&two.home, dir.path()).map(drop).unwrap_err();
     assert!(error.to_string().ends_with("holds the state of another home, with 1 chats"), "{error}");
     assert_eq!(fs::read(file(dir.path(), 1)).unwrap(), before);
+
+    // Once its chats are here too, the folder is for both.
+    import(&two.home, &file(dir.path(), 1), Onto::Merge).unwrap();
+    let (mut mirror, begun) = begin(&two.home, dir.path()).unwrap();
+    assert_eq!(begun, Begun::GoesOn);
+    mirror.step(true).unwrap();
+    drop(mirror);
+    let new = TestHome::new();
+    begin(&new.home, dir.path()).unwrap();
+    assert_eq!(chats(&new.home), 2);
 }
 
 #[test]

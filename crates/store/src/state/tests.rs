@@ -202,6 +202,7 @@ fn a_home_with_chats_is_refused_merged_or_replaced_as_the_user_says() {
     assert_eq!((again.chats, again.kept, again.trials), (0, 2, 0));
     assert_eq!(said(&new.home, first).len(), 3);
     assert_eq!(Mark::of(&new.home).unwrap(), mine);
+    assert!(mine.has(&again.manifest));
     assert_ne!(mine.lineage, Mark::of(&old.home).unwrap().lineage);
 
     let replaced = import(&new.home, &state, Onto::Replace).unwrap();
