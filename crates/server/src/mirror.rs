@@ -78,15 +78,15 @@ async fn beat(lease: Arc<Lease>, stop: CancellationToken) {
 async fn run(app: Arc<App>, mut mirror: Mirror, stop: CancellationToken) {
     loop {
         let last = stop.is_cancelled();
-        let step = blocking(move || {
+        let mirrored = blocking(move || {
             let result = mirror.step(last);
             (mirror, result)
         });
-        let Ok((back, result)) = step.await else { return };
+        let Ok((back, result)) = mirrored.await else { return };
         mirror = back;
-        let lost = matches!(result, Err(StateError::InUse { .. }));
+        let taken_over = matches!(result, Err(StateError::InUse { .. }));
         tell(&app, result);
-        if last || lost {
+        if last || taken_over {
             return;
         }
         select! { () = stop.cancelled() => {}, () = sleep(firepot_store::limits::MIRROR_INTERVAL) => {} }

@@ -344,10 +344,12 @@ fn home_with_state() -> TestHome {
 
 #[test]
 fn an_export_killed_at_any_step_leaves_the_file_as_it_was_or_whole() {
-    for step in [Step::StateCopied, Step::TempSynced, Step::StateWritten] {
+    // The mark of the home, then the state.
+    let files = [(Step::TempSynced, 0), (Step::TempSynced, 1)];
+    for (step, nth) in files.into_iter().chain([(Step::StateCopied, 0), (Step::StateWritten, 0)]) {
         let test = home_with_state();
         let file = test.file("state.tar.gz", b"an older one");
-        kill(&test.home, &Action::Export { file: file.clone() }, (step, 0));
+        kill(&test.home, &Action::Export { file: file.clone() }, (step, nth));
         if step == Step::StateWritten {
             assert_eq!(state::import(&TestHome::new().home, &file, Onto::Empty).unwrap().chats, 1);
         } else {

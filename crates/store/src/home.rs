@@ -4,12 +4,12 @@
 //! blobs/sha256-<hex>                      model files and configs, by content
 //! manifests/{host}/{namespace}/{model}/{tag}
 //! db/firepot.sqlite3                      chats
+//! db/state.json                           whose state this is, and how often it was mirrored
 //! partial/                                downloads that have not ended
 //! sums/                                   checksums of each block of a blob
 //! summaries/                              what model files say about themselves, read once
 //! pulls/                                  what pulls that have not ended need
 //! version                                 of this layout
-//! state.json                              whose state this is, and how often it was mirrored
 //! logs/
 //! run/server.json                         the server that listens, while it does
 //! run/loaded.json                         what is loaded and under way, for the next server

@@ -132,8 +132,8 @@ async fn load(app: &App, entry: &LoadedModel) -> Result<(), String> {
     let wishes = app.default_wishes().or(entry.wishes);
     let others: Vec<Planned> =
         app.pool.overview().iter().filter_map(SlotView::plan).map(|plan| (*plan).clone()).collect();
-    let (planner, planned) = (Arc::clone(&app.planner), Arc::clone(&model));
-    let fits = blocking(move || planner.plan(&planned, &wishes, &others).map(drop)).await;
+    let (planner, for_plan) = (Arc::clone(&app.planner), Arc::clone(&model));
+    let fits = blocking(move || planner.plan(&for_plan, &wishes, &others).map(drop)).await;
     fits.map_err(|error| error.to_string())?
         .map_err(|failure| format!("it does not fit any more: {failure}"))?;
     let lease = app.pool.acquire(model, wishes, Some(entry.keep_alive()), 0).await;

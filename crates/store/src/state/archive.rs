@@ -285,3 +285,20 @@ pub fn dir_of(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::safe;
+
+    #[test]
+    fn a_file_of_a_state_lies_below_the_home_and_nowhere_else() {
+        for name in ["db/firepot.sqlite3", "run/loaded.json", "trials/one", "trials/one/samples/a.json"] {
+            assert!(safe(name).is_some(), "{name}");
+        }
+        for name in
+            ["", "/etc/passwd", "trials/../lock", "../x", "trials", "trials/", "db", "run/server.json"]
+        {
+            assert!(safe(name).is_none() || name == "{name}");
+        }
+    }
+}

@@ -1,6 +1,6 @@
-//! Whose state a home has: `state.json`, by which a mirror knows its own.
+//! Whose state a home has: `db/state.json`, by which a mirror knows its own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -23,7 +23,7 @@ pub struct Mark {
 impl Mark {
     /// A home's mark, made where there is none.
     pub fn of(home: &Home) -> Result<Self, StateError> {
-        let known = read_bounded(&home.path().join("state.json")).ok();
+        let known = read_bounded(&path(home)).ok();
         if let Some(mark) = known.and_then(|json| serde_json::from_slice(&json).ok()) {
             return Ok(mark);
         }
@@ -72,6 +72,11 @@ impl Mark {
 
     /// Puts it into a home.
     pub fn write(&self, home: &Home) -> Result<(), StoreError> {
-        write_atomic(&home.path().join("state.json"), &serde_json::to_vec(self).unwrap_or_default())
+        write_atomic(&path(home), &serde_json::to_vec(self).unwrap_or_default())
     }
+}
+
+/// Beside the database.
+fn path(home: &Home) -> PathBuf {
+    home.database_path().with_file_name("state.json")
 }

@@ -260,7 +260,7 @@ fn made(test: &TestHome, files: &[(&str, &[u8])]) -> PathBuf {
 #[test]
 fn files_that_do_not_belong_to_a_state_are_refused() {
     let test = TestHome::new();
-    for name in ["lock", "blobs/sha256-00", "trials/", "db/other", "trials/./../../x"] {
+    for name in ["lock", "blobs/sha256-00", "trials/", "db/other"] {
         let path = made(&test, &[(name, b"x")]);
         let error = import(&test.home, &path, Onto::Empty).unwrap_err();
         assert!(matches!(error, StateError::Damaged { .. }), "{name}: {error}");
@@ -268,8 +268,9 @@ fn files_that_do_not_belong_to_a_state_are_refused() {
     let none = made(&test, &[]);
     let error = import(&test.home, &none, Onto::Empty).unwrap_err();
     assert!(error.to_string().ends_with("it has no database"), "{error}");
-    let text = made(&test, &[("db/firepot.sqlite3", b"a text of some length that is no database at all")]);
-    assert!(matches!(import(&test.home, &text, Onto::Empty), Err(StateError::Damaged { .. })));
+    let no_database =
+        made(&test, &[("db/firepot.sqlite3", b"a text of some length that is no database at all")]);
+    assert!(matches!(import(&test.home, &no_database, Onto::Empty), Err(StateError::Damaged { .. })));
 }
 
 #[test]
