@@ -52,6 +52,9 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
         print!("{}", explain(settings, &home, &model, &args.load)?);
     }
     if let Some(client) = attach::own(settings).await? {
+        if args.session.deadline.is_some() || args.session.state.is_some() {
+            eprintln!("warning: a server runs already; --deadline and --state are what it was started with");
+        }
         load(&client, &model, &args.load).await?;
         println!("{} is loaded in the server at http://{}", model.name, client.address());
         return Ok(());
