@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use firepot_store::state::{Lease, Mirror, Mirrored, StateError};
+use firepot_store::state::{Mirror, Mirrored, StateError};
 use jiff::Timestamp;
 use serde::Serialize;
 use tokio::{
@@ -45,7 +45,6 @@ impl Mirroring {
     #[must_use]
     pub fn start(app: &Arc<App>, mirror: Mirror) -> Self {
         let stop = CancellationToken::new();
-        tokio::spawn(beat(mirror.lease(), stop.clone()));
         let status = MirrorStatus { dir: mirror.dir().display().to_string(), ..MirrorStatus::default() };
         app.mirror.send_replace(Some(status));
         let task = tokio::spawn(run(Arc::clone(app), mirror, stop.clone()));
@@ -57,20 +56,6 @@ impl Mirroring {
         self.stop.cancel();
         if timeout(limits::MIRROR_END_WAIT, self.task).await.is_err() {
             tracing::warn!("the last state was not mirrored in time; the one before it is in the folder");
-        }
-    }
-}
-
-/// Says that this server lives, also while a state is written.
-async fn beat(lease: Arc<Lease>, stop: CancellationToken) {
-    loop {
-        select! {
-            () = stop.cancelled() => return,
-            () = sleep(firepot_store::limits::LEASE_BEAT_INTERVAL) => {}
-        }
-        let beating = Arc::clone(&lease);
-        if let Ok(Err(error)) = blocking(move || beating.beat()).await {
-            tracing::warn!(%error, "the mirror's folder was not told that this server lives");
         }
     }
 }

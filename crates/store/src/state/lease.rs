@@ -8,7 +8,10 @@ use std::{
     fs::{self, File},
     io::Read as _,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError, SyncSender},
+    },
     thread,
     time::Instant,
 };
@@ -16,15 +19,27 @@ use std::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{StateError, archive::replace};
-use crate::limits::{LEASE_BYTES_MAX, LEASE_DEAD_AFTER, LEASE_POLL, LEASE_SETTLES};
+use super::{
+    StateError,
+    archive::{dir_of, replace},
+};
+use crate::limits::{LEASE_BEAT_INTERVAL, LEASE_BYTES_MAX, LEASE_DEAD_AFTER, LEASE_POLL, LEASE_SETTLES};
 
-/// The right to mirror into a folder. Given back when dropped.
+/// The right to mirror into a folder, said anew by a thread of its own for as long as this lives. Given back when dropped.
 #[derive(Debug)]
 pub struct Lease {
+    said: Arc<Said>,
+    /// Dropped, it ends the thread.
+    _beating: SyncSender<()>,
+}
+
+/// What is said in the folder.
+#[derive(Debug)]
+struct Said {
     path: PathBuf,
     holder: Holder,
-    beats: AtomicU64,
+    /// Counts the beats; `None` once it is given back.
+    beats: Mutex<Option<u64>>,
 }
 
 /// What stands in the folder.
@@ -56,12 +71,21 @@ impl Lease {
         if let Some(other) = read(&path) {
             require_dead(dir, &path, &other)?;
         }
-        let lease = Self { path, holder: Holder::this(), beats: AtomicU64::new(0) };
-        lease.write()?;
+        let said = Arc::new(Said { path, holder: Holder::this(), beats: Mutex::new(Some(0)) });
+        said.write()?;
         // Two that found the folder free at the same moment both wrote; one of them is still there.
         thread::sleep(LEASE_SETTLES);
-        lease.check(dir)?;
-        Ok(lease)
+        said.check()?;
+        let (beating, ended) = mpsc::sync_channel(0);
+        let heart = Arc::clone(&said);
+        thread::spawn(move || {
+            while ended.recv_timeout(LEASE_BEAT_INTERVAL) == Err(RecvTimeoutError::Timeout) {
+                if let Err(error) = heart.beat() {
+                    tracing::warn!(%error, "the mirror's folder was not told that this server lives");
+                }
+            }
+        });
+        Ok(Self { said, _beating: beating })
     }
 
     /// Says that this server lives.
@@ -69,28 +93,41 @@ impl Lease {
     /// # Errors
     /// [`StateError::InUse`] when another server has taken the folder, which keeps it.
     pub fn beat(&self) -> Result<(), StateError> {
-        self.check(super::archive::dir_of(&self.path))?;
+        self.said.beat()
+    }
+}
+
+impl Said {
+    fn beat(&self) -> Result<(), StateError> {
+        self.check()?;
         self.write()
     }
 
-    fn check(&self, dir: &Path) -> Result<(), StateError> {
+    fn check(&self) -> Result<(), StateError> {
         match read(&self.path) {
-            Some(other) if other.holder.server != self.holder.server => Err(in_use(dir, &other)),
+            Some(other) if other.holder.server != self.holder.server => {
+                Err(in_use(dir_of(&self.path), &other))
+            }
             _ => Ok(()),
         }
     }
 
     fn write(&self) -> Result<(), StateError> {
-        let record = Record { holder: self.holder.clone(), beat: self.beats.fetch_add(1, Ordering::Relaxed) };
+        let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(beat) = *beats else { return Ok(()) };
+        *beats = Some(beat + 1);
+        let record = Record { holder: self.holder.clone(), beat };
         replace(&self.path, &serde_json::to_vec(&record).unwrap_or_default())
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let ours = read(&self.path).is_some_and(|record| record.holder.server == self.holder.server);
-        if ours {
-            let _ = fs::remove_file(&self.path);
+        // No beat comes after this.
+        *self.said.beats.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let Said { path, holder, .. } = &*self.said;
+        if read(path).is_some_and(|record| record.holder.server == holder.server) {
+            let _ = fs::remove_file(path);
         }
     }
 }
@@ -164,16 +201,10 @@ mod tests {
     fn a_folder_is_for_one_server_until_that_gives_it_back() {
         let dir = tempfile::tempdir().unwrap();
         let first = Lease::take(dir.path()).unwrap();
-        thread::scope(|scope| {
-            let second = scope.spawn(|| Lease::take(dir.path()));
-            while !second.is_finished() {
-                first.beat().unwrap();
-                thread::sleep(LEASE_POLL);
-            }
-            let error = second.join().unwrap().unwrap_err();
-            assert!(error.to_string().starts_with("another server (process "), "{error}");
-            assert!(error.hint().unwrap().contains("--state"));
-        });
+        let error = Lease::take(dir.path()).unwrap_err();
+        assert!(error.to_string().starts_with("another server (process "), "{error}");
+        assert!(error.hint().unwrap().contains("--state"));
+        first.beat().unwrap();
         drop(first);
         assert!(!dir.path().join("lease.json").exists());
         drop(Lease::take(dir.path()).unwrap());
@@ -197,11 +228,12 @@ mod tests {
         let lease = Lease::take(dir.path()).unwrap();
         assert!(begun.elapsed() >= LEASE_DEAD_AFTER);
         // It comes back, and its lease is not its own any more.
-        let back =
-            Lease { path: dir.path().join("lease.json"), holder: theirs.holder, beats: AtomicU64::new(8) };
+        let path = dir.path().join("lease.json");
+        let back = Said { path: path.clone(), holder: theirs.holder, beats: Mutex::new(Some(8)) };
         assert!(matches!(back.beat(), Err(StateError::InUse { .. })));
-        drop(back);
         lease.beat().unwrap();
+        drop(lease);
+        assert!(!path.exists());
     }
 
     #[test]

@@ -6,7 +6,6 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -35,7 +34,7 @@ pub struct Mirror {
     home: Home,
     dir: PathBuf,
     version: String,
-    lease: Arc<Lease>,
+    lease: Lease,
     /// Sees whether other connections have changed the database.
     watching: Connection,
     /// What was mirrored last; `None` before the first.
@@ -105,7 +104,7 @@ impl Mirror {
             home: home.clone(),
             dir,
             version: version.to_owned(),
-            lease: Arc::new(lease),
+            lease,
             watching,
             seen: None,
             rests_until: Instant::now(),
@@ -117,12 +116,6 @@ impl Mirror {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.dir
-    }
-
-    /// The right to the folder, which somebody must [`beat`](Lease::beat).
-    #[must_use]
-    pub fn lease(&self) -> Arc<Lease> {
-        Arc::clone(&self.lease)
     }
 
     /// Mirrors the state if something changed since the last time and the cost of that is worked off. `now`: whatever it cost.

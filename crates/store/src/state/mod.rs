@@ -28,7 +28,6 @@ pub use archive::{StateFile, StateManifest, StateModel};
 pub use error::StateError;
 pub use export::{Exported, export};
 pub use import::{Imported, Onto, import};
-pub use lease::Lease;
 pub use mirror::{Begun, Mirror, Mirrored};
 
 use crate::Home;
