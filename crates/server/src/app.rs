@@ -15,6 +15,7 @@ use crate::{
     capabilities::Capabilities,
     deadline::Deadline,
     guard::Guard,
+    journal::Journal,
     limits,
     metrics::Metrics,
     mirror::MirrorStatus,
@@ -41,6 +42,8 @@ pub struct App {
     pub guard: Guard,
     /// Answers of stored chats, and who watches them.
     pub talks: Talks,
+    /// Answers, as they are kept on the disk.
+    pub journal: Journal,
     /// Models that are on their way.
     pub pulls: Pulls,
     /// When the session ends.
@@ -86,6 +89,7 @@ impl App {
             capabilities: Capabilities::default(),
             guard,
             talks: Talks::default(),
+            journal: Journal::new(home.clone()),
             pulls: Pulls::new(fetcher, models_changed.clone()),
             deadline,
             mirror: watch::Sender::new(None),

@@ -13,6 +13,7 @@ mod capabilities;
 mod deadline;
 mod events;
 mod guard;
+mod journal;
 mod library;
 pub mod limits;
 mod memory;

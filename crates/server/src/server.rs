@@ -21,6 +21,7 @@ use crate::{
     app::App,
     arrived::Peer,
     deadline::ending,
+    journal::recover,
     limits,
     mirror::Mirroring,
     pool::{Launcher, Planner, ProcessLauncher},
@@ -102,6 +103,7 @@ impl Server {
     /// stored and mirrored, pulls are left for the next start, those who watch are let go, and the home is freed.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let Self { app, listener, mirror, lock, .. } = self;
+        recover(&app).await;
         let keeper = Keeper::start(&app);
         let mirroring = mirror.map(|mirror| Mirroring::start(&app, mirror));
         let connections = GracefulShutdown::new();
@@ -119,6 +121,7 @@ impl Server {
         let closing = tokio::spawn(connections.shutdown());
         app.pool.shutdown().await;
         app.talks.ended().await;
+        app.journal.written().await;
         if let Some(mirroring) = mirroring {
             mirroring.stop().await;
         }

@@ -130,8 +130,14 @@ async fn load(app: &App, entry: &LoadedModel) -> Result<(), String> {
     let model = app.model(&entry.name.to_string()).await.map_err(|error| error.to_string())?;
     // What this start was told holds before what an earlier one was told.
     let wishes = app.default_wishes().or(entry.wishes);
-    let others: Vec<Planned> =
-        app.pool.overview().iter().filter_map(SlotView::plan).map(|plan| (*plan).clone()).collect();
+    let others: Vec<Planned> = app
+        .pool
+        .overview()
+        .iter()
+        .filter(|slot| slot.model.name != entry.name)
+        .filter_map(SlotView::plan)
+        .map(|plan| (*plan).clone())
+        .collect();
     let (planner, for_plan) = (Arc::clone(&app.planner), Arc::clone(&model));
     let fits = blocking(move || planner.plan(&for_plan, &wishes, &others).map(drop)).await;
     fits.map_err(|error| error.to_string())?
