@@ -6,6 +6,7 @@ mod cli;
 mod death;
 mod home;
 mod hub;
+mod lifecycle;
 mod open_webui;
 mod pulls;
 mod split;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chaos;
+mod chats;
 mod check_planner;
 mod page;
 mod pull;
@@ -56,6 +57,8 @@ enum Chore {
     CheckSpeeds(speeds::Args),
     /// Measure our engine beside llama.cpp's own tools, and write docs/benchmarks.md. Takes about an hour.
     BenchEngine(bench::Args),
+    /// Measure a home with 1,000 chats: its size beside its text, the list, one chat, a search. Prints Markdown; takes a minute.
+    BenchChats(chats::Args),
     /// Measure the chat page in Chromium, and write docs/page.md. Takes some minutes.
     BenchPage,
     /// Measure a pull beside curl, and the list of a full store, and write docs/pull.md. Takes a minute or two.
@@ -84,6 +87,7 @@ fn main() -> anyhow::Result<()> {
         Chore::CheckPlanner(args) => check_planner::run(&args),
         Chore::CheckSpeeds(args) => speeds::run(&args),
         Chore::BenchEngine(args) => bench::run(args),
+        Chore::BenchChats(args) => chats::run(&args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),
     }

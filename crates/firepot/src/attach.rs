@@ -130,7 +130,13 @@ async fn start(settings: &Settings, load: &Load) -> anyhow::Result<Attached> {
 fn spawn_serve(settings: &Settings, load: &Load) -> anyhow::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--home").arg(&settings.home).args(["--host", "127.0.0.1", "--port", "0", "--log", "error"]);
-    command.arg("serve").args(load_args(load)).stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+    command
+        .arg("serve")
+        .arg("--no-reload")
+        .args(load_args(load))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .process_group(0);
     Ok(command.spawn()?)
 }
 

@@ -66,6 +66,9 @@ pub enum Command {
     /// Check and tidy the store.
     #[command(subcommand)]
     Store(Store),
+    /// Take chats, presets and trials along to another machine.
+    #[command(subcommand)]
+    State(State),
     /// Say what this machine is, what works, what does not, and why.
     Doctor(Output),
     /// Host one model; started by the server, with the link on standard input.
@@ -97,6 +100,8 @@ pub struct Up {
     pub load: Load,
     #[command(flatten)]
     pub admit: Admit,
+    #[command(flatten)]
+    pub session: Session,
     /// Print every download, file, process, port and llama.cpp parameter with its reason, then act.
     #[arg(long)]
     pub explain: bool,
@@ -118,6 +123,23 @@ pub struct Serve {
     pub load: Load,
     #[command(flatten)]
     pub admit: Admit,
+    #[command(flatten)]
+    pub session: Session,
+}
+
+/// When the session ends, and what outlives it.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Session {
+    /// When the session ends: a duration from now (`11h50m`), a time (`2026-11-28T21:00:00Z`), a file with either, or `none`.
+    /// Without it, what is known of the platform holds.
+    #[arg(long, env = "FIREPOT_DEADLINE", value_name = "WHEN")]
+    pub deadline: Option<String>,
+    /// Do not load again what was loaded when the last server ended, nor go on with its pulls.
+    #[arg(long, env = "FIREPOT_NO_RELOAD", value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_reload: bool,
+    /// Keep chats, presets and trials in this folder too, never older than a few seconds; an empty home takes them from there.
+    #[arg(long, env = "FIREPOT_STATE", value_name = "DIR")]
+    pub state: Option<PathBuf>,
 }
 
 /// Whom the server answers beside this machine's own names and pages.
@@ -330,5 +352,26 @@ pub enum Store {
         /// Only say what would go.
         #[arg(long)]
         dry_run: bool,
+    },
+}
+
+/// What to do with the state.
+#[derive(Debug, Subcommand)]
+pub enum State {
+    /// Write chats, presets, trials and the names of the models into one file, also while a server runs. No secret goes along.
+    Export {
+        /// The file, such as `state.tar.gz`.
+        file: PathBuf,
+    },
+    /// Take such a file in: all of it or nothing. No server may run on the home.
+    Import {
+        /// The file.
+        file: PathBuf,
+        /// Add the chats that are not there to those that are.
+        #[arg(long, conflicts_with = "replace")]
+        merge: bool,
+        /// Replace chats and presets; a copy of the database is kept beside it.
+        #[arg(long)]
+        replace: bool,
     },
 }

@@ -4,7 +4,7 @@ use std::{fmt, process::ExitCode};
 
 use firepot_fetch::{FetchError, PullError};
 use firepot_server::StartError;
-use firepot_store::{ImportError, StoreError};
+use firepot_store::{ImportError, StoreError, state::StateError};
 
 /// Shown below `--help`.
 pub const HELP: &str = "\
@@ -126,6 +126,16 @@ fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
     }
     if let Some(error) = error.downcast_ref::<ImportError>() {
         return (Exit::Failed, error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<StateError>() {
+        let exit = match error {
+            StateError::Store(error) => store_exit(error),
+            StateError::Damaged { .. } | StateError::Newer { .. } => Exit::Failed,
+            StateError::NotEmpty { .. } | StateError::InUse { .. } | StateError::OtherState { .. } => {
+                Exit::Home
+            }
+        };
+        return (exit, error.hint());
     }
     if let Some(error) = error.downcast_ref::<PullError>() {
         let exit = match error {

@@ -12,6 +12,7 @@ mod gpu;
 mod hub;
 mod logging;
 mod planner;
+mod session;
 mod settings;
 mod table;
 
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use cli::{Cli, Command};
 use commands::{
-    calibrate, create, doctor, down, dry_run, fit as fit_command, models, pull, run, runner, store, up,
+    calibrate, create, doctor, down, dry_run, fit as fit_command, models, pull, run, runner, state, store, up,
 };
 use settings::{Environment, Settings};
 
@@ -57,6 +58,7 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
             doctor::devices();
             Ok(())
         }
+        Command::State(what) => state::state(&settings, &what),
         Command::Cp(args) => models::cp(&settings, &args),
         Command::Runner => runner::runner(),
         command => block_on(with_server(&settings, command)),

@@ -20,7 +20,7 @@ use serde_json::Value;
 
 use crate::{
     calibrated,
-    fit::{Fit, Place},
+    fit::{Fit, PROMPT, Place},
     gpu,
 };
 
@@ -74,6 +74,12 @@ impl LocalPlanner {
         }
     }
 
+    /// Predicted time from one token to the next after a usual prompt; `None` without a calibration.
+    fn predicted_tpot(&self, model: &Model, plan: &Plan) -> Option<Duration> {
+        let speeds = Place::here(self).speeds(&read_layout(model).ok()?, plan, PROMPT).ok()?;
+        Duration::try_from_secs_f64(1.0 / speeds.decode.predicted).ok()
+    }
+
     /// What this machine is now.
     pub fn probe(&self) -> Machine {
         Machine::probe(&self.home, &self.environment)
@@ -100,6 +106,7 @@ impl Planner for LocalPlanner {
             gpu_bytes: plan.predicted.gpu_bytes(),
             mapped_bytes: plan.predicted.mapped_bytes,
             memory: memory(&plan),
+            predicted_tpot: self.predicted_tpot(model, &plan),
             reasons: reasons(&plan),
             spec: load_spec(model, &plan),
             replicas: Vec::new(),
@@ -235,6 +242,7 @@ fn on_gpu(plan: &Plan, first: &Planned, gpu: usize) -> Planned {
         gpu_bytes: first.gpu_bytes / u64::from(each),
         mapped_bytes: 0,
         memory: memory.collect(),
+        predicted_tpot: first.predicted_tpot,
         reasons: first.reasons.clone(),
         spec: LoadSpec { devices: vec![there.clone()], limits: limits.collect(), ..first.spec.clone() },
         replicas: Vec::new(),

@@ -85,13 +85,15 @@ pub struct Asked {
 /// # Errors
 /// When no answer can begin; what fails later is said in the dialect's own way.
 pub async fn answer(app: &App, asked: Asked) -> Result<Response, ApiError> {
-    let warnings = warnings_header(&asked.warnings);
+    let (mut warnings, model) = (asked.warnings.clone(), Arc::clone(&asked.model));
     let mut answer = Answer::begin(app, asked).await?;
     let reports = match answer.first_events().await {
         Ok(reports) => reports,
         Err(error) => return Ok(answer.refuse(&error)),
     };
     let names = answer.names();
+    let most_tokens = reports.iter().map(|report| report.max_tokens).max();
+    warnings.extend(most_tokens.and_then(|most| app.deadline.too_long(most, app.pool.pace(&model.name))));
     let content_type = answer.encoder.content_type();
     let mut response = match answer.encoder.mode() {
         Mode::Stream => reply::bytes(content_type, answer.into_body()),
@@ -102,7 +104,7 @@ pub async fn answer(app: &App, asked: Asked) -> Result<Response, ApiError> {
     };
     report_headers(response.headers_mut(), &reports);
     response.headers_mut().insert(GENERATION, names);
-    warnings.map(|value| response.headers_mut().insert(WARNINGS, value));
+    warnings_header(&warnings).map(|value| response.headers_mut().insert(WARNINGS, value));
     Ok(response)
 }
 

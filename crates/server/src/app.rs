@@ -13,10 +13,12 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::{
     capabilities::Capabilities,
+    deadline::Deadline,
     guard::Guard,
     journal::Journal,
     limits,
     metrics::Metrics,
+    mirror::MirrorStatus,
     pool::{Launcher, Planner, Pool, PoolParts, Wishes},
     pulls::{Fetcher, Pulls},
     settings::ServerSettings,
@@ -44,6 +46,10 @@ pub struct App {
     pub journal: Journal,
     /// Models that are on their way.
     pub pulls: Pulls,
+    /// When the session ends.
+    pub deadline: Deadline,
+    /// How the mirrored state stands; `None` without a folder.
+    pub mirror: watch::Sender<Option<MirrorStatus>>,
     /// Told whenever there is another model, or one less.
     pub models_changed: watch::Sender<()>,
     /// A place for each file that is being received.
@@ -74,6 +80,7 @@ impl App {
             max_in_flight: settings.max_in_flight,
         });
         let models_changed = watch::Sender::new(());
+        let deadline = Deadline::new(settings.deadline.clone(), settings.times);
         Self {
             settings,
             pool,
@@ -84,6 +91,8 @@ impl App {
             talks: Talks::default(),
             journal: Journal::new(home.clone()),
             pulls: Pulls::new(fetcher, models_changed.clone()),
+            deadline,
+            mirror: watch::Sender::new(None),
             models_changed,
             uploads: Semaphore::new(limits::MAX_UPLOADS),
             home,

@@ -8,6 +8,7 @@ mod models;
 mod page;
 mod pulls;
 mod refusals;
+mod restarts;
 mod talks;
 mod tree;
 mod watching;

@@ -70,6 +70,31 @@ pub const EXIT_STATUS_WAIT: Duration = Duration::from_millis(100);
 /// How long running answers may go on after the server was asked to end; then they are cancelled.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 
+/// How long before the session's end nobody is let in any more; a client is told 503 with the reason. Enough for what runs to
+/// end or to be cut off, and for the server's own end.
+pub const DEADLINE_CLOSES: Duration = Duration::from_mins(1);
+
+/// At most this part of what is left when the end becomes known is closed to clients.
+pub const DEADLINE_CLOSES_PART: u32 = 4;
+
+/// This part of the closed time is kept for the server's own end: answers that run are cut off before it.
+pub const DEADLINE_CUTS_PART: u32 = 2;
+
+/// From when on the session's end is a warning.
+pub const DEADLINE_WARNED: Duration = Duration::from_mins(15);
+
+/// The farthest end of a session; one farther off counts as this.
+pub const MAX_DEADLINE: Duration = Duration::from_hours(366 * 24);
+
+/// Bytes that are read of a file that says the session's end.
+pub const MAX_DEADLINE_FILE_BYTES: u64 = 256;
+
+/// How often such a file is looked at.
+pub const DEADLINE_FILE_INTERVAL: Duration = Duration::from_secs(2);
+
+/// How long the last state may take to be mirrored when the server ends.
+pub const MIRROR_END_WAIT: Duration = Duration::from_secs(10);
+
 /// How long connections may take to close after the last answer; then they are cut.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
@@ -138,6 +163,25 @@ pub const TALK_STOP_WAIT: Duration = Duration::from_secs(2);
 
 /// How long the last text of answers may take to be stored when the server ends.
 pub const TALKS_END_WAIT: Duration = Duration::from_secs(5);
+
+/// Models that are loaded again after a restart; of more, those used longest ago are not.
+pub const MAX_RELOADED: usize = 8;
+
+/// How often in a row a model may be loaded again while the server ends each time; then it waits for a request. A load that
+/// takes the whole machine down would do so for ever.
+pub const MAX_RELOAD_ATTEMPTS: u32 = 3;
+
+/// Longest record of what was loaded that is read, in bytes; a longer one counts as damaged.
+pub const MAX_RELOAD_RECORD_BYTES: u64 = 64 * 1024;
+
+/// Least time between two writes of what is loaded: what a killed server may not know of.
+pub const RELOAD_RECORD_PAUSE: Duration = Duration::from_millis(250);
+
+/// How long what was loaded lets the model that `up` names come first.
+pub const RELOAD_WAITS_FOR_FIRST: Duration = Duration::from_secs(10);
+
+/// How long the last note of what is loaded may take when the server ends.
+pub const RELOAD_END_WAIT: Duration = Duration::from_secs(2);
 
 /// Models that are pulled at the same time. One more is 503.
 pub const MAX_PULLS: usize = 8;

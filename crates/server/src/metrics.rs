@@ -113,7 +113,7 @@ impl AnswerCounts {
 }
 
 /// (time of last token − time of first token) / (tokens − 1).
-fn tpot(usage: &Usage, timings: &Timings) -> Option<Duration> {
+pub fn tpot(usage: &Usage, timings: &Timings) -> Option<Duration> {
     let gaps = usage.completion_tokens.checked_sub(1).filter(|gaps| *gaps > 0)?;
     Some(Duration::from_micros(timings.decode_us / u64::from(gaps)))
 }

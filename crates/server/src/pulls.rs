@@ -106,6 +106,8 @@ struct Entry {
     key: String,
     /// As it was asked for first.
     model: String,
+    /// A registry without encryption is allowed.
+    insecure: bool,
     /// A page began it: it goes on when nobody waits.
     kept: bool,
     /// Clients that wait.
@@ -146,8 +148,16 @@ impl Pulls {
     /// # Errors
     /// As [`join`](Self::join).
     pub fn keep(&self, model: &str) -> Result<PullView, ApiError> {
+        self.resume(model, false)
+    }
+
+    /// The same for a pull that an earlier server had begun.
+    ///
+    /// # Errors
+    /// As [`join`](Self::join).
+    pub fn resume(&self, model: &str, insecure: bool) -> Result<PullView, ApiError> {
         let mut state = self.inner.state();
-        let entry = self.running(&mut state, model, false)?;
+        let entry = self.running(&mut state, model, insecure)?;
         entry.kept = true;
         let view = PullView::of(entry);
         drop(state);
@@ -170,6 +180,14 @@ impl Pulls {
     #[must_use]
     pub fn views(&self) -> Vec<PullView> {
         self.inner.state().entries.iter().map(PullView::of).collect()
+    }
+
+    /// The models that are being pulled, as they were asked for, and whether without encryption.
+    #[must_use]
+    pub fn under_way(&self) -> Vec<(String, bool)> {
+        let state = self.inner.state();
+        let running = state.entries.iter().filter(|entry| entry.failed.is_none());
+        running.map(|entry| (entry.model.clone(), entry.insecure)).collect()
     }
 
     /// Changes whenever [`views`](Self::views) does.
@@ -230,6 +248,7 @@ impl Pulls {
             id: state.last_id,
             key,
             model: model.to_owned(),
+            insecure,
             kept: false,
             waiting: 0,
             stop,

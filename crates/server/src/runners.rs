@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     app::App,
+    deadline::SessionView,
     memory::{self, Comparison},
     pool::{PhaseView, SlotView},
 };
@@ -18,6 +19,8 @@ pub struct Overview {
     runners: Vec<Entry>,
     /// What is not as it should be.
     warnings: Vec<String>,
+    /// What is left of the session.
+    session: SessionView,
     /// Answers that wait or run.
     in_flight: usize,
     /// How many may.
@@ -74,10 +77,21 @@ struct LastDeath {
 pub fn overview(app: &App) -> Overview {
     Overview {
         runners: app.pool.overview().iter().map(|slot| entry(app, slot)).collect(),
-        warnings: app.settings.gpu_unused.iter().cloned().collect(),
+        warnings: warnings(app),
+        session: app.deadline.view(),
         in_flight: app.pool.in_flight(),
         max_in_flight: app.settings.max_in_flight,
     }
+}
+
+/// What is not as it should be, the most urgent first.
+#[must_use]
+pub fn warnings(app: &App) -> Vec<String> {
+    let mirror = app.mirror.borrow().as_ref().and_then(|status| {
+        let error = status.error.as_ref()?;
+        Some(format!("the state is not mirrored to {}: {error}", status.dir))
+    });
+    app.deadline.warning().into_iter().chain(mirror).chain(app.settings.gpu_unused.clone()).collect()
 }
 
 fn entry(app: &App, slot: &SlotView) -> Entry {

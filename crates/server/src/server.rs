@@ -3,7 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use axum::{Router, http::Request};
-use firepot_store::{Home, ServerLock};
+use firepot_store::{Home, ServerLock, state::Mirror};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -20,10 +20,13 @@ use tower::ServiceExt as _;
 use crate::{
     app::App,
     arrived::Peer,
+    deadline::ending,
     journal::recover,
     limits,
+    mirror::Mirroring,
     pool::{Launcher, Planner, ProcessLauncher},
     pulls::Fetcher,
+    reload::Keeper,
     routes::router,
     settings::ServerSettings,
     start::{StartError, listen, raise_open_files},
@@ -35,6 +38,7 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     address: SocketAddr,
+    mirror: Option<Mirror>,
     /// Freed, and the record removed, when the server has ended.
     lock: ServerLock,
 }
@@ -79,7 +83,13 @@ impl Server {
         lock.announce(address, env!("CARGO_PKG_VERSION"))?;
         tidy(home.clone());
         let app = Arc::new(App::new(settings, home, planner, launcher, fetcher));
-        Ok(Self { app, listener, address, lock })
+        Ok(Self { app, listener, address, mirror: None, lock })
+    }
+
+    /// The same, mirroring its state while it serves.
+    #[must_use]
+    pub fn with_mirror(self, mirror: Option<Mirror>) -> Self {
+        Self { mirror, ..self }
     }
 
     /// Where it listens.
@@ -88,19 +98,23 @@ impl Server {
         self.address
     }
 
-    /// Serves until `shutdown` is done. Then nobody is let in any more, running answers get
+    /// Serves until `shutdown` is done, or the session is about to end. Then nobody is let in any more, running answers get
     /// [`Times::shutdown_grace`](crate::Times::shutdown_grace), runners are stopped, what was said in chats is
-    /// stored, pulls are left for the next start, those who watch are let go, and the home is freed.
+    /// stored and mirrored, pulls are left for the next start, those who watch are let go, and the home is freed.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
-        let Self { app, listener, lock, .. } = self;
+        let Self { app, listener, mirror, lock, .. } = self;
         recover(&app).await;
+        let keeper = Keeper::start(&app);
+        let mirroring = mirror.map(|mirror| Mirroring::start(&app, mirror));
         let connections = GracefulShutdown::new();
         let router = router(Arc::clone(&app));
         tokio::select! {
             never = accept(&listener, &router, &connections) => match never {},
             () = shutdown => {}
+            () = ending(&app) => {}
         }
         drop(listener);
+        keeper.stop().await;
         tracing::info!(in_flight = app.pool.in_flight(), "shutting down");
         app.talks.close();
         app.pulls.close().await;
@@ -108,6 +122,9 @@ impl Server {
         app.pool.shutdown().await;
         app.talks.ended().await;
         app.journal.written().await;
+        if let Some(mirroring) = mirroring {
+            mirroring.stop().await;
+        }
         if timeout(limits::CLOSE_GRACE, closing).await.is_err() {
             tracing::info!("some connections were cut");
         }

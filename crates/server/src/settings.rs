@@ -2,7 +2,9 @@
 
 use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
 
-use crate::limits;
+use firepot_store::ModelName;
+
+use crate::{deadline::DeadlineSource, limits};
 
 /// Everything that the server is told.
 #[derive(Clone, Debug)]
@@ -24,6 +26,10 @@ pub struct ServerSettings {
     pub keep_alive: KeepAlive,
     /// Answers that wait or run at the same time, over all models.
     pub max_in_flight: usize,
+    /// Who says when the session ends.
+    pub deadline: DeadlineSource,
+    /// Whether what was loaded before is loaded again.
+    pub reload: Reload,
     /// One sentence for `/api/ps` when a GPU is there and is not used.
     pub gpu_unused: Option<String>,
     /// When things count as hung, late or over.
@@ -43,9 +49,27 @@ impl ServerSettings {
             load: LoadDefaults::default(),
             keep_alive: KeepAlive::default(),
             max_in_flight: limits::MAX_IN_FLIGHT,
+            deadline: DeadlineSource::Unknown("nobody said it".to_owned()),
+            reload: Reload::default(),
             gpu_unused: None,
             times: Times::default(),
         }
+    }
+}
+
+/// What goes on by itself after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Models that were loaded are loaded again, and pulls that were under way go on; otherwise nothing of this is written
+    /// down either, and the next server goes by what an earlier one wrote.
+    pub enabled: bool,
+    /// A model that somebody else is about to load, before all others.
+    pub except: Option<ModelName>,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { enabled: true, except: None }
     }
 }
 
@@ -102,6 +126,8 @@ pub struct Times {
     pub stop_grace: Duration,
     /// See [`limits::SHUTDOWN_GRACE`].
     pub shutdown_grace: Duration,
+    /// See [`limits::DEADLINE_CLOSES`].
+    pub deadline_closes: Duration,
 }
 
 impl Default for Times {
@@ -114,6 +140,7 @@ impl Default for Times {
             stable_after: limits::STABLE_AFTER,
             stop_grace: limits::STOP_GRACE,
             shutdown_grace: limits::SHUTDOWN_GRACE,
+            deadline_closes: limits::DEADLINE_CLOSES,
         }
     }
 }

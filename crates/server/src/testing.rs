@@ -87,6 +87,7 @@ impl Planner for BudgetPlanner {
             gpu_bytes: 0,
             mapped_bytes: 0,
             memory: Vec::new(),
+            predicted_tpot: None,
             reasons,
             replicas: Vec::new(),
         })

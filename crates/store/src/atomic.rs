@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Begins the name of every temporary file.
-const TEMP_PREFIX: &str = ".tmp-";
+pub const TEMP_PREFIX: &str = ".tmp-";
 
 /// Replaces the file at `path`: afterwards, also after a power cut, it has the old content or the new. The
 /// directory must exist; the file is readable by its owner alone.

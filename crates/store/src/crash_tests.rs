@@ -4,8 +4,9 @@
 use std::{fs, io::Read as _, os::unix::process::ExitStatusExt as _, path::Path};
 
 use crate::{
-    Access, BlobWriter, Database, Digest, Home, ModelName, NewChat, NewMessage, Placement, StoreError,
+    Access, BlobWriter, Database, Digest, Home, ModelName, NewChat, NewMessage, Page, Placement, StoreError,
     fail::{Step, armed},
+    state::{self, Onto, StateError},
     testing::{
         Action, NEXT_SCHEMA, OUTCOME, Order, TestHome, gguf, other_gguf, outcome, registry_model, run_child,
         user,
@@ -57,9 +58,15 @@ fn act(order: &Order) -> Result<String, String> {
                 (0..1000).try_for_each(|_| database.chats().append(*chat, &[user(&text)]).map(drop))
             })
         }
+        Action::Export { file } => return told(state::export(&home, file, "0.1.0")),
+        Action::TakeIn { file } => return told(state::import(&home, file, Onto::Empty)),
         Action::Migrate => Database::open_with(&home.database_path(), NEXT_SCHEMA).map(drop),
     };
     done.map(|()| "done".to_owned()).map_err(|error| error.to_string())
+}
+
+fn told<T>(done: Result<T, StateError>) -> Result<String, String> {
+    done.map(|_| "done".to_owned()).map_err(|error| error.to_string())
 }
 
 /// What a pull does, but for fetching: its file is written from another.
@@ -321,4 +328,79 @@ fn a_file_without_permission_is_a_clear_error() {
     let said = confined(&wrapper, &home, action);
     let expected = format!("no permission to read {}", file.display());
     assert!(said.as_ref().is_none_or(|said| *said == expected), "{said:?}");
+}
+
+/// A home with a chat and a trial.
+fn home_with_state() -> TestHome {
+    let test = TestHome::new();
+    let database = test.home.database().unwrap();
+    let chat =
+        database.chats().create(&NewChat { title: Some("kept".into()), ..NewChat::default() }).unwrap();
+    database.chats().append(chat.id, &[user(&"x".repeat(100_000))]).unwrap();
+    fs::create_dir_all(test.home.path().join("trials/t")).unwrap();
+    write_atomic(&test.home.path().join("trials/t/samples"), b"[1]").unwrap();
+    test
+}
+
+#[test]
+fn an_export_killed_at_any_step_leaves_the_file_as_it_was_or_whole() {
+    // The mark of the home, then the state.
+    let files = [(Step::TempSynced, 0), (Step::TempSynced, 1)];
+    for (step, nth) in files.into_iter().chain([(Step::StateCopied, 0), (Step::StateWritten, 0)]) {
+        let test = home_with_state();
+        let file = test.file("state.tar.gz", b"an older one");
+        kill(&test.home, &Action::Export { file: file.clone() }, (step, nth));
+        if step == Step::StateWritten {
+            assert_eq!(state::import(&TestHome::new().home, &file, Onto::Empty).unwrap().chats, 1);
+        } else {
+            assert_eq!(fs::read(&file).unwrap(), b"an older one", "{step:?}");
+        }
+        test.sweep_all();
+        assert!(!has_temporary_file(test.home.path()), "{step:?}");
+        state::export(&test.home, &file, "0.1.0").unwrap();
+    }
+}
+
+#[test]
+fn an_import_of_a_state_killed_at_any_step_leaves_all_chats_or_none_and_can_be_done_again() {
+    let old = home_with_state();
+    let file = old.dir.path().join("state.tar.gz");
+    state::export(&old.home, &file, "0.1.0").unwrap();
+    for (step, chats) in [
+        (Step::StateStaged, 0),
+        (Step::StateMoved, 0),
+        (Step::RowsWritten, 0),
+        (Step::Committed, 1),
+        (Step::StateTaken, 1),
+    ] {
+        let new = TestHome::new();
+        kill(&new.home, &Action::TakeIn { file: file.clone() }, (step, 0));
+        let stored = new.home.database().unwrap().chats().list(Page::default()).unwrap().chats;
+        assert_eq!(stored.len(), chats, "{step:?}");
+        assert!(stored.iter().all(|chat| (chat.title.as_str(), chat.message_count) == ("kept", 1)));
+        let onto = if chats == 0 { Onto::Empty } else { Onto::Merge };
+        assert_eq!(state::import(&new.home, &file, onto).unwrap().chats as usize, 1 - chats, "{step:?}");
+        assert_eq!(fs::read(new.home.path().join("trials/t/samples")).unwrap(), b"[1]");
+        assert!(!new.home.path().join("run/state").exists(), "{step:?}");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_a_state_on_either_side_and_leaves_nothing() {
+    let old = home_with_state();
+    let file = old.dir.path().join("state.tar.gz");
+    state::export(&old.home, &file, "0.1.0").unwrap();
+    let new = TestHome::new();
+    let mount = format!("mount -t tmpfs -o size=200k none '{}' && exec \"$@\"", new.home.path().display());
+    let said = confined(&mounted(&mount), new.home.path(), Action::TakeIn { file: file.clone() });
+    let full =
+        |said: &String| said.contains("bytes are needed in") || said.contains("no space left on the disk of");
+    assert!(said.as_ref().is_none_or(full), "{said:?}");
+
+    let small = old.dir.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let mount = format!("mount -t tmpfs -o size=4k none '{}' && exec \"$@\"", small.display());
+    let said =
+        confined(&mounted(&mount), old.home.path(), Action::Export { file: small.join("state.tar.gz") });
+    assert!(said.as_ref().is_none_or(full), "{said:?}");
 }

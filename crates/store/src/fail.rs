@@ -38,6 +38,16 @@ pub enum Step {
     RowsWritten,
     /// The transaction is committed.
     Committed,
+    /// The database is copied for a state, its file not begun.
+    StateCopied,
+    /// The file of a state is written.
+    StateWritten,
+    /// A state is unpacked and whole, nothing is taken in yet.
+    StateStaged,
+    /// A trial or single file of a state is in the home.
+    StateMoved,
+    /// All rows of a state are in the home.
+    StateTaken,
 }
 
 /// Passes a step.

@@ -4,6 +4,7 @@
 //! blobs/sha256-<hex>                      model files and configs, by content
 //! manifests/{host}/{namespace}/{model}/{tag}
 //! db/firepot.sqlite3                      chats, presets, the journal of answers
+//! db/state.json                           whose state this is, and how often it was mirrored
 //! partial/                                downloads that have not ended
 //! sums/                                   checksums of each block of a blob
 //! summaries/                              what model files say about themselves, read once
@@ -11,6 +12,8 @@
 //! version                                 of this layout
 //! logs/
 //! run/server.json                         the server that listens, while it does
+//! run/loaded.json                         what is loaded and under way, for the next server
+//! run/state/                              a state that is being taken in, or copied
 //! run/models.lock                         held for moments, while manifests and blobs change together
 //! lock                                    held by the server for as long as it lives
 //! ```
@@ -30,7 +33,7 @@ use rustix::fs::Access as Rights;
 
 use crate::{
     Database, Digest, GcOptions, Models, ServerLock, ServerRecord, Sources, StoreError,
-    limits::UNNAMED_BLOB_SPARED, server_lock, write_atomic,
+    limits::UNNAMED_BLOB_SPARED, server_lock, state, write_atomic,
 };
 
 const DIR_MODE: u32 = 0o700;
@@ -177,12 +180,13 @@ impl Home {
 
     /// Removes what killed processes left behind: temporary files that nobody holds any more, and blobs that no
     /// manifest and no pull names and that are older than [`UNNAMED_BLOB_SPARED`](crate::limits::UNNAMED_BLOB_SPARED).
-    /// Partial downloads stay. Returns the bytes freed. To be called when a server starts.
+    /// What a killed import of a state left goes too. Partial downloads stay. Returns the bytes freed. To be called when a server starts.
     ///
     /// # Errors
     /// When something cannot be listed or removed.
     pub fn sweep(&self) -> Result<u64, StoreError> {
         self.require_write()?;
+        state::remove_staged(self);
         Ok(self.models().collect(GcOptions::default(), UNNAMED_BLOB_SPARED)?.freed_bytes())
     }
 

@@ -3,6 +3,7 @@
 //! - [`Models`]: model files by content, named by manifests in Ollama's layout;
 //! - [`Database`]: chats, presets and the journal of answers in SQLite;
 //! - [`transfer`]: chats as files, of other programs too;
+//! - [`state`]: what goes along to another machine;
 //! - [`ServerLock`], [`ServerRecord`]: one server for one home, and where it listens.
 //!
 //! A file in the store is complete or absent, and what points to it is written after it. Everything here blocks:
@@ -48,6 +49,7 @@ mod search;
 mod search_rows;
 mod server_lock;
 mod space;
+pub mod state;
 mod summary;
 pub mod transfer;
 mod tree;
@@ -62,6 +64,8 @@ mod install_tests;
 mod models_tests;
 #[cfg(test)]
 mod page_tests;
+#[cfg(test)]
+mod power_tests;
 #[cfg(test)]
 mod search_tests;
 #[cfg(test)]

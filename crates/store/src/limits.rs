@@ -114,6 +114,45 @@ pub const HUB_FILES_MAX: usize = 1000;
 /// Deepest directory below a snapshot in a Hugging Face cache; files in deeper ones are not seen.
 pub const HUB_DEPTH_MAX: usize = 4;
 
+/// Most bytes that the files of a state may have together; a state with more is refused.
+pub const STATE_BYTES_MAX: u64 = 64 * 1024 * 1024 * 1024;
+
+/// Most files of a state; with more, an export is refused and a file is no state.
+pub const STATE_FILES_MAX: usize = 50_000;
+
+/// Largest manifest of a state, in bytes; a larger one is cut and so refused.
+pub const STATE_MANIFEST_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Most lineages of states that a home remembers to have merged in; of more, the oldest is forgotten, and a mirror of it refused.
+pub const MERGED_STATES_MAX: usize = 64;
+
+/// Deepest directory of a trial that is taken along; files in deeper ones are not.
+pub const STATE_DEPTH_MAX: usize = 8;
+
+/// Least time between two mirrored states.
+pub const MIRROR_INTERVAL: Duration = Duration::from_secs(3);
+
+/// Bytes a second that mirroring may read and write, as a mean: a large state is mirrored less often.
+pub const MIRROR_BYTES_PER_S: u64 = 8 * 1024 * 1024;
+
+/// Mirroring rests this many times as long as it took, so that it costs at most a fifth of a core.
+pub const MIRROR_REST_FACTOR: u32 = 4;
+
+/// How often who mirrors into a folder says that it lives.
+pub const LEASE_BEAT_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A server that says nothing for this long is dead, and another may take its folder. Four beats: mounted folders lag.
+pub const LEASE_DEAD_AFTER: Duration = Duration::from_secs(20);
+
+/// How long a new lease waits to see whether another server took the folder at the same moment.
+pub const LEASE_SETTLES: Duration = Duration::from_millis(200);
+
+/// Between two looks at another server's lease.
+pub const LEASE_POLL: Duration = Duration::from_millis(200);
+
+/// Largest lease that is read, in bytes.
+pub const LEASE_BYTES_MAX: u64 = 4096;
+
 /// Most threads that read the models of a list.
 pub const LIST_THREADS_MAX: usize = 4;
 

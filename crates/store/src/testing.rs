@@ -144,6 +144,8 @@ pub enum Action {
     WriteAtomic { file: PathBuf, content: String },
     Append { chat: ChatId, texts: Vec<String> },
     FillChat { chat: ChatId },
+    Export { file: PathBuf },
+    TakeIn { file: PathBuf },
     Migrate,
 }
 

@@ -1,10 +1,17 @@
 import { describe, expect, test } from "vitest";
-import { bytes, dayHeading, decodeRate, duration, liveWords, prefillRate, pullWords, statsParts } from "./format";
+import { bytes, dayHeading, decodeRate, duration, liveWords, prefillRate, pullWords, sessionWords, statsParts } from "./format";
 
 describe("numbers in words", () => {
   test("sizes and durations have units", () => {
     expect([bytes(98_400_000), bytes(4_683_000_000), bytes(12)]).toEqual(["98 MB", "4.7 GB", "1 kB"]);
     expect([duration(310.4), duration(2345), duration(61_000), duration(3_700_000)]).toEqual(["310 ms", "2.3 s", "1 min 1 s", "1 h 1 min"]);
+  });
+
+  test("what is left of a session is told with who says so, or why it is not known", () => {
+    const session = { ends_at: "2026-11-28T21:00:00Z", left_s: 3700, source: "--deadline", unknown: null, closing: false };
+    expect(sessionWords(session)).toBe("1 h 1 min left (--deadline)");
+    expect(sessionWords({ ...session, left_s: null, source: null, unknown: "nobody said it" })).toBe("nobody said it");
+    expect(sessionWords(undefined)).toBe("not known");
   });
 
   test("the decode rate leaves the first token out, and is nothing where it cannot be told", () => {

@@ -1,5 +1,5 @@
 // Numbers and times in words. Units stand beside every number; what is not known is left out by the caller.
-import type { Live, Pull, Stats } from "./types";
+import type { Live, Pull, Session, Stats } from "./types";
 
 const MS_PER_DAY = 86_400_000;
 
@@ -19,6 +19,13 @@ export function duration(ms: number): string {
   const minutes = Math.floor(ms / 60_000);
   if (minutes < 60) return `${minutes} min ${Math.round((ms % 60_000) / 1000)} s`;
   return `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+/** What is left of a session, in words; why it is not known. */
+export function sessionWords(session: Session | undefined): string {
+  if (!session || session.left_s === null) return session?.unknown ?? "not known";
+  const left = `${duration(session.left_s * 1000)} left`;
+  return session.source ? `${left} (${session.source})` : left;
 }
 
 export function rate(tokens: number, ms: number): string {

@@ -84,6 +84,8 @@ export interface Live {
   tokens: number;
   decode_ms: number;
   thinking_ms?: number;
+  /** What is to be known before it goes on. */
+  warning?: string;
 }
 
 export interface ChatFull extends Chat {
@@ -144,9 +146,20 @@ export interface Runner {
   };
 }
 
+/** What is left of the session that this server runs in. */
+export interface Session {
+  ends_at: string | null;
+  left_s: number | null;
+  source: string | null;
+  /** Why the end is not known. */
+  unknown: string | null;
+  closing: boolean;
+}
+
 export interface Runners {
   runners: Runner[];
   warnings: string[];
+  session: Session;
   in_flight: number;
   max_in_flight: number;
 }

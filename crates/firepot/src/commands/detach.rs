@@ -56,6 +56,11 @@ fn command(settings: &Settings, model: &Model, args: &Up) -> anyhow::Result<Comm
     command.arg("--port").arg(settings.address.port().to_string()).arg("up").arg(model.name.to_string());
     command.args(attach::load_args(&args.load)).args(args.allow_cpu.then_some("--allow-cpu"));
     command.args(args.no_calibration.then_some("--no-calibration"));
+    command.args(args.session.no_reload.then_some("--no-reload"));
+    command.args(args.session.deadline.iter().map(|when| format!("--deadline={when}")));
+    if let Some(dir) = &args.session.state {
+        command.arg("--state").arg(dir);
+    }
     command.args(args.admit.hosts.iter().map(|host| format!("--allow-host={host}")));
     command.args(args.admit.origins.iter().map(|origin| format!("--allow-origin={origin}")));
     command.stdin(Stdio::null()).process_group(0);

@@ -12,5 +12,6 @@ pub mod models;
 pub mod pull;
 pub mod run;
 pub mod runner;
+pub mod state;
 pub mod store;
 pub mod up;

@@ -2,6 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
+use firepot_server::words;
 use firepot_store::{ModelName, Placement};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -51,6 +52,11 @@ pub async fn ps(settings: &Settings, output: &Output) -> anyhow::Result<()> {
     if output.json {
         println!("{}", serde_json::to_string(&models)?);
         return Ok(());
+    }
+    if let (Some(left_s), Some(source)) =
+        (answer["session"]["left_s"].as_u64(), answer["session"]["source"].as_str())
+    {
+        eprintln!("the session ends in {} ({source})", words(Duration::from_secs(left_s)));
     }
     let rows: Vec<Vec<String>> = models.iter().map(ps_row).collect();
     print!("{}", table::render(&["NAME", "MEMORY", "PROCESSOR", "CONTEXT", "UNTIL"], &rows));

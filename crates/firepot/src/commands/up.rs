@@ -4,8 +4,8 @@ use std::{io::Write as _, net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use firepot_server::pool::Wishes;
-use firepot_server::{LoadDefaults, RunnerCommand, Server, ServerSettings};
-use firepot_store::{Home, Model};
+use firepot_server::{LoadDefaults, LoadedRecord, Reload, RunnerCommand, Server, ServerSettings};
+use firepot_store::{Home, Model, ModelName};
 use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -14,13 +14,14 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     attach,
     best::best,
-    cli::{Admit, Load, Serve, Up},
+    cli::{Admit, Load, Serve, Session, Up},
     client::Client,
     commands::{calibrate, detach::detach, explain::explain, pull},
     exit::{Exit, Failure},
     fit::Place,
     gpu::{self, Verdict},
     hub::{self, HubFetcher},
+    session,
     settings::Settings,
 };
 
@@ -30,7 +31,10 @@ const TRIAL_MODEL: &str = "smollm2:135m";
 /// Serves without loading anything.
 pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
     let home = settings.open_home()?;
-    let server = bind(settings, &home, &args.load, &args.admit, None).await?;
+    let mirror = session::mirror(&home, &args.session)?;
+    let asked =
+        Serving { load: &args.load, admit: &args.admit, session: &args.session, loads: None, unused: None };
+    let server = bind(settings, &home, asked).await?.with_mirror(mirror);
     println!("Firepot serves at http://{}", server.address());
     server.serve(stopped()).await;
     Ok(())
@@ -39,12 +43,18 @@ pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
 /// Serves with a model loaded; joins a server that already runs.
 pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     let home = settings.open_home()?;
+    // Before a model is chosen: the state knows which one was in use.
+    let serves = !args.detach && home.server_record()?.is_none();
+    let mirror = if serves { session::mirror(&home, &args.session)? } else { None };
     let model = choose(settings, &home, args.model.as_deref()).await?;
     let unused = check_gpu(settings, args)?;
     if args.explain {
         print!("{}", explain(settings, &home, &model, &args.load)?);
     }
     if let Some(client) = attach::own(settings).await? {
+        if args.session.deadline.is_some() || args.session.state.is_some() {
+            eprintln!("warning: a server runs already; --deadline and --state are what it was started with");
+        }
         load(&client, &model, &args.load).await?;
         println!("{} is loaded in the server at http://{}", model.name, client.address());
         return Ok(());
@@ -55,7 +65,9 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     if !args.no_calibration {
         tokio::task::block_in_place(|| calibrate::before_load(settings, &model));
     }
-    let server = bind(settings, &home, &args.load, &args.admit, unused).await?;
+    let (load_args, admit, session) = (&args.load, &args.admit, &args.session);
+    let asked = Serving { load: load_args, admit, session, loads: Some(model.name.clone()), unused };
+    let server = bind(settings, &home, asked).await?.with_mirror(mirror);
     let address = server.address();
     let (stop, stop_asked) = tokio::sync::oneshot::channel::<()>();
     let serving = tokio::spawn(server.serve(async {
@@ -74,11 +86,16 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The model that was named; else the one of the store that came last; for an empty store, the best of the catalogue that
+/// The model that was named; else the one that was in use last when the last server ended; else the one of the store that came last; for an empty store, the best of the catalogue that
 /// this machine can use, which is pulled.
 async fn choose(settings: &Settings, home: &Home, named: Option<&str>) -> anyhow::Result<Model> {
     if let Some(name) = named {
         return pull::find_or_pull(settings, home, name).await;
+    }
+    if let Some(model) =
+        LoadedRecord::read(home).models.first().and_then(|last| home.models().find(&last.name).ok())
+    {
+        return Ok(model);
     }
     let stored = home.models().list()?.models;
     let planner = settings.planner();
@@ -124,13 +141,19 @@ fn check_gpu(settings: &Settings, args: &Up) -> anyhow::Result<Option<String>> {
     }
 }
 
-async fn bind(
-    settings: &Settings,
-    home: &Home,
-    load: &Load,
-    admit: &Admit,
+/// How the server is to serve.
+struct Serving<'a> {
+    load: &'a Load,
+    admit: &'a Admit,
+    session: &'a Session,
+    /// The model that is about to be loaded by the caller.
+    loads: Option<ModelName>,
+    /// Why a GPU stays unused.
     unused: Option<String>,
-) -> anyhow::Result<Server> {
+}
+
+async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::Result<Server> {
+    let Serving { load, admit, session, loads, unused } = asked;
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let deaths = settings.die_by.iter().flat_map(|file| ["--die-by".into(), file.into()]);
     let args = ["--log".into(), "info".into(), "runner".into()].into_iter().chain(deaths).collect();
@@ -140,6 +163,8 @@ async fn bind(
     server.allowed_hosts.clone_from(&admit.hosts);
     server.allowed_origins.clone_from(&admit.origins);
     server.gpu_unused = unused;
+    server.deadline = session::deadline(settings, session)?;
+    server.reload = Reload { enabled: !session.no_reload, except: loads };
     if !settings.address.ip().is_loopback() {
         eprintln!(
             "warning: whoever can reach {} can use this server: it asks for no password",

@@ -60,6 +60,12 @@ pub enum PoolError {
     /// The request cannot be sent.
     #[error("the request is too large for the link to the runner")]
     TooLarge,
+    /// Nobody is let in any more, for this reason.
+    #[error("{reason}")]
+    Closed {
+        /// Why.
+        reason: String,
+    },
     /// The server is ending.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -77,7 +83,7 @@ impl From<PoolError> for ApiError {
             PoolError::Load { kind, hint, .. } => Self { hint, ..Self::new(load_code(kind), message) },
             PoolError::Crashed { .. } | PoolError::Lost => Self::new(ErrorCode::RunnerLost, message),
             PoolError::TooLarge => Self::new(ErrorCode::BodyTooLarge, message),
-            PoolError::ShuttingDown => Self::new(ErrorCode::ShuttingDown, message),
+            PoolError::ShuttingDown | PoolError::Closed { .. } => Self::new(ErrorCode::ShuttingDown, message),
         }
     }
 }

@@ -246,7 +246,7 @@ impl Seen {
 /// Why no runner followed.
 fn not_continued(error: &PoolError) -> GenerateError {
     let kind = match error {
-        PoolError::ShuttingDown => ErrorKind::ShuttingDown,
+        PoolError::ShuttingDown | PoolError::Closed { .. } => ErrorKind::ShuttingDown,
         _ => ErrorKind::RunnerLost,
     };
     GenerateError::new(kind, error.to_string())

@@ -24,7 +24,7 @@ mod state_tests;
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -54,8 +54,9 @@ use self::{
     state::{SlotId, State},
 };
 use crate::{
+    deadline::{Pace, Tpots},
     memory,
-    metrics::Metrics,
+    metrics::{self, Metrics},
     settings::{KeepAlive, Times},
 };
 
@@ -94,6 +95,10 @@ struct Shared {
     poke: Arc<Notify>,
     /// Says that something changed.
     changed: watch::Sender<()>,
+    /// Why nobody is let in any more.
+    closed: OnceLock<String>,
+    /// How long a token of each model takes.
+    tpots: Tpots,
 }
 
 #[derive(Debug)]
@@ -113,6 +118,8 @@ impl Pool {
             generations: AtomicU64::new(first_id()),
             poke: Arc::new(Notify::new()),
             changed: watch::Sender::new(()),
+            closed: OnceLock::new(),
+            tpots: Tpots::default(),
             parts,
         });
         tokio::spawn(keep_time(Arc::downgrade(&shared), Arc::clone(&shared.poke)));
@@ -138,6 +145,7 @@ impl Pool {
         keep_alive: Option<KeepAlive>,
         answers: usize,
     ) -> Result<Lease, PoolError> {
+        self.admits()?;
         let trained = model.summary.ctx_train;
         if let Some(wanted) = wishes.ctx.filter(|&ctx| ctx > trained) {
             return Err(PoolError::ContextTooLong { model: model.name.to_string(), wanted, trained });
@@ -146,9 +154,42 @@ impl Pool {
         let places = u32::try_from(answers).unwrap_or(u32::MAX);
         let place = Arc::clone(&self.shared.places).try_acquire_many_owned(places);
         let place = place.map_err(|_| PoolError::Busy { limit })?;
-        let mut lease = self.shared.wait(Wanted { model, wishes, keep_alive }).await?;
+        let mut lease = match self.shared.wait(Wanted { model, wishes, keep_alive }).await {
+            Err(PoolError::ShuttingDown) => {
+                return Err(self.admits().err().unwrap_or(PoolError::ShuttingDown));
+            }
+            lease => lease?,
+        };
         lease.place = Some(place);
         Ok(lease)
+    }
+
+    /// Whether anybody is let in.
+    ///
+    /// # Errors
+    /// [`PoolError::Closed`].
+    pub fn admits(&self) -> Result<(), PoolError> {
+        self.shared.closed.get().map_or(Ok(()), |reason| Err(PoolError::Closed { reason: reason.clone() }))
+    }
+
+    /// Lets nobody in any more, for this reason. Answers go on.
+    pub fn close(&self, reason: String) {
+        let _ = self.shared.closed.set(reason);
+        self.shared.update(|state, _| state.close());
+    }
+
+    /// How fast tokens of a model come: by its last answers, else as the planner predicted.
+    #[must_use]
+    pub fn pace(&self, name: &ModelName) -> Option<Pace> {
+        let measured = self.shared.tpots.of(name);
+        let predicted = || self.view(name)?.plan()?.predicted_tpot;
+        let tpot = measured.or_else(predicted)?;
+        Some(Pace { tpot, measured: measured.is_some() })
+    }
+
+    /// Waits until no answer runs.
+    pub async fn idle(&self) {
+        self.until(|state| !state.in_use()).await;
     }
 
     /// Unloads a model. Waits until its runner is gone; one that is answering goes on and is unloaded
@@ -197,7 +238,7 @@ impl Pool {
     pub async fn shutdown(&self) {
         let times = self.shared.parts.times;
         self.shared.update(|state, _| state.close());
-        let _ = timeout(times.shutdown_grace, self.until(|state| !state.in_use())).await;
+        let _ = timeout(times.shutdown_grace, self.idle()).await;
         self.shared.update(|state, _| state.stop_all());
         // A runner that does not end is killed after its grace; the rest is the kernel's time.
         let _ = timeout(times.stop_grace.saturating_mul(2), self.until(State::is_empty)).await;
@@ -294,6 +335,9 @@ impl Lease {
     /// The runner proved itself.
     fn answered(&self, id: GenerationId, usage: &Usage, timings: &Timings) {
         self.answered.store(true, Ordering::Relaxed);
+        if let (Some(wanted), Some(tpot)) = (&self.wanted, metrics::tpot(usage, timings)) {
+            self.shared.tpots.note(&wanted.model.name, tpot);
+        }
         let began_alone = self.alone.load(Ordering::Relaxed) == id.0;
         let none_followed = self.shared.generations.load(Ordering::Relaxed) == id.0 + 1;
         if began_alone && none_followed && self.shared.is_quiet() {

@@ -1,6 +1,6 @@
 //! The joint between pool and planner: what a request wishes, and what is decided.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use firepot_chat::{Timings, Usage};
 use firepot_engine::{DeviceMemory, LoadSpec};
@@ -11,6 +11,7 @@ use serde_json::Value;
 
 /// Wishes for loading a model; `None` is left to the planner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Wishes {
     /// Context of one answer, in tokens.
     pub ctx: Option<u32>,
@@ -82,6 +83,8 @@ pub struct Planned {
     pub mapped_bytes: u64,
     /// What it is predicted to take on each device, under the names by which a runner reports what it took.
     pub memory: Vec<DeviceMemory>,
+    /// Predicted time from one token of an answer to the next; `None` where nothing was measured to predict it from.
+    pub predicted_tpot: Option<Duration>,
     /// Each decision with its reason, for the log.
     pub reasons: Vec<String>,
     /// The same for each further GPU that is to have a runner of its own. What all take together is above.

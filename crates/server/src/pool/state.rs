@@ -536,6 +536,8 @@ impl<W> Slot<W> {
         SlotView {
             model: Arc::clone(&self.model),
             replica: self.replica.as_ref().map_or(0, |replica| replica.number),
+            wishes: self.wishes,
+            used_at: self.used_at,
             phase: self.phase.view(),
             waiting: self.waiting.len(),
             keep_alive: self.keep_alive,

@@ -74,6 +74,7 @@ fn plan(wishes: &Wishes) -> Planned {
         mapped_bytes: 0,
         memory: Vec::new(),
         reasons: Vec::new(),
+        predicted_tpot: None,
         replicas: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use firepot_store::Model;
 
 use super::{
     error::{Death, PoolError},
-    planning::Planned,
+    planning::{Planned, Wishes},
     state::RunnerId,
 };
 use crate::settings::KeepAlive;
@@ -19,6 +19,10 @@ pub struct SlotView {
     pub model: Arc<Model>,
     /// 0 for the model's first runner; its replicas on further GPUs count from 1.
     pub replica: u32,
+    /// How it was wished.
+    pub wishes: Wishes,
+    /// When a request used it last.
+    pub used_at: Instant,
     /// Where it stands.
     pub phase: PhaseView,
     /// Requests that wait for it.

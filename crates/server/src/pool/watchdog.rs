@@ -105,6 +105,7 @@ mod tests {
         stable_after: Duration::ZERO,
         stop_grace: Duration::ZERO,
         shutdown_grace: Duration::ZERO,
+        deadline_closes: limits::DEADLINE_CLOSES,
     };
 
     fn beat(progress: u64, busy: bool, expected_secs: u64) -> Heartbeat {

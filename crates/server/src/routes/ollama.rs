@@ -29,9 +29,11 @@ use crate::{
     answer::{Asked, answer, server_times},
     app::App,
     arrived::Arrived,
+    deadline::SessionView,
     journal::Attempt,
     library::{self, wishes},
     pool::{PhaseView, SlotView},
+    runners,
     settings::KeepAlive,
 };
 
@@ -97,6 +99,8 @@ struct Ps {
     /// Our own extension: what is not as it should be.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
+    /// Our own extension: what is left of the session.
+    session: SessionView,
 }
 
 async fn ps(State(app): State<Arc<App>>) -> Response {
@@ -111,8 +115,8 @@ async fn ps(State(app): State<Arc<App>>) -> Response {
             None => models.push(entry),
         }
     }
-    let warnings = app.settings.gpu_unused.iter().cloned().collect();
-    Dialect::Ollama.respond(json(&Ps { list: ProcessList { models }, warnings }))
+    let (warnings, session) = (runners::warnings(&app), app.deadline.view());
+    Dialect::Ollama.respond(json(&Ps { list: ProcessList { models }, warnings, session }))
 }
 
 fn process(slot: &SlotView) -> Option<ProcessEntry> {

@@ -12,7 +12,7 @@ use axum::{
 use firepot_store::{Model, ModelName};
 use firepot_wire::{ApiError, ollama, own};
 use futures_util::{FutureExt as _, future::BoxFuture, stream};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -25,8 +25,10 @@ use super::{
 };
 use crate::{
     app::{App, blocking},
+    deadline::SessionView,
     library::{self, wishes},
     metrics,
+    mirror::MirrorStatus,
     pool::{Lease, PhaseView, Planned, PoolError, Wishes},
     runners,
 };
@@ -38,6 +40,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/firepot/v1/machine", get(machine))
         .route("/firepot/v1/fit", get(fit))
         .route("/firepot/v1/runners", get(runners))
+        .route("/firepot/v1/session", get(session))
         .route("/firepot/v1/models/load", post(load))
         .route("/firepot/v1/models/unload", post(unload))
 }
@@ -92,6 +95,20 @@ async fn fit(State(app): State<Arc<App>>, query: Result<Query<FitQuery>, QueryRe
 
 async fn runners(State(app): State<Arc<App>>) -> Response {
     Dialect::Own.respond(reply::json(&runners::overview(&app)))
+}
+
+/// Response of `/firepot/v1/session`.
+#[derive(Serialize)]
+struct Session {
+    #[serde(flatten)]
+    end: SessionView,
+    /// The state in a mounted folder; absent without one.
+    mirror: Option<MirrorStatus>,
+}
+
+async fn session(State(app): State<Arc<App>>) -> Response {
+    let mirror = app.mirror.borrow().clone();
+    Dialect::Own.respond(reply::json(&Session { end: app.deadline.view(), mirror }))
 }
 
 async fn unload(State(app): State<Arc<App>>, body: Body) -> Response {

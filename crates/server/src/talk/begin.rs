@@ -41,6 +41,7 @@ pub async fn begin(
     chat: ChatId,
     wanted: Wanted,
 ) -> Result<Begun, ApiError> {
+    app.pool.admits()?;
     app.talks.stopped(chat).await;
     let turn = app.talks.turn().await;
     turn.check_free(chat)?;

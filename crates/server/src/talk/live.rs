@@ -21,6 +21,8 @@ pub struct Live {
     pub(super) prompt: Option<Prompt>,
     /// When the engine began with the prompt, and how much of it was in its cache.
     started: Option<(Instant, u32)>,
+    /// What is to be said of it before it goes on.
+    warning: Option<String>,
     /// Memory of the runner when it ended.
     pub(super) rss_bytes: Option<u64>,
     /// Tokens that were emitted by this run.
@@ -101,6 +103,8 @@ pub struct Status {
     decode_ms: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     thinking_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 /// Text that was added, for watchers, with the counts after it.
@@ -137,6 +141,7 @@ impl Live {
             granted: None,
             prompt: None,
             started: None,
+            warning: None,
             rss_bytes: None,
             tokens: 0,
             first_token: None,
@@ -172,7 +177,13 @@ impl Live {
             tokens: self.tokens,
             decode_ms: self.decode_ms(now),
             thinking_ms: self.thinking(now).map(ms),
+            warning: self.warning.clone(),
         }
+    }
+
+    /// This is to be said of it.
+    pub fn warn(&mut self, warning: String) {
+        self.warning = Some(warning);
     }
 
     /// It is as far as `stage`; its status if that is new.

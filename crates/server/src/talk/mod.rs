@@ -230,6 +230,13 @@ impl Talks {
         });
     }
 
+    fn warn(&self, talk: TalkId, warning: String) {
+        self.update(talk, |live| {
+            live.warn(warning);
+            (Change::default(), ())
+        });
+    }
+
     fn is_running(&self, talk: TalkId) -> bool {
         self.update(talk, |_| (Change::default(), ())).is_some()
     }

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Granted, Outcome, Stage, TalkId};
 use crate::{
     app::App,
+    deadline::Pace,
     journal::{Begun, Call, Follower, Keep, Past},
     limits,
     pool::{Lease, PhaseView, Wishes},
@@ -85,7 +86,8 @@ async fn make(app: &App, job: Job) -> Outcome {
         Ok(generation) => {
             let (told, past) = (past.told.len(), past.events());
             let begun = Begun { generation, new: None, past, keep: Keep::Always };
-            follow(app, talk, &halt, app.journal.begin(begun).from(told)).await
+            let pace = app.pool.pace(&model.name);
+            follow(app, talk, &halt, app.journal.begin(begun).from(told), pace).await
         }
         Err(error) => Outcome::Failed(error.into()),
     };
@@ -144,7 +146,13 @@ fn context_length(app: &App, model: &Model) -> Option<u32> {
     }
 }
 
-async fn follow(app: &App, talk: TalkId, halt: &CancellationToken, mut answer: Follower) -> Outcome {
+async fn follow(
+    app: &App,
+    talk: TalkId,
+    halt: &CancellationToken,
+    mut answer: Follower,
+    pace: Option<Pace>,
+) -> Outcome {
     loop {
         let event = select! {
             biased;
@@ -162,7 +170,14 @@ async fn follow(app: &App, talk: TalkId, halt: &CancellationToken, mut answer: F
         };
         match outcome_of(&event) {
             Some(outcome) => return outcome,
-            None => app.talks.apply(talk, &event, Instant::now()),
+            None => {
+                if let GenerateEvent::Prompt(report) = &event
+                    && let Some(warning) = app.deadline.too_long(report.max_tokens, pace)
+                {
+                    app.talks.warn(talk, warning);
+                }
+                app.talks.apply(talk, &event, Instant::now());
+            }
         }
     }
 }
