@@ -399,6 +399,10 @@ impl Decoder for FakeDecoder {
         self.sequences.get(&sequence)?.last_key_value().map(|(position, _)| *position)
     }
 
+    fn state_bytes(&mut self, sequence: SeqId) -> u64 {
+        self.sequences.get(&sequence).map_or(0, |cells| cells.len() as u64 * 4)
+    }
+
     fn snapshot(&mut self, sequence: SeqId) -> Result<Vec<u8>, StateError> {
         Ok(self.content(sequence).iter().flat_map(|token| token.to_le_bytes()).collect())
     }
