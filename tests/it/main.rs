@@ -8,5 +8,6 @@ mod home;
 mod hub;
 mod open_webui;
 mod pulls;
+mod snapshots;
 mod split;
 mod stack;

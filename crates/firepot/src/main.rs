@@ -13,6 +13,7 @@ mod hub;
 mod logging;
 mod planner;
 mod settings;
+mod snapshots;
 mod table;
 
 use std::process::ExitCode;

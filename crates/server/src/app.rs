@@ -69,6 +69,7 @@ impl App {
             times: settings.times,
             keep_alive: settings.keep_alive,
             max_in_flight: settings.max_in_flight,
+            snapshots: settings.snapshots.clone(),
         });
         let models_changed = watch::Sender::new(());
         Self {

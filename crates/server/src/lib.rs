@@ -33,5 +33,5 @@ mod testing;
 
 pub use pulls::{Fetcher, PullFile, PullPhase, PullProgress};
 pub use server::Server;
-pub use settings::{KeepAlive, LoadDefaults, RunnerCommand, ServerSettings, Times};
+pub use settings::{KeepAlive, LoadDefaults, RunnerCommand, ServerSettings, SnapshotSettings, Times};
 pub use start::{Occupant, StartError};

@@ -26,8 +26,19 @@ pub struct ServerSettings {
     pub max_in_flight: usize,
     /// One sentence for `/api/ps` when a GPU is there and is not used.
     pub gpu_unused: Option<String>,
+    /// Where runners keep KV caches of conversations; `None`: nowhere.
+    pub snapshots: Option<SnapshotSettings>,
     /// When things count as hung, late or over.
     pub times: Times,
+}
+
+/// Where KV caches of conversations are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Most bytes in it.
+    pub bytes_max: u64,
 }
 
 impl ServerSettings {
@@ -44,6 +55,7 @@ impl ServerSettings {
             keep_alive: KeepAlive::default(),
             max_in_flight: limits::MAX_IN_FLIGHT,
             gpu_unused: None,
+            snapshots: None,
             times: Times::default(),
         }
     }

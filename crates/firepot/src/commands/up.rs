@@ -22,6 +22,7 @@ use crate::{
     gpu::{self, Verdict},
     hub::{self, HubFetcher},
     settings::Settings,
+    snapshots,
 };
 
 /// Of the test model, which says little.
@@ -138,6 +139,7 @@ async fn bind(
     server.allowed_hosts.clone_from(&admit.hosts);
     server.allowed_origins.clone_from(&admit.origins);
     server.gpu_unused = unused;
+    server.snapshots = snapshots::settings(home, load.snapshot_bytes);
     if !settings.address.ip().is_loopback() {
         eprintln!(
             "warning: whoever can reach {} can use this server: it asks for no password",

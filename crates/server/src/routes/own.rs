@@ -91,7 +91,7 @@ async fn fit(State(app): State<Arc<App>>, query: Result<Query<FitQuery>, QueryRe
 }
 
 async fn runners(State(app): State<Arc<App>>) -> Response {
-    Dialect::Own.respond(reply::json(&runners::overview(&app)))
+    Dialect::Own.respond(reply::json(&runners::overview_with_disk(&app).await))
 }
 
 async fn unload(State(app): State<Arc<App>>, body: Body) -> Response {
