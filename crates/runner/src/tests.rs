@@ -13,7 +13,7 @@ use firepot_chat::{
     Delta, ErrorKind, FinishReason, Format, GenerateEvent, GenerateRequest, Message, Overflow, Part, Prompt,
     PromptReport, Role, Sampling, ThinkMode, Tool, ToolCall, ToolChoice,
 };
-use firepot_engine::{KvType, LoadSpec};
+use firepot_engine::{LoadSpec, fake::load_spec};
 use firepot_link::{
     FrameReader, GenerationId, LoadFailureKind, PROTOCOL, Resume, ToRunner, ToServer, encode,
 };
@@ -22,32 +22,7 @@ use serde_json::json;
 use crate::{AtEnd, FakeLoader, ServeError, serve};
 
 pub(super) fn spec(path: &str) -> LoadSpec {
-    LoadSpec {
-        path: PathBuf::from(format!("fake:{path}")),
-        shards: Vec::new(),
-        ctx_per_answer: 256,
-        kv_cells: 1024,
-        parallel: 4,
-        sequences: 8,
-        batch_tokens: 512,
-        ubatch_tokens: 512,
-        threads: 1,
-        threads_batch: 1,
-        flash_attention: true,
-        kv_type_k: KvType::F16,
-        kv_type_v: KvType::F16,
-        gpu_layers: 0,
-        host_experts: 0,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
-        mmap: true,
-        mlock: false,
-        repack: false,
-        check_tensors: false,
-        warmup: false,
-        parked_bytes_max: 0,
-        limits: Vec::new(),
-    }
+    load_spec(PathBuf::from(format!("fake:{path}")))
 }
 
 /// The server's end of a link.

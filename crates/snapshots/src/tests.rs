@@ -9,7 +9,10 @@ use std::{
 };
 
 use firepot_chat::TokenId;
-use firepot_engine::{DecoderInfo, KvType, LoadSpec, Prefix, PrefixCut, fake::FakeConfig, fake::FakeDecoder};
+use firepot_engine::{
+    DecoderInfo, KvType, LoadSpec, Prefix, PrefixCut,
+    fake::{FakeConfig, FakeDecoder, load_spec},
+};
 use proptest::prelude::*;
 
 use crate::{Counts, Found, Key, PutError, Refusal, Shelf, ShelfConfig, limits::KEEP_MIN_TOKENS, usage};
@@ -18,32 +21,7 @@ static HURRY: AtomicBool = AtomicBool::new(true);
 const AGES: Duration = Duration::from_secs(1000);
 
 fn spec() -> LoadSpec {
-    LoadSpec {
-        path: "fake:".into(),
-        shards: Vec::new(),
-        ctx_per_answer: 256,
-        kv_cells: 1024,
-        parallel: 4,
-        sequences: 8,
-        batch_tokens: 512,
-        ubatch_tokens: 512,
-        threads: 1,
-        threads_batch: 1,
-        flash_attention: false,
-        kv_type_k: KvType::F16,
-        kv_type_v: KvType::F16,
-        gpu_layers: 0,
-        host_experts: 0,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
-        mmap: true,
-        mlock: false,
-        repack: false,
-        check_tensors: false,
-        warmup: false,
-        parked_bytes_max: 0,
-        limits: Vec::new(),
-    }
+    LoadSpec { flash_attention: false, ..load_spec("fake:".into()) }
 }
 
 fn info() -> DecoderInfo {
