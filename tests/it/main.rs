@@ -9,5 +9,6 @@ mod hub;
 mod lifecycle;
 mod open_webui;
 mod pulls;
+mod snapshots;
 mod split;
 mod stack;

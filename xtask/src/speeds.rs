@@ -261,7 +261,7 @@ impl Checked<'_> {
         let alone = speeds.iter().map(|speeds| speeds.without(correction)).collect();
         now.models.entry(model.to_owned()).or_insert(alone);
         let mut serve = Command::new(self.firepot);
-        serve.arg("--home").arg(self.home).arg("serve");
+        serve.arg("--home").arg(self.home).args(["serve", "--snapshot-bytes", "0"]);
         let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;
         // Loads it; a model of random weights may say nothing.
         drop(service.complete("Once", 4));

@@ -123,6 +123,9 @@ impl Decoder for Simulated {
     fn pos_max(&self, sequence: SeqId) -> Option<u32> {
         self.inner.pos_max(sequence)
     }
+    fn state_bytes(&mut self, sequence: SeqId) -> u64 {
+        self.inner.state_bytes(sequence)
+    }
     fn snapshot(&mut self, sequence: SeqId) -> Result<Vec<u8>, StateError> {
         self.inner.snapshot(sequence)
     }

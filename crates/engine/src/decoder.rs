@@ -291,6 +291,9 @@ pub trait Decoder {
     /// Largest position held by a sequence; `None` when it is empty.
     fn pos_max(&self, sequence: SeqId) -> Option<u32>;
 
+    /// How many bytes [`Decoder::snapshot`] would give; cheap, nothing is copied. 0 when it would refuse.
+    fn state_bytes(&mut self, sequence: SeqId) -> u64;
+
     /// The sequence's state as bytes, to be given to [`Decoder::restore`] of the same build and model.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,8 +17,8 @@ use std::{
 use firepot_chat::{Format, TokenId};
 
 use crate::{
-    AbortHandle, Batch, Constraint, ConstraintError, DecodeError, Decoder, DecoderInfo, DeviceMemory,
-    PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
+    AbortHandle, Batch, Constraint, ConstraintError, DecodeError, Decoder, DecoderInfo, DeviceMemory, KvType,
+    LoadSpec, PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
 };
 
 /// Ends an answer.
@@ -105,6 +106,37 @@ impl Default for FakeConfig {
             template: Some(TEMPLATE.to_owned()),
             hook: None,
         }
+    }
+}
+
+/// Load parameters that suit a test: a small context, and nothing that costs time or memory.
+#[must_use]
+pub fn load_spec(path: PathBuf) -> LoadSpec {
+    LoadSpec {
+        path,
+        shards: Vec::new(),
+        ctx_per_answer: 256,
+        kv_cells: 1024,
+        parallel: 4,
+        sequences: 8,
+        batch_tokens: 512,
+        ubatch_tokens: 512,
+        threads: 1,
+        threads_batch: 1,
+        flash_attention: true,
+        kv_type_k: KvType::F16,
+        kv_type_v: KvType::F16,
+        gpu_layers: 0,
+        host_experts: 0,
+        devices: Vec::new(),
+        tensor_split: Vec::new(),
+        mmap: true,
+        mlock: false,
+        repack: false,
+        check_tensors: false,
+        warmup: false,
+        parked_bytes_max: 0,
+        limits: Vec::new(),
     }
 }
 
@@ -397,6 +429,10 @@ impl Decoder for FakeDecoder {
 
     fn pos_max(&self, sequence: SeqId) -> Option<u32> {
         self.sequences.get(&sequence)?.last_key_value().map(|(position, _)| *position)
+    }
+
+    fn state_bytes(&mut self, sequence: SeqId) -> u64 {
+        self.sequences.get(&sequence).map_or(0, |cells| cells.len() as u64 * 4)
     }
 
     fn snapshot(&mut self, sequence: SeqId) -> Result<Vec<u8>, StateError> {

@@ -16,7 +16,8 @@ pub use decoder::{
     DeviceLimit, DeviceMemory, KvType, LoadSpec, PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
 };
 pub use scheduler::{
-    EngineEvent, EngineRequest, EngineStats, Key, NextCall, QueueFull, Scheduler, SchedulerConfig, Tick,
+    Candidate, EngineEvent, EngineRequest, EngineStats, Key, NextCall, Prefix, QueueFull, Scheduler,
+    SchedulerConfig, Tick, common_prefix, usable_tokens,
 };
 pub use text::released;
 pub use thinking::ThinkControl;

@@ -142,7 +142,12 @@ fn spawn_serve(settings: &Settings, load: &Load) -> anyhow::Result<Child> {
 
 /// The same load options as arguments again.
 pub fn load_args(load: &Load) -> Vec<String> {
-    let options = [("--ctx", load.ctx), ("--parallel", load.parallel), ("--threads", load.threads)];
+    let options = [
+        ("--ctx", load.ctx.map(u64::from)),
+        ("--parallel", load.parallel.map(u64::from)),
+        ("--threads", load.threads.map(u64::from)),
+        ("--snapshot-bytes", load.snapshot_bytes),
+    ];
     options
         .into_iter()
         .filter_map(|(name, value)| value.map(|value| [name.to_owned(), value.to_string()]))

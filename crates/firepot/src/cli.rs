@@ -165,6 +165,10 @@ pub struct Load {
     /// Threads of a runner.
     #[arg(long, env = "FIREPOT_THREADS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
+    /// Most bytes on disk for KV caches of conversations, which a restarted model goes on with; 0 keeps none. By default a
+    /// tenth of what is free, at most 4 GiB.
+    #[arg(long, env = "FIREPOT_SNAPSHOT_BYTES", value_name = "BYTES")]
+    pub snapshot_bytes: Option<u64>,
 }
 
 /// Arguments of `run`.
@@ -349,6 +353,9 @@ pub enum Store {
         /// Downloads that were not finished, too.
         #[arg(long)]
         partial: bool,
+        /// KV caches of conversations, too: the next turn of each is computed from its beginning.
+        #[arg(long)]
+        snapshots: bool,
         /// Only say what would go.
         #[arg(long)]
         dry_run: bool,

@@ -14,6 +14,7 @@ mod logging;
 mod planner;
 mod session;
 mod settings;
+mod snapshots;
 mod table;
 
 use std::process::ExitCode;

@@ -21,7 +21,7 @@ const HOME_DIR: &str = ".firepot";
 /// Every environment variable that Firepot reads.
 ///
 /// `FIREPOT_HOME`, `FIREPOT_HOST`, `FIREPOT_PORT`, `FIREPOT_LOG`, `FIREPOT_CTX`, `FIREPOT_PARALLEL`,
-/// `FIREPOT_DEADLINE`, `FIREPOT_NO_RELOAD`, `FIREPOT_STATE`, `FIREPOT_NO_CALIBRATION` and `FIREPOT_THREADS` stand for the options of the same name and are read with the arguments. The build's
+/// `FIREPOT_DEADLINE`, `FIREPOT_NO_RELOAD`, `FIREPOT_STATE`, `FIREPOT_NO_CALIBRATION`, `FIREPOT_SNAPSHOT_BYTES` and `FIREPOT_THREADS` stand for the options of the same name and are read with the arguments. The build's
 /// `FIREPOT_BACKEND` (`cuda`, `vulkan`, `cpu`) is read by `scripts/backend.sh`.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {

@@ -9,6 +9,6 @@ mod message;
 
 pub use frame::{FrameError, FrameReader, MAX_FRAME_BYTES, encode};
 pub use message::{
-    GenerationId, Heartbeat, LoadFailure, LoadFailureKind, Loaded, PROTOCOL, Resume, RunnerStats, ToRunner,
-    ToServer,
+    GenerationId, Heartbeat, LoadFailure, LoadFailureKind, Loaded, PROTOCOL, Resume, RunnerStats,
+    SnapshotFolder, ToRunner, ToServer,
 };

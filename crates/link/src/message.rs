@@ -1,12 +1,14 @@
 //! What crosses the link. Prompt ids, token ids and positions are in it from the first day, so that a generation
 //! can be continued by another runner without a new message.
 
+use std::path::PathBuf;
+
 use firepot_chat::{GenerateEvent, GenerateRequest, PromptReport, TokenId};
 use firepot_engine::{DecoderInfo, LoadSpec};
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages; changes whenever one of them does.
-pub const PROTOCOL: u32 = 6;
+pub const PROTOCOL: u32 = 7;
 
 /// A generation, unique within one server process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,7 +23,12 @@ pub enum ToRunner {
         protocol: u32,
     },
     /// Load a model; once in a runner's life.
-    Load(LoadSpec),
+    Load {
+        /// How.
+        spec: LoadSpec,
+        /// Where KV caches of conversations are kept; `None`: nowhere.
+        snapshots: Option<SnapshotFolder>,
+    },
     /// Start, or continue, an answer.
     Generate {
         /// Name for all later messages.
@@ -40,6 +47,17 @@ pub enum ToRunner {
     },
     /// Stop after failing whatever runs. End-of-file means the same, at once.
     Shutdown,
+}
+
+/// A directory of snapshots, which the runners of all models share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotFolder {
+    /// Made when the first is written.
+    pub dir: PathBuf,
+    /// Most bytes of all snapshots in it together.
+    pub bytes_max: u64,
+    /// Digest of the model's files: a snapshot is of these alone.
+    pub model: String,
 }
 
 /// Where a continued generation goes on: raw ids, never text through the template again.
@@ -140,6 +158,15 @@ pub struct RunnerStats {
     pub kv_cells_reserved: u32,
     /// Main memory that idle prefixes hold, in bytes; part of the resident memory.
     pub parked_bytes: u64,
+    /// KV snapshots written to disk.
+    pub snapshots_written: u64,
+    /// KV snapshots read from disk, checked, and taken for a prompt.
+    pub snapshots_read: u64,
+    /// KV snapshots that were damaged or not what they said, and states that the inference library did not take back;
+    /// their tokens were computed again.
+    pub snapshots_refused: u64,
+    /// KV snapshots that could not be written.
+    pub snapshots_failed: u64,
     /// Prompt tokens computed.
     pub prefill_tokens: u64,
     /// Prompt tokens taken from the cache.

@@ -169,11 +169,17 @@ impl Context {
         u32::try_from(unsafe { llama_memory_seq_pos_max(self.memory, id) }).ok()
     }
 
+    /// Bytes that [`Context::state`] needs; 0 for a sequence out of range.
+    pub fn state_bytes(&mut self, sequence: SeqId) -> usize {
+        let Some(id) = self.checked(sequence) else { return 0 };
+        // SAFETY: `raw` is a context and the sequence is in range.
+        unsafe { llama_state_seq_get_size_ext(self.as_ptr(), id, STATE_FLAGS) }
+    }
+
     /// The state of a sequence as bytes; `None` when llama.cpp refuses.
     pub fn state(&mut self, sequence: SeqId) -> Option<Vec<u8>> {
         let id = self.checked(sequence)?;
-        // SAFETY: `raw` is a context and the sequence is in range.
-        let size = unsafe { llama_state_seq_get_size_ext(self.as_ptr(), id, STATE_FLAGS) };
+        let size = self.state_bytes(sequence);
         let mut state = vec![0_u8; size];
         let written = {
             let (context, out) = (self.as_ptr(), state.as_mut_ptr());

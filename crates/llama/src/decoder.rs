@@ -155,6 +155,10 @@ impl Decoder for LlamaDecoder {
         self.context.pos_max(sequence)
     }
 
+    fn state_bytes(&mut self, sequence: SeqId) -> u64 {
+        self.context.state_bytes(sequence) as u64
+    }
+
     fn snapshot(&mut self, sequence: SeqId) -> Result<Vec<u8>, StateError> {
         self.context.state(sequence).ok_or(StateError { action: "read" })
     }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        mpsc::{Receiver, TryRecvError},
+        mpsc::{Receiver, RecvTimeoutError, TryRecvError},
     },
     time::Instant,
 };
@@ -13,16 +13,23 @@ use firepot_chat::{
     Delta, ErrorKind, FinishReason, GenerateError, GenerateEvent, OutputParser, Part, Timings, TokenId,
     TokenLogprob, Usage,
 };
-use firepot_engine::{Decoder, EngineEvent, EngineStats, Key, Scheduler, SchedulerConfig, Tokenizer};
+use firepot_engine::{Decoder, EngineEvent, EngineStats, Key, Prefix, Scheduler, SchedulerConfig, Tokenizer};
 use firepot_fail::Point;
 use firepot_link::{GenerationId, RunnerStats, ToServer};
 
-use crate::{prepare::Prepared, shared::Shared};
+use crate::{keeper::Keeper, keeping::Keeping, limits::KEEP_AFTER, prepare::Prepared, shared::Shared};
 
 /// To the engine thread.
 pub enum Command {
     /// A prepared request.
     Start(Box<Prepared>),
+    /// A snapshot was read, or refused.
+    Read {
+        /// Its name.
+        name: String,
+        /// What it holds.
+        prefix: Option<Prefix>,
+    },
     /// End an answer.
     Cancel(GenerationId),
     /// Fail what runs, and end.
@@ -34,11 +41,13 @@ pub fn run_engine(
     decoder: &mut dyn Decoder,
     config: SchedulerConfig,
     commands: &Receiver<Command>,
+    keeper: Option<Keeper>,
     shared: &Shared,
 ) {
     let mut engine = Engine {
         scheduler: Scheduler::new(config, decoder),
         tokenizer: decoder.tokenizer(),
+        keeping: Keeping::new(keeper, config.parked_bytes_max),
         answers: HashMap::new(),
         outbox: Vec::new(),
         shared,
@@ -52,6 +61,7 @@ pub fn run_engine(
 struct Engine<'a> {
     scheduler: Scheduler,
     tokenizer: Arc<dyn Tokenizer>,
+    keeping: Keeping,
     answers: HashMap<Key, Answer>,
     outbox: Vec<ToServer>,
     shared: &'a Shared,
@@ -71,12 +81,17 @@ impl Engine<'_> {
         loop {
             let command = if self.scheduler.is_idle() {
                 self.publish();
-                commands.recv().map_err(|_| TryRecvError::Disconnected)
+                self.wait(decoder, commands)
             } else {
                 commands.try_recv()
             };
             match command {
-                Ok(Command::Start(prepared)) => self.start(*prepared),
+                Ok(Command::Start(prepared)) => self.start(decoder, *prepared),
+                Ok(Command::Read { name, prefix }) => {
+                    for prepared in self.keeping.was_read(&mut self.scheduler, &name, prefix) {
+                        self.submit(prepared);
+                    }
+                }
                 Ok(Command::Cancel(id)) => self.scheduler.cancel(decoder, Key(id.0)),
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return false,
                 Err(TryRecvError::Empty) => return true,
@@ -84,7 +99,30 @@ impl Engine<'_> {
         }
     }
 
-    fn start(&mut self, prepared: Prepared) {
+    /// Waits for a command while nothing is computed. What ended a moment ago is kept meanwhile.
+    fn wait(
+        &mut self,
+        decoder: &mut dyn Decoder,
+        commands: &Receiver<Command>,
+    ) -> Result<Command, TryRecvError> {
+        while self.keeping.may_have_more() {
+            match commands.recv_timeout(KEEP_AFTER) {
+                Ok(command) => return Ok(command),
+                Err(RecvTimeoutError::Disconnected) => return Err(TryRecvError::Disconnected),
+                Err(RecvTimeoutError::Timeout) => self.keeping.keep_one(&mut self.scheduler, decoder),
+            }
+        }
+        commands.recv().map_err(|_| TryRecvError::Disconnected)
+    }
+
+    /// Hands a request to the scheduler, or has it wait for the snapshot that it begins with.
+    fn start(&mut self, decoder: &dyn Decoder, prepared: Prepared) {
+        if let Some(prepared) = self.keeping.look_up(&self.scheduler, decoder, prepared) {
+            self.submit(prepared);
+        }
+    }
+
+    fn submit(&mut self, prepared: Prepared) {
         let Prepared { id, request, parser, since, .. } = prepared;
         if self.shared.close(id) {
             let (usage, timings) = (Usage::default(), Timings::default());
@@ -112,6 +150,7 @@ impl Engine<'_> {
             firepot_fail::pass(Point::Prefill);
         }
         self.deliver(tick.events);
+        self.keeping.keep_beside(&mut self.scheduler, decoder);
         self.publish();
     }
 
@@ -184,8 +223,13 @@ impl Engine<'_> {
 
     fn shut_down(&mut self, decoder: &mut dyn Decoder) {
         let error = GenerateError::new(ErrorKind::ShuttingDown, "the server is shutting down");
+        for prepared in self.keeping.give_up() {
+            self.shared.close(prepared.id);
+            self.outbox.push(event(prepared.id, GenerateEvent::Failed(error.clone())));
+        }
         let events = self.scheduler.fail_all(decoder, &error);
         self.deliver(events);
+        self.keeping.keep_all(&mut self.scheduler, decoder);
     }
 }
 
@@ -217,6 +261,11 @@ fn runner_stats(stats: EngineStats) -> RunnerStats {
         kv_cells_used: stats.cells_held,
         kv_cells_reserved: stats.cells_reserved,
         parked_bytes: stats.parked_bytes,
+        // The shelf's own counts are added where they are told.
+        snapshots_written: 0,
+        snapshots_read: 0,
+        snapshots_refused: stats.states_refused,
+        snapshots_failed: 0,
         prefill_tokens: stats.prefill_tokens,
         cached_tokens: stats.cached_tokens,
         decode_tokens: stats.emitted_tokens,

@@ -12,6 +12,22 @@ pub const HEARTBEAT: Duration = Duration::from_millis(500);
 /// an abort costs the other answers in the call a repetition.
 pub const ABORT_FROM: Duration = Duration::from_millis(250);
 
+/// How long nothing must have run before a state is read out of the KV cache: the next question may be on its way.
+pub const KEEP_AFTER: Duration = Duration::from_millis(100);
+
+/// Largest state that is read out between two calls of running answers, in bytes: some hundredths of a second of copying. A
+/// larger one waits until nothing runs, or leaves the KV cache for another reason.
+pub const KEEP_BYTES_BESIDE: u64 = 64 << 20;
+
+/// From one look for such a state to the next, while answers run.
+pub const KEEP_EVERY: Duration = Duration::from_millis(250);
+
+/// After a snapshot could not be written, none is tried for so long.
+pub const KEEP_REST: Duration = Duration::from_secs(30);
+
+/// Longest time for snapshots before the process ends as it was asked to; below the server's patience, which is 3 s.
+pub const KEEP_AT_END: Duration = Duration::from_millis(2500);
+
 /// Bytes read from the link at once.
 pub const READ_BYTES: usize = 64 << 10;
 

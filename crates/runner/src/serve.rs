@@ -13,10 +13,14 @@ use std::{
 };
 
 use firepot_engine::{Decoder, LoadSpec, NextCall, SchedulerConfig};
-use firepot_link::{FrameError, FrameReader, GenerationId, Loaded, PROTOCOL, ToRunner, ToServer};
+use firepot_link::{
+    FrameError, FrameReader, GenerationId, Loaded, PROTOCOL, SnapshotFolder, ToRunner, ToServer,
+};
+use firepot_snapshots::{Key, Shelf, ShelfConfig};
 
 use crate::{
     engine::{Command, run_engine},
+    keeper::Keeper,
     limits::{HEARTBEAT, READ_BYTES, STAGE_QUEUE},
     loader::{LoadProgress, Loader},
     prepare::{Job, Preparer},
@@ -75,16 +79,36 @@ pub fn serve(link: UnixStream, loader: &mut dyn Loader, at_end: AtEnd) -> Result
         Some(ToRunner::Hello { protocol: server }) => return Err(ServeError::Protocol { server }),
         _ => return Ok(()),
     }
-    let Some(ToRunner::Load(spec)) = reader.next()? else { return Ok(()) };
+    let Some(ToRunner::Load { spec, snapshots }) = reader.next()? else { return Ok(()) };
     let (jobs, prepare_queue) = sync_channel(STAGE_QUEUE);
     let (commands, engine_queue) = sync_channel(STAGE_QUEUE);
     spawn_reader(reader, Arc::clone(&shared), jobs, commands.clone(), at_end)?;
     spawn_heartbeat(Arc::clone(&shared))?;
     let mut decoder = load(loader, &spec, &shared)?;
+    let keeper = snapshots
+        .map(|folder| start_keeper(folder, &spec, &*decoder, commands.clone(), &shared))
+        .transpose()?;
     spawn_prepare(Preparer::new(&*decoder), prepare_queue, commands, Arc::clone(&shared))?;
     let config = SchedulerConfig { parked_bytes_max: spec.parked_bytes_max, ..SchedulerConfig::default() };
-    run_engine(&mut *decoder, config, &engine_queue, &shared);
+    run_engine(&mut *decoder, config, &engine_queue, keeper, &shared);
     Ok(())
+}
+
+/// Snapshots of this model as it was loaded, no larger than what the engine takes back.
+fn start_keeper(
+    folder: SnapshotFolder,
+    spec: &LoadSpec,
+    decoder: &dyn Decoder,
+    commands: SyncSender<Command>,
+    shared: &Shared,
+) -> io::Result<Keeper> {
+    let SnapshotFolder { dir, bytes_max, model } = folder;
+    let info = decoder.info();
+    let (state_bytes_max, cut) = (spec.parked_bytes_max, info.prefix_cut);
+    let config = ShelfConfig { dir, bytes_max, state_bytes_max, cut };
+    let shelf = Arc::new(Shelf::open(Key::new(&model, spec, info), config));
+    shared.count_snapshots(Arc::clone(&shelf));
+    Keeper::start(shelf, commands)
 }
 
 fn load(loader: &mut dyn Loader, spec: &LoadSpec, shared: &Shared) -> Result<Box<dyn Decoder>, ServeError> {
@@ -163,9 +187,10 @@ fn read_all(
             }
             ToRunner::Shutdown => {
                 let _ = commands.send(Command::Shutdown);
+                shared.abort_all();
                 true
             }
-            ToRunner::Hello { .. } | ToRunner::Load(_) => {
+            ToRunner::Hello { .. } | ToRunner::Load { .. } => {
                 tracing::warn!("the server said hello or load again");
                 true
             }

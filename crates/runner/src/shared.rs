@@ -12,6 +12,7 @@ use std::{
 
 use firepot_engine::{AbortHandle, Decoder, Key, NextCall};
 use firepot_link::{GenerationId, Heartbeat, RunnerStats, ToServer, encode};
+use firepot_snapshots::Shelf;
 
 use crate::limits::ABORT_FROM;
 
@@ -24,6 +25,7 @@ pub struct Shared {
     /// The load or decode call that is under way.
     call: Mutex<Option<NextCall>>,
     stats: Mutex<RunnerStats>,
+    shelf: OnceLock<Arc<Shelf>>,
     preparing: Mutex<Preparing>,
     pub stop: AtomicBool,
 }
@@ -43,6 +45,7 @@ impl Shared {
             decoder: OnceLock::new(),
             call: Mutex::default(),
             stats: Mutex::default(),
+            shelf: OnceLock::new(),
             preparing: Mutex::default(),
             stop: AtomicBool::new(false),
         }
@@ -77,6 +80,11 @@ impl Shared {
         let _ = self.decoder.set((decoder.progress(), decoder.abort_handle()));
     }
 
+    /// From now on this shelf's counts are told.
+    pub fn count_snapshots(&self, of: Arc<Shelf>) {
+        let _ = self.shelf.set(of);
+    }
+
     /// This call begins, or (`None`) nothing is being computed.
     pub fn set_call(&self, call: Option<NextCall>) {
         *lock(&self.call) = call;
@@ -87,6 +95,15 @@ impl Shared {
     pub fn abort_for(&self, id: GenerationId) {
         let worth = |call: &NextCall| call.expected >= ABORT_FROM && call.prefilled.contains(&Key(id.0));
         if lock(&self.call).as_ref().is_some_and(worth)
+            && let Some((_, abort)) = self.decoder.get()
+        {
+            abort.abort();
+        }
+    }
+
+    /// Ends whatever call is under way: nobody waits for it any more.
+    pub fn abort_all(&self) {
+        if lock(&self.call).is_some()
             && let Some((_, abort)) = self.decoder.get()
         {
             abort.abort();
@@ -104,7 +121,20 @@ impl Shared {
             progress: self.load_progress.load(Ordering::Relaxed) + decoded,
             busy: expected.is_some(),
             expected_us: expected.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
-            stats: RunnerStats { rss_bytes: resident_bytes(), ..*lock(&self.stats) },
+            stats: self.stats(),
+        }
+    }
+
+    fn stats(&self) -> RunnerStats {
+        let stats = *lock(&self.stats);
+        let counts = self.shelf.get().map(|shelf| shelf.counts()).unwrap_or_default();
+        RunnerStats {
+            rss_bytes: resident_bytes(),
+            snapshots_written: counts.written,
+            snapshots_read: counts.read,
+            snapshots_refused: stats.snapshots_refused + counts.refused,
+            snapshots_failed: counts.failed,
+            ..stats
         }
     }
 

@@ -13,7 +13,7 @@ use firepot_chat::{
     Delta, ErrorKind, FinishReason, Format, GenerateEvent, GenerateRequest, Message, Overflow, Part, Prompt,
     PromptReport, Role, Sampling, ThinkMode, Tool, ToolCall, ToolChoice,
 };
-use firepot_engine::{KvType, LoadSpec};
+use firepot_engine::{LoadSpec, fake::load_spec};
 use firepot_link::{
     FrameReader, GenerationId, LoadFailureKind, PROTOCOL, Resume, ToRunner, ToServer, encode,
 };
@@ -21,44 +21,19 @@ use serde_json::json;
 
 use crate::{AtEnd, FakeLoader, ServeError, serve};
 
-fn spec(path: &str) -> LoadSpec {
-    LoadSpec {
-        path: PathBuf::from(format!("fake:{path}")),
-        shards: Vec::new(),
-        ctx_per_answer: 256,
-        kv_cells: 1024,
-        parallel: 4,
-        sequences: 8,
-        batch_tokens: 512,
-        ubatch_tokens: 512,
-        threads: 1,
-        threads_batch: 1,
-        flash_attention: true,
-        kv_type_k: KvType::F16,
-        kv_type_v: KvType::F16,
-        gpu_layers: 0,
-        host_experts: 0,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
-        mmap: true,
-        mlock: false,
-        repack: false,
-        check_tensors: false,
-        warmup: false,
-        parked_bytes_max: 0,
-        limits: Vec::new(),
-    }
+pub(super) fn spec(path: &str) -> LoadSpec {
+    load_spec(PathBuf::from(format!("fake:{path}")))
 }
 
 /// The server's end of a link.
-struct Client {
-    link: UnixStream,
+pub(super) struct Client {
+    pub(super) link: UnixStream,
     frames: FrameReader,
 }
 
 impl Client {
     /// A runner in a thread, whose outcome the handle gives.
-    fn start() -> (Self, thread::JoinHandle<Result<(), ServeError>>) {
+    pub(super) fn start() -> (Self, thread::JoinHandle<Result<(), ServeError>>) {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let runner = thread::spawn(move || serve(theirs, &mut FakeLoader, AtEnd::Return));
@@ -66,10 +41,10 @@ impl Client {
     }
 
     /// A runner with a loaded model.
-    fn loaded(path: &str) -> Self {
+    pub(super) fn loaded(path: &str) -> Self {
         let (mut client, _) = Self::start();
         client.send(&ToRunner::Hello { protocol: PROTOCOL });
-        client.send(&ToRunner::Load(spec(path)));
+        client.send(&ToRunner::Load { spec: spec(path), snapshots: None });
         loop {
             if let ToServer::Loaded(loaded) = client.next() {
                 assert_eq!(loaded.info.architecture, "fake");
@@ -78,29 +53,36 @@ impl Client {
         }
     }
 
-    fn send(&mut self, message: &ToRunner) {
+    pub(super) fn send(&mut self, message: &ToRunner) {
         self.link.write_all(&encode(message).unwrap()).unwrap();
     }
 
     /// The next message that is no heartbeat.
-    fn next(&mut self) -> ToServer {
+    pub(super) fn next(&mut self) -> ToServer {
         let end = Instant::now() + Duration::from_secs(30);
         loop {
             assert!(Instant::now() < end, "nothing but heartbeats comes");
-            match self.frames.next().unwrap() {
-                Some(ToServer::Heartbeat(_)) => {}
-                Some(message) => return message,
-                None => {
-                    let mut buffer = [0; 4096];
-                    let length = self.link.read(&mut buffer).unwrap();
-                    assert!(length > 0, "the runner closed the link");
-                    self.frames.push(&buffer[..length]);
-                }
+            let message = self.next_of_all();
+            if !matches!(message, ToServer::Heartbeat(_)) {
+                return message;
             }
         }
     }
 
-    fn generate(&mut self, id: u64, request: GenerateRequest, resume: Option<Resume>) {
+    /// The next message.
+    pub(super) fn next_of_all(&mut self) -> ToServer {
+        loop {
+            if let Some(message) = self.frames.next().unwrap() {
+                return message;
+            }
+            let mut buffer = [0; 4096];
+            let length = self.link.read(&mut buffer).unwrap();
+            assert!(length > 0, "the runner closed the link");
+            self.frames.push(&buffer[..length]);
+        }
+    }
+
+    pub(super) fn generate(&mut self, id: u64, request: GenerateRequest, resume: Option<Resume>) {
         self.send(&ToRunner::Generate {
             id: GenerationId(id),
             request: Box::new(request),
@@ -110,7 +92,7 @@ impl Client {
     }
 
     /// Everything that comes until these many generations have ended.
-    fn collect(&mut self, count: usize) -> HashMap<u64, Answer> {
+    pub(super) fn collect(&mut self, count: usize) -> HashMap<u64, Answer> {
         let mut answers: HashMap<u64, Answer> = HashMap::new();
         while answers.values().filter(|answer| answer.end.is_some()).count() < count {
             if let ToServer::Event { id, event } = self.next() {
@@ -120,21 +102,21 @@ impl Client {
         answers
     }
 
-    fn ask(&mut self, request: GenerateRequest) -> Answer {
+    pub(super) fn ask(&mut self, request: GenerateRequest) -> Answer {
         self.generate(1, request, None);
         self.collect(1).remove(&1).unwrap()
     }
 }
 
 #[derive(Clone, Debug, Default)]
-struct Answer {
-    prompt: Option<PromptReport>,
-    cached_tokens: Option<u32>,
+pub(super) struct Answer {
+    pub(super) prompt: Option<PromptReport>,
+    pub(super) cached_tokens: Option<u32>,
     ids: Vec<i32>,
     parts: Vec<Part>,
     /// How many parts there were after each token.
     parts_by_token: Vec<usize>,
-    end: Option<Result<FinishReason, ErrorKind>>,
+    pub(super) end: Option<Result<FinishReason, ErrorKind>>,
     message: String,
 }
 
@@ -179,7 +161,7 @@ impl Answer {
         self.parts.iter().filter_map(call).collect()
     }
 
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let content = |part: &Part| if let Part::Content(text) = part { text.clone() } else { String::new() };
         self.parts.iter().map(content).collect()
     }
@@ -191,7 +173,7 @@ impl Answer {
     }
 }
 
-fn chat(messages: Vec<Message>) -> GenerateRequest {
+pub(super) fn chat(messages: Vec<Message>) -> GenerateRequest {
     let mut request = GenerateRequest::new(Prompt::Chat {
         messages,
         tools: Vec::new(),
@@ -247,7 +229,7 @@ fn an_answer_says_at_its_start_what_the_cache_held() {
 fn a_load_is_reported_and_its_failure_ends_the_runner() {
     let (mut client, runner) = Client::start();
     client.send(&ToRunner::Hello { protocol: PROTOCOL });
-    client.send(&ToRunner::Load(spec("load_fail=no such weights")));
+    client.send(&ToRunner::Load { spec: spec("load_fail=no such weights"), snapshots: None });
     let mut permille = Vec::new();
     let failure = loop {
         match client.next() {

@@ -78,6 +78,7 @@ impl App {
             times: settings.times,
             keep_alive: settings.keep_alive,
             max_in_flight: settings.max_in_flight,
+            snapshots: settings.snapshots.clone(),
         });
         let models_changed = watch::Sender::new(());
         let deadline = Deadline::new(settings.deadline.clone(), settings.times);

@@ -39,5 +39,5 @@ pub use deadline::{Clocks, DeadlineSource, SessionEnd, words};
 pub use pulls::{Fetcher, PullFile, PullPhase, PullProgress};
 pub use reload::{LoadedModel, Record as LoadedRecord};
 pub use server::Server;
-pub use settings::{KeepAlive, LoadDefaults, Reload, RunnerCommand, ServerSettings, Times};
+pub use settings::{KeepAlive, LoadDefaults, Reload, RunnerCommand, ServerSettings, SnapshotSettings, Times};
 pub use start::{Occupant, StartError};

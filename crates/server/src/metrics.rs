@@ -48,6 +48,12 @@ struct TokenLabels {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SnapshotLabels {
+    model: String,
+    outcome: &'static str,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct ReasonLabels {
     model: String,
     reason: &'static str,
@@ -77,6 +83,7 @@ struct Series {
     queued: Gauge,
     rss: ByModel<Gauge<i64, AtomicI64>>,
     parked: ByModel<Gauge<i64, AtomicI64>>,
+    snapshots: Family<SnapshotLabels, Gauge<i64, AtomicI64>>,
     kv_cells_used: ByModel<Gauge>,
     kv_cells: ByModel<Gauge>,
     running: ByModel<Gauge>,
@@ -143,6 +150,7 @@ impl Default for Metrics {
             queued: Gauge::default(),
             rss: Family::default(),
             parked: Family::default(),
+            snapshots: Family::default(),
             kv_cells_used: Family::default(),
             kv_cells: Family::default(),
             running: Family::default(),
@@ -239,6 +247,11 @@ impl Series {
             self.parked.clone(),
         );
         r.register(
+            "runner_snapshots",
+            "KV snapshots since the runner started: written, read (and used), refused, failed (to be written)",
+            self.snapshots.clone(),
+        );
+        r.register(
             "runner_kv_cells_used",
             "KV cells in use, cached prefixes included",
             self.kv_cells_used.clone(),
@@ -255,6 +268,7 @@ impl Series {
     fn ask(&self, pool: &Pool) {
         self.rss.clear();
         self.parked.clear();
+        self.snapshots.clear();
         self.kv_cells_used.clear();
         self.kv_cells.clear();
         self.running.clear();
@@ -271,6 +285,15 @@ impl Series {
                 self.rss.get_or_create(&model).inc_by(stats.rss_bytes as i64);
             }
             self.parked.get_or_create(&model).inc_by(stats.parked_bytes as i64);
+            for (outcome, count) in [
+                ("written", stats.snapshots_written),
+                ("read", stats.snapshots_read),
+                ("refused", stats.snapshots_refused),
+                ("failed", stats.snapshots_failed),
+            ] {
+                let labels = SnapshotLabels { model: model.model.clone(), outcome };
+                self.snapshots.get_or_create(&labels).inc_by(count as i64);
+            }
             self.kv_cells_used.get_or_create(&model).inc_by(stats.kv_cells_used.into());
             self.kv_cells.get_or_create(&model).inc_by(loaded.info.kv_cells.into());
             self.running.get_or_create(&model).inc_by(stats.running.into());

@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    app::App,
+    app::{App, blocking},
     deadline::SessionView,
     memory::{self, Comparison},
     pool::{PhaseView, SlotView},
+    settings::SnapshotSettings,
 };
 
 /// All runners.
@@ -25,6 +26,17 @@ pub struct Overview {
     in_flight: usize,
     /// How many may.
     max_in_flight: usize,
+    /// KV caches of conversations on disk; absent when none are kept, and from pages' events.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    snapshots: Option<Snapshots>,
+}
+
+/// What the directory of snapshots takes, of all models together.
+#[derive(Debug, Serialize)]
+struct Snapshots {
+    files: u64,
+    bytes: u64,
+    bytes_max: u64,
 }
 
 /// Where a model stands.
@@ -81,6 +93,7 @@ pub fn overview(app: &App) -> Overview {
         session: app.deadline.view(),
         in_flight: app.pool.in_flight(),
         max_in_flight: app.settings.max_in_flight,
+        snapshots: None,
     }
 }
 
@@ -92,6 +105,20 @@ pub fn warnings(app: &App) -> Vec<String> {
         Some(format!("the state is not mirrored to {}: {error}", status.dir))
     });
     app.deadline.warning().into_iter().chain(mirror).chain(app.settings.gpu_unused.clone()).collect()
+}
+
+/// The same overview, with what the disk has.
+pub async fn overview_with_disk(app: &App) -> Overview {
+    let snapshots = match app.settings.snapshots.clone() {
+        Some(settings) => blocking(move || snapshots(&settings)).await.ok(),
+        None => None,
+    };
+    Overview { snapshots, ..overview(app) }
+}
+
+fn snapshots(settings: &SnapshotSettings) -> Snapshots {
+    let taken = firepot_snapshots::usage(&settings.dir).unwrap_or_default();
+    Snapshots { files: taken.files, bytes: taken.bytes, bytes_max: settings.bytes_max }
 }
 
 fn entry(app: &App, slot: &SlotView) -> Entry {

@@ -32,8 +32,19 @@ pub struct ServerSettings {
     pub reload: Reload,
     /// One sentence for `/api/ps` when a GPU is there and is not used.
     pub gpu_unused: Option<String>,
+    /// Where runners keep KV caches of conversations; `None`: nowhere.
+    pub snapshots: Option<SnapshotSettings>,
     /// When things count as hung, late or over.
     pub times: Times,
+}
+
+/// Where KV caches of conversations are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SnapshotSettings {
+    /// The directory.
+    pub dir: PathBuf,
+    /// Most bytes in it.
+    pub bytes_max: u64,
 }
 
 impl ServerSettings {
@@ -52,6 +63,7 @@ impl ServerSettings {
             deadline: DeadlineSource::Unknown("nobody said it".to_owned()),
             reload: Reload::default(),
             gpu_unused: None,
+            snapshots: None,
             times: Times::default(),
         }
     }

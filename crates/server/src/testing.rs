@@ -345,7 +345,7 @@ impl ScriptedRunner {
                 let protocol = if foreign { 999 } else { PROTOCOL };
                 self.send(&ToServer::Hello { protocol, build: "scripted".into() })
             }
-            ToRunner::Load(spec) => self.load(&spec),
+            ToRunner::Load { spec, .. } => self.load(&spec),
             ToRunner::Generate { id, request, client: _, resume } => {
                 let talk = Talk::of(&request);
                 self.script.requests.lock().unwrap().push(*request.clone());

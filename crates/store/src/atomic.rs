@@ -28,12 +28,46 @@ pub const TEMP_PREFIX: &str = ".tmp-";
 /// # Errors
 /// When it cannot be written; the old content is then still there.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let dir = parent(path);
-    let mut temp = locked_temp(dir)?;
-    step(Step::TempCreated);
-    temp.write_all(bytes).map_err(|error| StoreError::io("write", path, error))?;
-    step(Step::TempWritten);
-    publish(temp, path)
+    let mut file = AtomicFile::create(path)?;
+    file.write(bytes)?;
+    file.commit()
+}
+
+/// A file that is written piece by piece and has its name only when it is whole. Dropped without
+/// [`AtomicFile::commit`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct AtomicFile {
+    temp: NamedTempFile,
+    path: PathBuf,
+}
+
+impl AtomicFile {
+    /// Begins the file that will be `path`, in its directory, which must exist. It is readable by its owner alone.
+    ///
+    /// # Errors
+    /// When no file can be made there.
+    pub fn create(path: &Path) -> Result<Self, StoreError> {
+        let temp = locked_temp(parent(path))?;
+        step(Step::TempCreated);
+        Ok(Self { temp, path: path.to_owned() })
+    }
+
+    /// Appends bytes.
+    ///
+    /// # Errors
+    /// When they cannot be written, for one because the disk is full.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.temp.write_all(bytes).map_err(|error| StoreError::io("write", &self.path, error))
+    }
+
+    /// Syncs the file and gives it its name, in the place of what has it.
+    ///
+    /// # Errors
+    /// When it cannot be synced or renamed; what had the name is then still there.
+    pub fn commit(self) -> Result<(), StoreError> {
+        step(Step::TempWritten);
+        publish(self.temp, &self.path)
+    }
 }
 
 /// A blob that has been stored.
@@ -126,6 +160,7 @@ pub fn remove_abandoned(dir: &Path) -> Result<u64, StoreError> {
 }
 
 /// Whether a file of this name is one that was never finished.
+#[must_use]
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with(TEMP_PREFIX)
 }

@@ -9,6 +9,7 @@
 //! sums/                                   checksums of each block of a blob
 //! summaries/                              what model files say about themselves, read once
 //! pulls/                                  what pulls that have not ended need
+//! snapshots/                              KV caches of conversations, for their next turn; `firepot-snapshots` reads them
 //! version                                 of this layout
 //! logs/
 //! run/server.json                         the server that listens, while it does
@@ -115,6 +116,12 @@ impl Home {
         self.root.join("blobs")
     }
 
+    /// Where KV caches of conversations lie.
+    #[must_use]
+    pub fn snapshots_dir(&self) -> PathBuf {
+        self.root.join("snapshots")
+    }
+
     /// Where the database lies.
     #[must_use]
     pub fn database_path(&self) -> PathBuf {
@@ -191,8 +198,15 @@ impl Home {
     }
 
     /// Directories in which temporary files may be left, those of manifests apart.
-    pub(crate) fn swept_dirs(&self) -> [PathBuf; 5] {
-        [self.blobs_dir(), self.run_dir(), self.db_dir(), self.pulls_dir(), self.summaries_dir()]
+    pub(crate) fn swept_dirs(&self) -> [PathBuf; 6] {
+        [
+            self.blobs_dir(),
+            self.snapshots_dir(),
+            self.run_dir(),
+            self.db_dir(),
+            self.pulls_dir(),
+            self.summaries_dir(),
+        ]
     }
 
     pub(crate) fn pulls_dir(&self) -> PathBuf {
@@ -280,6 +294,9 @@ impl Home {
 }
 
 /// Makes a directory and those above it, for the owner alone.
+///
+/// # Errors
+/// When it cannot be made; one that is there is no error.
 pub fn make_dir(path: &Path) -> Result<(), StoreError> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => StoreError::NotADirectory { path: path.to_owned() },

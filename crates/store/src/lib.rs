@@ -73,7 +73,7 @@ mod testing;
 #[cfg(test)]
 mod tree_tests;
 
-pub use atomic::{Blob, BlobWriter, write_atomic};
+pub use atomic::{AtomicFile, Blob, BlobWriter, is_temporary, write_atomic};
 pub use chat_types::{
     Attachment, Chat, ChatCursor, ChatPage, ChatWithMessages, MessageBody, MessagePatch, MessageRole,
     MessageState, NewChat, NewMessage, Page, Parent, RemovedMessages, StoredMessage,
@@ -87,7 +87,7 @@ pub use elsewhere::Sources;
 pub use error::StoreError;
 pub use file_name::{is_quantization, split_of, strip_gguf};
 pub use gc::{GcOptions, GcReport};
-pub use home::{Access, Home};
+pub use home::{Access, Home, make_dir};
 pub use ids::{ChatId, IdError, MessageId};
 pub use import::{ImportError, ImportedModel, Phase, Placement, Progress, Stored};
 pub use install::{CreateSpec, From};
@@ -104,5 +104,6 @@ pub use presets::{Preset, Presets};
 pub use reference::ModelRef;
 pub use search::{SearchHit, SnippetPart};
 pub use server_lock::{ServerLock, ServerRecord};
+pub use space::{Shortage, shortage};
 pub use summary::ModelSummary;
 pub use transfer::{ImportedChat, ImportedMessage};

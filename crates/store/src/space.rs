@@ -14,6 +14,9 @@ pub struct Shortage {
 }
 
 /// What is lacking for `size_bytes` more in the directory `dir`.
+///
+/// # Errors
+/// When the free space cannot be told.
 pub fn shortage(dir: &Path, size_bytes: u64) -> Result<Option<Shortage>, StoreError> {
     let disk = rustix::fs::statvfs(dir)
         .map_err(|errno| StoreError::io("ask the free space of", dir, errno.into()))?;

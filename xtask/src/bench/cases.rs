@@ -14,6 +14,7 @@ use firepot_measure::{Side, quantile};
 use serde_json::{Value, json};
 
 use super::{
+    restart,
     rig::{Model, Peer, Rig},
     service::Answer,
 };
@@ -189,6 +190,28 @@ pub const CASES: &[Case] = &[
             reach: Reach::Shown,
         }],
         sample: turn,
+    },
+    Case {
+        name: "restart-7b",
+        model: Model::Large,
+        peer: Peer::Forgetful,
+        metrics: &[Metric {
+            what: "next turn of a conversation of 2,000 tokens after `kill -9`: process start to first token",
+            unit: "s",
+            reach: Reach::AtMost(0.1),
+        }],
+        sample: restart::next_turn,
+    },
+    Case {
+        name: "restart-7b-server",
+        model: Model::Large,
+        peer: Peer::ServerDefault,
+        metrics: &[Metric {
+            what: "next turn of a conversation of 2,000 tokens after `kill -9`: process start to first token",
+            unit: "s",
+            reach: Reach::Shown,
+        }],
+        sample: restart::next_turn,
     },
     Case {
         name: "overhead",
@@ -367,7 +390,7 @@ fn expect_tokens(answer: &Answer, tokens: u32) -> anyhow::Result<()> {
 }
 
 /// Words of one token each, in an order of their own for each seed.
-fn words(seed: u64, count: usize) -> String {
+pub(super) fn words(seed: u64, count: usize) -> String {
     const WORDS: [&str; 20] = [
         "river", "sea", "stone", "bridge", "light", "cloud", "garden", "winter", "music", "paper", "table",
         "window", "road", "hill", "field", "bird", "horse", "ship", "wind", "rain",
@@ -378,7 +401,7 @@ fn words(seed: u64, count: usize) -> String {
 }
 
 /// A request for a text that is longer than any that is measured.
-fn story(number: usize) -> String {
+pub(super) fn story(number: usize) -> String {
     const HEROES: [&str; 8] = ["river", "horse", "sailor", "bridge", "garden", "ship", "teacher", "winter"];
     format!("Write a long story about a {} and a journey.", HEROES[number % HEROES.len()])
 }

@@ -4,6 +4,7 @@ mod cases;
 mod peers;
 mod profile;
 mod report;
+mod restart;
 mod rig;
 mod service;
 
@@ -74,7 +75,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Some(threads) => threads,
         None => std::thread::available_parallelism()?.get(),
     };
-    let peers = Peers::build(&cache)?;
+    let needs_peers = chosen.iter().any(|case| case.peer.is_llama());
+    let peers = if needs_peers { Peers::build(&cache)? } else { Peers::unbuilt(&cache) };
     let shape = synth::model("r1-distill-qwen-7b").map_err(anyhow::Error::msg)?;
     let large = synth::default_path(shape, Quant::Q4KM);
     if chosen.iter().any(|case| case.model == Model::Large) && !large.exists() {
@@ -121,7 +123,7 @@ fn measure(
         Peer::LlamaBench => rig.best(case.model)?.decode.title(),
         Peer::BatchedBench => rig.best(case.model)?.prefill.title(),
         Peer::ServerBest => rig.server_flags(case.model)?.join(" "),
-        Peer::ServerDefault | Peer::None => String::new(),
+        Peer::ServerDefault | Peer::Forgetful | Peer::None => String::new(),
     };
     let mut taken = 0;
     let pairs = sample_pairs(

@@ -56,6 +56,11 @@ impl Peers {
         Ok(Self { bin })
     }
 
+    /// Where they would be, for figures that need none.
+    pub fn unbuilt(cache: &Path) -> Self {
+        Self { bin: cache.join(FOLDER).join("build/bin") }
+    }
+
     /// A command that runs one of the tools.
     pub fn tool(&self, name: &str) -> Command {
         Command::new(self.bin.join(name))

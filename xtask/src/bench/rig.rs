@@ -55,6 +55,8 @@ pub enum Peer {
     ServerDefault,
     /// `llama-server` with its best settings.
     ServerBest,
+    /// Our own program, keeping nothing on disk.
+    Forgetful,
     /// Nobody.
     None,
 }
@@ -67,8 +69,14 @@ impl Peer {
             Self::BatchedBench => "llama-batched-bench, best settings",
             Self::ServerDefault => "llama-server, defaults",
             Self::ServerBest => "llama-server, best settings",
+            Self::Forgetful => "Firepot without snapshots",
             Self::None => "–",
         }
+    }
+
+    /// Whether it is one of llama.cpp's tools.
+    pub const fn is_llama(self) -> bool {
+        !matches!(self, Self::Forgetful | Self::None)
     }
 }
 
@@ -180,19 +188,11 @@ impl Rig {
         bail!("{} is not in the store", model.name())
     }
 
-    /// Starts a case's server of either side.
+    /// Starts a case's server of either side. Ours keeps nothing on disk, so that no sample knows another's prompts.
     pub fn serve(&self, case: &Case, side: Side, extra: &[&str]) -> anyhow::Result<Service> {
         match side {
-            Side::Ours => {
-                let mut command = Command::new(&self.firepot);
-                command.arg("--home").arg(self.work.join("home")).arg("serve").args(extra);
-                Service::start(
-                    Program::Firepot,
-                    &mut command,
-                    case.model.name(),
-                    &self.work.join("firepot.log"),
-                )
-            }
+            Side::Ours => self.serve_ours(case, "0", extra),
+            Side::Peer if case.peer == Peer::Forgetful => self.serve_ours(case, "0", extra),
             Side::Peer => {
                 let mut command = self.peers.tool("llama-server");
                 command.arg("--model").arg(self.stored(case.model)?).args(extra);
@@ -203,6 +203,14 @@ impl Rig {
                 Service::start(Program::LlamaServer, &mut command, case.model.name(), &log)
             }
         }
+    }
+
+    /// Starts our server, which keeps so many bytes of KV caches on disk.
+    pub fn serve_ours(&self, case: &Case, snapshot_bytes: &str, extra: &[&str]) -> anyhow::Result<Service> {
+        let mut command = Command::new(&self.firepot);
+        command.arg("--home").arg(self.work.join("home")).arg("serve").args(extra);
+        command.args(["--snapshot-bytes", snapshot_bytes]);
+        Service::start(Program::Firepot, &mut command, case.model.name(), &self.work.join("firepot.log"))
     }
 
     /// llama-server's best: the fastest settings, and nothing done at the start that can be left out.

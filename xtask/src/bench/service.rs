@@ -221,6 +221,11 @@ impl Service {
         bail!("the server has no runner")
     }
 
+    /// What one of our routes answers.
+    pub fn get(&self, path: &str) -> anyhow::Result<Value> {
+        Ok(succeeded(self.client.get(format!("{}/{path}", self.base)).send()?)?.json()?)
+    }
+
     /// The value of one of our metrics.
     pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
         let text = succeeded(self.client.get(format!("{}/metrics", self.base)).send()?)?.text()?;

@@ -4,6 +4,9 @@
 mod batch;
 mod cells;
 mod generation;
+mod keeping;
+#[cfg(test)]
+mod keeping_tests;
 mod parking;
 mod queue;
 mod rates;
@@ -28,7 +31,12 @@ use self::{
     generation::{Outcome, Running, Waiting},
     queue::Queue,
     rates::Rates,
-    sequences::{Sequences, common_prefix},
+    sequences::Sequences,
+};
+pub use self::{
+    keeping::Candidate,
+    parking::{Prefix, usable_tokens},
+    sequences::common_prefix,
 };
 use crate::{
     DecodeError, Decoder, Tokenizer,
@@ -121,6 +129,7 @@ impl Scheduler {
             queued: self.queue.len() as u32,
             cells_held: self.sequences.cells_held(),
             parked_bytes: self.sequences.parked_bytes(),
+            states_refused: self.sequences.states_refused(),
             cells_reserved: self.running.iter().map(|running| running.sequence.cells()).sum(),
             ..self.stats
         }
@@ -158,13 +167,14 @@ impl Scheduler {
         Tick { events, more_work: !self.is_idle(), decode_time }
     }
 
-    /// Ends everything that waits or runs with this error.
+    /// Ends everything that waits or runs with this error. What was computed stays as cached prefixes.
     pub fn fail_all(&mut self, decoder: &mut dyn Decoder, error: &GenerateError) -> Vec<EngineEvent> {
         while let Some(waiting) = self.queue.take(0) {
             self.events.push(EngineEvent::Failed { key: waiting.request.key, error: error.clone() });
         }
-        while !self.running.is_empty() {
-            self.fail(decoder, 0, error.clone());
+        while let Some(running) = self.running.pop() {
+            self.events.push(EngineEvent::Failed { key: running.key, error: error.clone() });
+            self.retire(decoder, running);
         }
         std::mem::take(&mut self.events)
     }
@@ -303,6 +313,11 @@ impl Scheduler {
     fn end(&mut self, decoder: &mut dyn Decoder, index: usize, reason: FinishReason, text: String) {
         let running = self.running.remove(index);
         self.events.push(running.finished(reason, text));
+        self.retire(decoder, running);
+    }
+
+    /// What an answer computed stays as a cached prefix; of a strict one, which owes nothing to others, nothing stays.
+    fn retire(&mut self, decoder: &mut dyn Decoder, running: Running) {
         if running.strict {
             self.sequences.release(decoder, running.sequence);
         } else {

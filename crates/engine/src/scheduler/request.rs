@@ -148,6 +148,8 @@ pub struct EngineStats {
     pub cells_reserved: u32,
     /// Main memory that idle prefixes hold, in bytes.
     pub parked_bytes: u64,
+    /// Parked states that the decoder did not take back.
+    pub states_refused: u64,
     /// Prompt tokens computed.
     pub prefill_tokens: u64,
     /// Prompt tokens taken from the cache.

@@ -4,11 +4,13 @@
 //! the least recently used goes first, into main memory. A new prompt shares the longest prefix that any sequence
 //! holds, running ones included, or takes a longer one back from main memory.
 
+use std::sync::Arc;
+
 use firepot_chat::TokenId;
 
 use super::{
     cells::{CellAccount, Lease},
-    parking::{Parked, Parking, usable_tokens},
+    parking::{Parking, Prefix, Spot, usable_tokens},
 };
 use crate::{Decoder, DecoderInfo, PrefixCut, SchedulerConfig, SeqId, limits::RESTORE_MIN_TOKENS};
 
@@ -29,9 +31,11 @@ impl Sequence {
     }
 }
 
-struct Cached {
-    sequence: Sequence,
-    last_used: u64,
+pub(super) struct Cached {
+    pub(super) sequence: Sequence,
+    pub(super) last_used: u64,
+    /// As [`Spot::kept`].
+    pub(super) kept: bool,
 }
 
 /// A prefix that can be used, and how much of it.
@@ -45,11 +49,12 @@ struct Source {
 pub struct Sequences {
     account: CellAccount,
     free: Vec<SeqId>,
-    cached: Vec<Cached>,
-    parking: Parking,
+    pub(super) cached: Vec<Cached>,
+    pub(super) parking: Parking,
     idle_cells_max: usize,
-    cut: PrefixCut,
+    pub(super) cut: PrefixCut,
     clock: u64,
+    states_refused: u64,
 }
 
 impl Sequences {
@@ -63,12 +68,18 @@ impl Sequences {
             idle_cells_max: config.idle_cells_max as usize,
             cut: info.prefix_cut,
             clock: 0,
+            states_refused: 0,
         }
     }
 
     /// Bytes of prefixes in main memory.
     pub fn parked_bytes(&self) -> u64 {
         self.parking.bytes()
+    }
+
+    /// Parked states that the decoder did not take back.
+    pub const fn states_refused(&self) -> u64 {
+        self.states_refused
     }
 
     /// Cells that are taken, in whole blocks.
@@ -136,7 +147,7 @@ impl Sequences {
             return None;
         }
         let parked = self.parking.take(index);
-        let held = parked.tokens.len() as u32;
+        let held = parked.prefix.tokens.len() as u32;
         let mut lease = Lease::default();
         let room = self.make_room(decoder, &mut lease, capacity.max(held), None);
         let Some(id) = room.and_then(|()| self.free.pop()) else {
@@ -145,10 +156,14 @@ impl Sequences {
         };
         lease.shrink(capacity);
         let sequence = Sequence { id, tokens: prompt[..tokens].to_vec(), lease };
-        if decoder.restore(id, &parked.state).is_ok() && decoder.remove(id, tokens as u32, None) {
+        if decoder.restore(id, &parked.prefix.state).is_ok()
+            && decoder.remove(id, tokens as u32, None)
+            && decoder.pos_max(id) == Some(tokens as u32 - 1)
+        {
             self.parking.put(parked);
             return Some(sequence);
         }
+        self.states_refused += 1;
         self.release(decoder, sequence);
         None
     }
@@ -197,7 +212,7 @@ impl Sequences {
             self.drop_prefixes_of(decoder, &sequence.tokens);
         }
         self.clock += 1;
-        self.cached.push(Cached { sequence, last_used: self.clock });
+        self.cached.push(Cached { sequence, last_used: self.clock, kept: false });
     }
 
     /// Keeps a copy of a sequence that has just computed its prompt, where the state cannot be cut back to there later.
@@ -210,7 +225,7 @@ impl Sequences {
         decoder.share(sequence.id, id, length);
         self.clock += 1;
         let copy = Sequence { id, tokens: sequence.tokens.clone(), lease: sequence.lease.share(length) };
-        self.cached.push(Cached { sequence: copy, last_used: self.clock });
+        self.cached.push(Cached { sequence: copy, last_used: self.clock, kept: false });
     }
 
     /// Forgets a sequence.
@@ -308,7 +323,7 @@ impl Sequences {
     /// Moves a cached prefix into main memory, as far as there is room and no longer one holds it.
     fn park(&mut self, decoder: &mut dyn Decoder, id: SeqId) {
         let Some(index) = self.cached.iter().position(|cached| cached.sequence.id == id) else { return };
-        let sequence = self.cached.swap_remove(index).sequence;
+        let Cached { sequence, kept, .. } = self.cached.swap_remove(index);
         if self.parking.is_open()
             && let Some(pos_min) = decoder.pos_min(id)
             && let Ok(state) = decoder.snapshot(id)
@@ -316,7 +331,8 @@ impl Sequences {
             if self.cut == PrefixCut::Anywhere {
                 self.parking.forget_prefixes_of(&sequence.tokens);
             }
-            self.parking.put(Parked { tokens: sequence.tokens.clone(), state, pos_min });
+            let prefix = Arc::new(Prefix { tokens: sequence.tokens.clone(), state, pos_min });
+            self.parking.put(Spot { prefix, kept });
         }
         self.release(decoder, sequence);
     }
@@ -340,6 +356,7 @@ impl Sequences {
 }
 
 /// Number of tokens that both begin with.
+#[must_use]
 pub fn common_prefix(a: &[TokenId], b: &[TokenId]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -19,7 +19,7 @@ fn greedy() -> Sampling {
     Sampling { temperature: 0.0, seed: Some(0), ..Sampling::default() }
 }
 
-fn request(key: u64, prompt: &str, max_tokens: u32) -> EngineRequest {
+pub(super) fn request(key: u64, prompt: &str, max_tokens: u32) -> EngineRequest {
     EngineRequest {
         key: Key(key),
         prompt: FakeTokenizer.tokenize(prompt, true, true).unwrap(),
@@ -37,38 +37,38 @@ fn request(key: u64, prompt: &str, max_tokens: u32) -> EngineRequest {
 }
 
 #[derive(Debug, Default)]
-struct Seen {
-    ids: Vec<TokenId>,
-    text: String,
-    cached: Option<u32>,
-    end: Option<Result<(FinishReason, Usage), ErrorKind>>,
+pub(super) struct Seen {
+    pub(super) ids: Vec<TokenId>,
+    pub(super) text: String,
+    pub(super) cached: Option<u32>,
+    pub(super) end: Option<Result<(FinishReason, Usage), ErrorKind>>,
 }
 
 /// A scheduler on a fake decoder, with everything it said.
-struct Bench {
-    scheduler: Scheduler,
-    decoder: FakeDecoder,
-    seen: HashMap<u64, Seen>,
+pub(super) struct Bench {
+    pub(super) scheduler: Scheduler,
+    pub(super) decoder: FakeDecoder,
+    pub(super) seen: HashMap<u64, Seen>,
     now: Instant,
     longest_tick: Duration,
 }
 
 impl Bench {
-    fn new(config: FakeConfig) -> Self {
+    pub(super) fn new(config: FakeConfig) -> Self {
         Self::with(config, SchedulerConfig::default())
     }
 
-    fn with(config: FakeConfig, scheduling: SchedulerConfig) -> Self {
+    pub(super) fn with(config: FakeConfig, scheduling: SchedulerConfig) -> Self {
         let decoder = FakeDecoder::new(config);
         let scheduler = Scheduler::new(scheduling, &decoder);
         Self { scheduler, decoder, seen: HashMap::new(), now: Instant::now(), longest_tick: Duration::ZERO }
     }
 
-    fn submit(&mut self, request: EngineRequest) {
+    pub(super) fn submit(&mut self, request: EngineRequest) {
         assert!(self.scheduler.submit(self.now, request).is_ok());
     }
 
-    fn tick(&mut self) -> bool {
+    pub(super) fn tick(&mut self) -> bool {
         let tick = self.scheduler.tick(self.now, &mut self.decoder);
         self.now += tick.decode_time;
         self.longest_tick = self.longest_tick.max(tick.decode_time);
@@ -102,7 +102,7 @@ impl Bench {
         }
     }
 
-    fn run(&mut self) {
+    pub(super) fn run(&mut self) {
         for _ in 0..20_000 {
             if !self.tick() {
                 return;
@@ -111,7 +111,7 @@ impl Bench {
         panic!("the scheduler does not come to an end");
     }
 
-    fn text(&self, key: u64) -> &str {
+    pub(super) fn text(&self, key: u64) -> &str {
         &self.seen[&key].text
     }
 
@@ -121,7 +121,7 @@ impl Bench {
 }
 
 /// What an answer says when nothing else was ever computed.
-fn alone(prompt: &str, max_tokens: u32) -> String {
+pub(super) fn alone(prompt: &str, max_tokens: u32) -> String {
     alone_in(FakeConfig::default().ctx_per_answer, prompt, max_tokens)
 }
 

@@ -9,7 +9,7 @@ use crate::{
     cli::Output,
     gpu::{self, Verdict},
     settings::Settings,
-    table,
+    snapshots, table,
 };
 
 #[derive(Serialize)]
@@ -46,12 +46,14 @@ pub fn devices() {
 }
 
 fn check_home(settings: &Settings) -> Check {
-    let (works, detail) = match Home::open(&settings.home, Access::ReadWrite)
-        .and_then(|home| home.models().list())
-    {
-        Ok(listing) => (true, format!("{} with {} models", settings.home.display(), listing.models.len())),
-        Err(error) => (false, error.to_string()),
-    };
+    let (works, detail) =
+        match Home::open(&settings.home, Access::ReadWrite).and_then(|home| home.models().list()) {
+            Ok(listing) => {
+                let (home, models) = (settings.home.display(), listing.models.len());
+                (true, format!("{home} with {models} models; {}", snapshots::told(&settings.home)))
+            }
+            Err(error) => (false, error.to_string()),
+        };
     Check { name: "home", works, detail }
 }
 

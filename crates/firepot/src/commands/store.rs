@@ -10,7 +10,7 @@ use crate::{
     exit::{Exit, Failure},
     hub,
     settings::Settings,
-    table,
+    snapshots, table,
 };
 
 /// Checks or tidies.
@@ -18,7 +18,9 @@ pub async fn store(settings: &Settings, what: &Store) -> anyhow::Result<()> {
     let home = settings.open_home()?;
     match *what {
         Store::Check { repair } => check(settings, &home, repair).await,
-        Store::Gc { partial, dry_run } => gc(&home, GcOptions { partials: partial, dry_run }),
+        Store::Gc { partial, snapshots, dry_run } => {
+            gc(&home, GcOptions { partials: partial, dry_run }, snapshots)
+        }
     }
 }
 
@@ -83,12 +85,13 @@ fn told(state: &BlobState) -> String {
     }
 }
 
-fn gc(home: &Home, options: GcOptions) -> anyhow::Result<()> {
+fn gc(home: &Home, options: GcOptions, with_snapshots: bool) -> anyhow::Result<()> {
     let report = home.models().gc(options)?;
     for digest in report.blobs.iter().chain(&report.partials) {
         println!("{digest}");
     }
     let verb = if options.dry_run { "would free" } else { "freed" };
-    eprintln!("{verb} {}", table::bytes(report.freed_bytes()));
+    let snapshots = if with_snapshots { snapshots::remove(home, options.dry_run)? } else { 0 };
+    eprintln!("{verb} {}", table::bytes(report.freed_bytes() + snapshots));
     Ok(())
 }

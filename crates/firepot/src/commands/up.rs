@@ -23,6 +23,7 @@ use crate::{
     hub::{self, HubFetcher},
     session,
     settings::Settings,
+    snapshots,
 };
 
 /// Of the test model, which says little.
@@ -165,6 +166,7 @@ async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::R
     server.gpu_unused = unused;
     server.deadline = session::deadline(settings, session)?;
     server.reload = Reload { enabled: !session.no_reload, except: loads };
+    server.snapshots = snapshots::settings(home, load.snapshot_bytes);
     if !settings.address.ip().is_loopback() {
         eprintln!(
             "warning: whoever can reach {} can use this server: it asks for no password",

@@ -53,6 +53,7 @@ fn sequences_that_do_not_exist_are_empty_and_cannot_be_cut() {
     decoder.share(SeqId(0), beyond, 5);
     assert_eq!((decoder.pos_min(beyond), decoder.pos_max(beyond)), (None, None));
     assert!(!decoder.remove(beyond, 0, None));
+    assert_eq!(decoder.state_bytes(beyond), 0);
     assert!(decoder.snapshot(beyond).is_err());
     assert!(decoder.restore(beyond, &[0; 64]).is_err());
 }
@@ -64,7 +65,9 @@ fn a_state_restored_elsewhere_gives_the_same_logits() {
     let (last, before) = prompt.split_last().unwrap();
     let position = before.len() as u32;
     decoder.decode(&batch(0, 0, before)).unwrap();
+    let bytes = decoder.state_bytes(SeqId(0));
     let state = decoder.snapshot(SeqId(0)).unwrap();
+    assert_eq!(state.len() as u64, bytes, "said before it is read");
     decoder.decode(&batch(0, position, &[*last])).unwrap();
     let expected = decoder.logits(0).to_vec();
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use firepot_chat::{ErrorKind, GenerateError, GenerateEvent, GenerateRequest};
-use firepot_link::{FrameError, GenerationId, Heartbeat, PROTOCOL, Resume, ToRunner, encode};
+use firepot_link::{FrameError, GenerationId, Heartbeat, PROTOCOL, Resume, SnapshotFolder, ToRunner, encode};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -55,9 +55,9 @@ impl Connection {
     }
 
     /// Greets the runner and tells it what to load.
-    pub fn begin(&self, spec: firepot_engine::LoadSpec) {
+    pub fn begin(&self, spec: firepot_engine::LoadSpec, snapshots: Option<SnapshotFolder>) {
         let _ = self.send(&ToRunner::Hello { protocol: PROTOCOL });
-        let _ = self.send(&ToRunner::Load(spec));
+        let _ = self.send(&ToRunner::Load { spec, snapshots });
     }
 
     /// Starts an answer, or continues one. When the runner is gone the run is broken from its beginning.

@@ -31,7 +31,7 @@ use std::{
 };
 
 use firepot_chat::{Format, GenerateRequest, Timings, Usage};
-use firepot_link::{GenerationId, Heartbeat, Resume};
+use firepot_link::{GenerationId, Heartbeat, Resume, SnapshotFolder};
 use firepot_store::{Model, ModelName};
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
@@ -57,7 +57,7 @@ use crate::{
     deadline::{Pace, Tpots},
     memory,
     metrics::{self, Metrics},
-    settings::{KeepAlive, Times},
+    settings::{KeepAlive, SnapshotSettings, Times},
 };
 
 type Reply = oneshot::Sender<Result<Lease, PoolError>>;
@@ -77,6 +77,8 @@ pub struct PoolParts {
     pub keep_alive: KeepAlive,
     /// Answers that wait or run at the same time.
     pub max_in_flight: usize,
+    /// Where runners keep KV caches of conversations; `None`: nowhere.
+    pub snapshots: Option<SnapshotSettings>,
 }
 
 /// All runners. Cheap to clone.
@@ -432,6 +434,7 @@ impl Shared {
         let runner = Runner {
             model: name.clone(),
             spec: plan.spec.clone(),
+            snapshots: self.parts.snapshots.as_ref().map(|settings| snapshot_folder(settings, model)),
             connection,
             times: self.parts.times,
             report: move |event| shared.report(id, &name, event),
@@ -509,6 +512,14 @@ impl Drop for Shared {
     fn drop(&mut self) {
         self.poke.notify_one();
     }
+}
+
+/// What a runner of `model` is told of the directory of snapshots.
+fn snapshot_folder(settings: &SnapshotSettings, model: &Model) -> SnapshotFolder {
+    // The manifest of a split model names the digests of all of its files.
+    let digest = if model.shards.is_empty() { model.digest } else { model.manifest_digest };
+    let (dir, bytes_max) = (settings.dir.clone(), settings.bytes_max);
+    SnapshotFolder { dir, bytes_max, model: digest.to_string() }
 }
 
 async fn run<R: Fn(RunnerEvent) + Send>(

@@ -36,6 +36,7 @@ impl TestPool {
         let planner = Arc::new(BudgetPlanner::default());
         let home = TestHome::new();
         let parts = PoolParts {
+            snapshots: None,
             planner: planner.clone(),
             launcher: Arc::new(launcher.clone()),
             metrics: Metrics::default(),

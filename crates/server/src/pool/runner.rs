@@ -7,7 +7,7 @@ use std::{
 };
 
 use firepot_engine::LoadSpec;
-use firepot_link::{FrameReader, LoadFailure, Loaded, PROTOCOL, ToServer};
+use firepot_link::{FrameReader, LoadFailure, Loaded, PROTOCOL, SnapshotFolder, ToServer};
 use firepot_store::ModelName;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -46,6 +46,8 @@ pub struct Runner<R> {
     pub model: ModelName,
     /// How.
     pub spec: LoadSpec,
+    /// Where it keeps KV caches of conversations.
+    pub snapshots: Option<SnapshotFolder>,
     /// Its link.
     pub connection: Arc<Connection>,
     /// When it counts as hung.
@@ -61,7 +63,7 @@ impl<R: Fn(RunnerEvent) + Send> Runner<R> {
             Ok(parts) => parts,
             Err(error) => return self.end(Death::NotStarted { reason: error.to_string() }, None).await,
         };
-        self.connection.begin(self.spec.clone());
+        self.connection.begin(self.spec.clone(), self.snapshots.clone());
         let writing = tokio::spawn(write(frames, writer));
         let mut reading = Reading {
             connection: &self.connection,

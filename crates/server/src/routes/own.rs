@@ -94,7 +94,7 @@ async fn fit(State(app): State<Arc<App>>, query: Result<Query<FitQuery>, QueryRe
 }
 
 async fn runners(State(app): State<Arc<App>>) -> Response {
-    Dialect::Own.respond(reply::json(&runners::overview(&app)))
+    Dialect::Own.respond(reply::json(&runners::overview_with_disk(&app).await))
 }
 
 /// Response of `/firepot/v1/session`.
