@@ -1,5 +1,6 @@
 //! The routes over scripted runners, as clients see them.
 
+mod access;
 mod answers;
 mod chats;
 mod life;

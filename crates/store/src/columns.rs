@@ -1,5 +1,7 @@
 //! Columns of more than one table that SQLite has no type for.
 
+use std::{error::Error as StdError, str::FromStr};
+
 use jiff::Timestamp;
 use rusqlite::{Error, Row, types::Type};
 use serde_json::Value;
@@ -10,6 +12,23 @@ use crate::clock;
 pub fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
     let micros: i64 = row.get(column)?;
     clock::from_micros(micros).ok_or(Error::IntegralValueOutOfRange(0, micros))
+}
+
+/// A time in microseconds, or `NULL`.
+pub fn optional_time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
+    let micros: Option<i64> = row.get(column)?;
+    micros
+        .map(|micros| clock::from_micros(micros).ok_or(Error::IntegralValueOutOfRange(0, micros)))
+        .transpose()
+}
+
+/// A value that is stored as its text.
+pub fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: StdError + Send + Sync + 'static>,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error: T::Err| Error::FromSqlConversionFailure(0, Type::Text, error.into()))
 }
 
 /// JSON that is always there.

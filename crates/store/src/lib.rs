@@ -1,7 +1,7 @@
 //! The store: everything that Firepot keeps on disk, below one directory, the [`Home`].
 //!
 //! - [`Models`]: model files by content, named by manifests in Ollama's layout;
-//! - [`Database`]: chats and presets in SQLite;
+//! - [`Database`]: chats, presets and keys in SQLite;
 //! - [`transfer`]: chats as files, of other programs too;
 //! - [`ServerLock`], [`ServerRecord`]: one server for one home, and where it listens.
 //!
@@ -18,6 +18,7 @@ mod check;
 mod checks;
 mod clock;
 mod columns;
+mod credentials;
 mod db;
 mod defaults;
 mod digest;
@@ -44,6 +45,7 @@ mod presets;
 mod reference;
 mod search;
 mod search_rows;
+mod secret;
 mod server_lock;
 mod space;
 mod summary;
@@ -74,6 +76,7 @@ pub use chat_types::{
 };
 pub use chats::Chats;
 pub use check::{BlobState, CheckProgress, CheckedBlob};
+pub use credentials::{Credential, Credentials, Scopes, ScopesError};
 pub use db::Database;
 pub use defaults::{DefaultMessage, Defaults};
 pub use digest::{Digest, DigestError};
@@ -93,6 +96,7 @@ pub use pending::{PendingPull, PullRecord};
 pub use presets::{Preset, Presets};
 pub use reference::ModelRef;
 pub use search::{SearchHit, SnippetPart};
+pub use secret::{CredentialId, CredentialIdError, CredentialKind, Secret, Token, TokenHash};
 pub use server_lock::{ServerLock, ServerRecord};
 pub use summary::ModelSummary;
 pub use transfer::{ImportedChat, ImportedMessage};

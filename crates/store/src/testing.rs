@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::LazyLock,
     time::Duration,
 };
 
@@ -17,9 +18,9 @@ use crate::{
     ModelName, NewMessage, Placement, fail::Step,
 };
 
-/// Schema version 3, as some later Firepot might have it.
-pub const NEXT_SCHEMA: &[&str] =
-    &[crate::db::SCHEMA[0], crate::db::SCHEMA[1], "ALTER TABLE chats ADD COLUMN colour TEXT"];
+/// The next schema version, as some later Firepot might have it.
+pub static NEXT_SCHEMA: LazyLock<Vec<&str>> =
+    LazyLock::new(|| [crate::db::SCHEMA, &["ALTER TABLE chats ADD COLUMN colour TEXT"]].concat());
 
 /// A home, and beside it a place for other files; both are removed at the end.
 pub struct TestHome {

@@ -18,16 +18,18 @@ mod answers;
 mod blobs;
 mod chats;
 mod events;
+mod keys;
 mod lines;
 mod models;
 mod ollama;
 mod openai;
 mod own;
-mod page;
+pub mod page;
 mod presets;
 mod pulls;
 pub mod reply;
 mod show;
+mod table;
 mod transfer;
 
 use std::sync::Arc;
@@ -43,7 +45,12 @@ use axum::{
 use firepot_wire::{ApiError, ErrorCode, limits::MAX_BODY_BYTES};
 
 use self::reply::Dialect;
-use crate::{app::App, arrived::Arrived};
+pub use self::table::Routes;
+use crate::{
+    access::{Need, Pass, Refused, allow, need, preflight},
+    app::App,
+    arrived::Arrived,
+};
 
 /// Value of the `Server` header.
 const SERVER: HeaderValue = HeaderValue::from_static(concat!("firepot/", env!("CARGO_PKG_VERSION")));
@@ -51,9 +58,12 @@ const SERVER: HeaderValue = HeaderValue::from_static(concat!("firepot/", env!("C
 /// A request's body, or why it could not be read.
 type Body = Result<Bytes, BytesRejection>;
 
+/// No answer is a page, but for the page, which has a policy of its own.
+const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
+
 /// All routes.
-pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .merge(page::routes())
         .merge(ollama::routes())
         .merge(show::routes())
@@ -67,6 +77,13 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(presets::routes())
         .merge(pulls::routes())
         .merge(events::routes())
+        .merge(keys::routes())
+}
+
+/// All routes behind what holds for all.
+pub fn router(app: Arc<App>) -> Router {
+    routes()
+        .into_router()
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -74,21 +91,41 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// Lets a request in, or says why not. Nothing gets past this to a route.
+async fn admit(app: &Arc<App>, request: &Request, route: Option<&str>) -> Result<Pass, Refused> {
+    app.guard.check(request.uri(), request.headers()).map_err(ApiError::from)?;
+    let is_page = route.is_some_and(|route| page::is_page(request.method(), route, request.headers()));
+    let need = if is_page { Need::Open } else { need(request.method(), route) };
+    app.access.admit(app, request, need).await
+}
+
 /// Checks, stamps and counts every request.
 async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path());
     // Only routes that exist are told apart, so that nobody can fill the metrics with paths.
-    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let route = matched.unwrap_or_else(|| "unknown".to_owned());
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let arrived = Arrived::of(&request);
     request.extensions_mut().insert(arrived);
-    let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(blocked) => dialect.error(&blocked.into()),
+    let foreign = app.guard.named_origin(request.headers());
+    let asked = foreign.as_ref().and_then(|_| preflight(request.method(), request.headers()));
+    let mut response = match (admit(&app, &request, route.as_deref()).await, asked) {
+        // A browser asks without the key whether it may send it.
+        (Err(refused), Some(preflight)) if !refused.is_forbidden() => preflight,
+        (Err(refused), _) => refused.response(dialect),
+        (Ok(_), Some(preflight)) => preflight,
+        (Ok(pass), None) => {
+            request.extensions_mut().insert(pass.principal.clone());
+            pass.around(next.run(request).await)
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::SERVER, SERVER);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(POLICY);
+    if let Some(origin) = foreign {
+        allow(origin, headers);
+    }
+    let route = route.unwrap_or_else(|| "unknown".to_owned());
     app.metrics.request(&route, dialect.as_str(), response.status().as_u16());
     response
 }
