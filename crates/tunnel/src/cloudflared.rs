@@ -29,7 +29,9 @@ pub fn read(line: &str) -> Option<Said> {
 
 fn is_tunnel(word: &str) -> bool {
     let host = word.strip_prefix("https://").and_then(|rest| rest.strip_suffix(".trycloudflare.com"));
-    host.is_some_and(|name| name != "api" && !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'))
+    host.is_some_and(|name| {
+        name != "api" && !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    })
 }
 
 #[cfg(test)]
@@ -38,7 +40,8 @@ mod tests {
 
     #[test]
     fn the_address_is_found_in_the_log_and_errors_are_reasons() {
-        let line = "2026-01-02T03:04:05Z INF |  https://quiet-fox-sings.trycloudflare.com                    |";
+        let line =
+            "2026-01-02T03:04:05Z INF |  https://quiet-fox-sings.trycloudflare.com                    |";
         assert_eq!(read(line), Some(Said::Open("https://quiet-fox-sings.trycloudflare.com".into())));
         for line in [
             "2026-01-02T03:04:05Z INF Requesting new quick Tunnel on trycloudflare.com...",

@@ -68,7 +68,10 @@ mod tests {
     fn a_wrong_token_is_final_and_never_quoted() {
         let line = r#"{"err":"authentication failed: The authtoken you specified is invalid.\nYour authtoken: 2hush\nERR_NGROK_107","lvl":"eror","msg":"session closing"}"#;
         let Some(Said::Reason(trouble)) = read(line) else { panic!("no reason") };
-        assert_eq!((trouble.ends, trouble.message.as_str()), (Ends::Always, "ngrok does not take the token (ERR_NGROK_107)"));
+        assert_eq!(
+            (trouble.ends, trouble.message.as_str()),
+            (Ends::Always, "ngrok does not take the token (ERR_NGROK_107)")
+        );
         assert!(!format!("{trouble:?}").contains("2hush"));
         let Some(Said::Reason(trouble)) = read("ERROR:  ERR_NGROK_108") else { panic!("no reason") };
         assert_eq!(trouble.ends, Ends::First);

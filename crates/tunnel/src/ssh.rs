@@ -122,8 +122,10 @@ fn trouble(line: &str, destination: &str) -> Option<Trouble> {
 mod tests {
     use super::*;
 
-    const TARGET: Target =
-        Target { address: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 11434), tls: false };
+    const TARGET: Target = Target {
+        address: std::net::SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 11434),
+        tls: false,
+    };
 
     fn open(line: &str, options: &SshOptions) -> Option<String> {
         match read(line, "ada@vps.example", TARGET, options) {
@@ -144,8 +146,14 @@ mod tests {
         assert_eq!(open(fixed, &everywhere).unwrap(), "http://vps.example:8080");
         let proxied = SshOptions { url: Some("https://chat.example".into()), ..SshOptions::default() };
         assert_eq!(open(allocated, &proxied).unwrap(), "https://chat.example");
-        assert_eq!(open("debug1: remote forward success for: listen 0, connect 127.0.0.1:11434", &none), None);
-        assert_eq!(open("debug1: Remote connections from LOCALHOST:0 forwarded to local address", &none), None);
+        assert_eq!(
+            open("debug1: remote forward success for: listen 0, connect 127.0.0.1:11434", &none),
+            None
+        );
+        assert_eq!(
+            open("debug1: Remote connections from LOCALHOST:0 forwarded to local address", &none),
+            None
+        );
     }
 
     #[test]
@@ -153,7 +161,10 @@ mod tests {
         for (line, ends) in [
             ("@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @", Ends::Always),
             ("Host key verification failed.", Ends::Always),
-            ("No ED25519 host key is known for [127.0.0.1]:22 and you have requested strict checking.", Ends::Always),
+            (
+                "No ED25519 host key is known for [127.0.0.1]:22 and you have requested strict checking.",
+                Ends::Always,
+            ),
             ("ada@vps.example: Permission denied (publickey).", Ends::First),
             ("Error: remote port forwarding failed for listen port 80", Ends::First),
             ("ssh: connect to host vps.example port 22: Connection refused", Ends::Never),

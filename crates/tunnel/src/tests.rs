@@ -87,7 +87,8 @@ async fn a_wrong_ngrok_token_ends_it_with_words_that_do_not_quote_it() {
 
 #[tokio::test]
 async fn an_ngrok_tunnel_is_found_in_its_log() {
-    let script = r#"echo '{"lvl":"info","msg":"started tunnel","url":"https://fox.ngrok-free.app"}'; exec sleep 600"#;
+    let script =
+        r#"echo '{"lvl":"info","msg":"started tunnel","url":"https://fox.ngrok-free.app"}'; exec sleep 600"#;
     let mut kept = Kept::start(Via::Ngrok, script);
     assert_eq!(kept.next().await, opened("https://fox.ngrok-free.app"));
     kept.task.abort();
@@ -112,7 +113,8 @@ async fn a_program_that_is_not_there_is_named_with_where_to_get_it() {
 
 #[tokio::test]
 async fn a_program_that_never_opens_anything_is_started_again_with_its_last_words() {
-    let script = r#"echo x >> $DIR/runs; echo "ssh: connect to host vps port 22: Connection refused" >&2; exit 255"#;
+    let script =
+        r#"echo x >> $DIR/runs; echo "ssh: connect to host vps port 22: Connection refused" >&2; exit 255"#;
     let mut kept = Kept::start("ssh:vps".parse().unwrap(), script);
     for _ in 0..4 {
         let Event::Lost { trouble, .. } = kept.next().await else { panic!("it gave up") };

@@ -214,7 +214,8 @@ mod tests {
 
     #[test]
     fn a_server_on_all_addresses_is_reached_on_loopback() {
-        let reach = |address: &str| Target { address: address.parse().unwrap(), tls: false }.reachable().to_string();
+        let reach =
+            |address: &str| Target { address: address.parse().unwrap(), tls: false }.reachable().to_string();
         assert_eq!(reach("0.0.0.0:1"), "127.0.0.1:1");
         assert_eq!(reach("[::]:1"), "[::1]:1");
         assert_eq!(reach("10.0.0.1:1"), "10.0.0.1:1");

@@ -20,7 +20,7 @@ use std::{
 
 use axum::{
     extract::Request,
-    http::{HeaderValue, header},
+    http::{HeaderMap, HeaderValue, Method, Uri, header},
     response::Response,
 };
 use firepot_store::{Credential, CredentialId, CredentialKind, Scopes, Secret, Token};
@@ -74,6 +74,31 @@ impl Principal {
     fn guest() -> Self {
         let scopes = Scopes { chat: false, models: false, admin: false };
         Self { id: None, name: "guest".to_owned(), scopes }
+    }
+}
+
+/// What of a request decides whether it is let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its address.
+    pub uri: &'a Uri,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Where it comes from.
+    pub net: Net,
+}
+
+impl<'a> Asked<'a> {
+    /// Of a request.
+    pub fn of(request: &'a Request) -> Self {
+        Self {
+            method: request.method(),
+            uri: request.uri(),
+            headers: request.headers(),
+            net: net_of(request),
+        }
     }
 }
 
@@ -165,18 +190,18 @@ impl Access {
         self.local.as_ref().map(Token::text)
     }
 
-    /// Lets a request in, or not. `open` is a file that anybody may have.
-    pub async fn admit(&self, app: &Arc<App>, request: &Request, need: Need) -> Result<Pass, Refused> {
+    /// Lets a request in, or not.
+    pub async fn admit(&self, app: &Arc<App>, asked: Asked<'_>, need: Need) -> Result<Pass, Refused> {
         if !self.required {
             return Ok(Pass { principal: Principal::owner(), held: Held::default(), revoked: None });
         }
-        if is_key_in(request.uri()) {
+        if is_key_in(asked.uri) {
             let message = "a key does not belong into an address, where histories and logs keep it";
             return Err(Refused::new(ErrorCode::InvalidRequest, message)
                 .hint("send it as Authorization: Bearer, and revoke this one"));
         }
-        let net = net_of(request);
-        let Some(checked) = self.identify(app, request, net).await? else {
+        let net = asked.net;
+        let Some(checked) = self.identify(app, asked).await? else {
             return self.admit_guest(net, need);
         };
         let principal = checked.principal;
@@ -205,13 +230,8 @@ impl Access {
     }
 
     /// Whose request it is; `None` when it shows nothing. A cookie that is over counts as nothing: its browser is to log in.
-    async fn identify(
-        &self,
-        app: &Arc<App>,
-        request: &Request,
-        net: Net,
-    ) -> Result<Option<Checked>, Refused> {
-        let token = match shown(request.headers(), &self.cookie_name(app)) {
+    async fn identify(&self, app: &Arc<App>, asked: Asked<'_>) -> Result<Option<Checked>, Refused> {
+        let token = match shown(asked.headers, &self.cookie_name(app)) {
             Shown::Nothing => return Ok(None),
             Shown::Session(token) => return Ok(self.check(app, &token).await?),
             Shown::Key(token) => token,
@@ -223,7 +243,7 @@ impl Access {
         if checked.is_some() {
             return Ok(checked);
         }
-        self.wrong_key(net)
+        self.wrong_key(asked.net)
     }
 
     /// Answers a wrong key: too many of them, and the address must wait.

@@ -47,7 +47,7 @@ use firepot_wire::{ApiError, ErrorCode, limits::MAX_BODY_BYTES};
 use self::reply::Dialect;
 pub use self::table::Routes;
 use crate::{
-    access::{Need, Pass, Refused, allow, need, preflight},
+    access::{Asked, Need, Pass, Refused, allow, need, preflight},
     app::App,
     arrived::Arrived,
 };
@@ -92,11 +92,11 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// Lets a request in, or says why not. Nothing gets past this to a route.
-async fn admit(app: &Arc<App>, request: &Request, route: Option<&str>) -> Result<Pass, Refused> {
-    app.guard.check(request.uri(), request.headers()).map_err(ApiError::from)?;
-    let is_page = route.is_some_and(|route| page::is_page(request.method(), route, request.headers()));
-    let need = if is_page { Need::Open } else { need(request.method(), route) };
-    app.access.admit(app, request, need).await
+async fn admit(app: &Arc<App>, asked: Asked<'_>, route: Option<&str>) -> Result<Pass, Refused> {
+    app.guard.check(asked.uri, asked.headers).map_err(ApiError::from)?;
+    let is_page = route.is_some_and(|route| page::is_page(asked.method, route, asked.headers));
+    let need = if is_page { Need::Open } else { need(asked.method, route) };
+    app.access.admit(app, asked, need).await
 }
 
 /// Checks, stamps and counts every request.
@@ -108,7 +108,7 @@ async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) ->
     request.extensions_mut().insert(arrived);
     let foreign = app.guard.named_origin(request.headers());
     let asked = foreign.as_ref().and_then(|_| preflight(request.method(), request.headers()));
-    let mut response = match (admit(&app, &request, route.as_deref()).await, asked) {
+    let mut response = match (admit(&app, Asked::of(&request), route.as_deref()).await, asked) {
         // A browser asks without the key whether it may send it.
         (Err(refused), Some(preflight)) if !refused.is_forbidden() => preflight,
         (Err(refused), _) => refused.response(dialect),

@@ -3,8 +3,6 @@
 //! The files are those of `web/dist` when the crate was compiled. Names under `/assets/` hold a hash of the content, so
 //! browsers may keep them for ever; the rest is asked for each time.
 
-use std::sync::Arc;
-
 use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     response::Response,
@@ -12,7 +10,6 @@ use axum::{
 };
 
 use super::{Routes, reply};
-use crate::app::App;
 
 /// The page loads nothing from elsewhere, talks to nobody else, and is shown in nobody's frame.
 const POLICY: HeaderValue = HeaderValue::from_static(
