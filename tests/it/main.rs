@@ -1,5 +1,6 @@
 //! The shipped binary on the real small model: real processes, real sockets, real signals.
 
+mod access;
 mod api;
 mod bad_input;
 mod cli;
@@ -9,4 +10,6 @@ mod hub;
 mod open_webui;
 mod pulls;
 mod split;
+mod sshd;
 mod stack;
+mod tunnels;
