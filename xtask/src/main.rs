@@ -1,5 +1,6 @@
 //! Developer chores; `cargo xtask --help` lists them. Nothing of it is shipped.
 
+mod access;
 mod bench;
 mod check_planner;
 mod page;
@@ -55,6 +56,8 @@ enum Chore {
     CheckSpeeds(speeds::Args),
     /// Measure our engine beside llama.cpp's own tools, and write docs/benchmarks.md. Takes about an hour.
     BenchEngine(bench::Args),
+    /// Measure what wrong keys do to running answers and what the check of a key costs, and write docs/access.md. Takes some minutes.
+    BenchAccess(access::Args),
     /// Measure the chat page in Chromium, and write docs/page.md. Takes some minutes.
     BenchPage,
     /// Measure a pull beside curl, and the list of a full store, and write docs/pull.md. Takes a minute or two.
@@ -80,6 +83,7 @@ fn main() -> anyhow::Result<()> {
         Chore::CheckPlanner(args) => check_planner::run(&args),
         Chore::CheckSpeeds(args) => speeds::run(&args),
         Chore::BenchEngine(args) => bench::run(args),
+        Chore::BenchAccess(args) => access::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),
     }

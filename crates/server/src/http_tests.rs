@@ -8,6 +8,7 @@ mod models;
 mod page;
 mod pulls;
 mod refusals;
+mod security_md;
 mod talks;
 mod tree;
 mod watching;
