@@ -7,7 +7,10 @@ use clap::Args;
 use firepot_server::{Door, Server, ServerSettings, tls_config};
 use firepot_store::Secret;
 use firepot_tunnel::{Bind, Event, Pauses, SshOptions, Trouble, Tunnel, Via, keep};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::mpsc,
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{
     exit::{Exit, Failure},
@@ -156,19 +159,15 @@ impl Drop for Public {
     }
 }
 
-/// Tells what happens to a tunnel, to the user and to the server.
+/// Tells what happens to a tunnel, to the user and to the server. Ends when there never was one.
 async fn follow(tunnel: Tunnel, door: Door, shown: bool) -> anyhow::Error {
     let (send, mut events) = mpsc::channel(MAX_WAITING_EVENTS);
     let program = tunnel.via.program();
-    let kept = keep(tunnel, send);
-    tokio::pin!(kept);
+    // Ends the program with this task.
+    let mut kept = JoinSet::new();
+    kept.spawn(keep(tunnel, send));
     let mut last = String::new();
-    loop {
-        let event = tokio::select! {
-            Some(event) = events.recv() => event,
-            () = &mut kept, if events.is_closed() => std::future::pending().await,
-            () = &mut kept => continue,
-        };
+    while let Some(event) = events.recv().await {
         match event {
             Event::Opened { url } => {
                 if let Err(error) = opened(&door, &url, &last, shown).await {
@@ -188,10 +187,10 @@ async fn follow(tunnel: Tunnel, door: Door, shown: bool) -> anyhow::Error {
                 }
                 eprintln!("error: {failure}");
                 eprintln!("the server goes on without its tunnel");
-                return std::future::pending().await;
             }
         }
     }
+    std::future::pending().await
 }
 
 async fn opened(door: &Door, url: &str, last: &str, shown: bool) -> anyhow::Result<()> {

@@ -219,7 +219,7 @@ pub const LOGIN_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const ADDRESS_CONNECTIONS: Allowance = Allowance { per_second: 100.0, burst: 512.0, in_flight: 256 };
 
 /// Largest head of a request, in bytes, to within what one read brings, and what is read or written at once. A larger head is 431.
-pub const MAX_HEAD_BYTES: usize = 128 * 1024;
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
 
 /// How long a TLS handshake may take; then the connection is closed.
 pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -81,7 +81,7 @@ impl Default for Pauses {
 
 /// How one run of the program ended.
 struct Ended {
-    /// How long it had been open.
+    /// It had opened the tunnel.
     opened: bool,
     trouble: Trouble,
 }
@@ -166,7 +166,7 @@ impl Keeper {
         let mut command = Command::new(program);
         let wanted = tunnel.options.bind.as_ref().map_or(0, |bind| bind.port);
         tunnel.via.arguments(&mut command, self.target(), &tunnel.options, self.port.unwrap_or(wanted));
-        // In a group of its own, Ctrl-C on a terminal reaches only us, and we end it.
+        // In a group of its own: Ctrl-C on a terminal reaches only us, and we end it.
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command.process_group(0).spawn()
     }

@@ -27,6 +27,7 @@ use firepot_store::{Credential, CredentialId, CredentialKind, Scopes, Secret, To
 use firepot_wire::{ApiError, ErrorCode};
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use self::{
     book::{Book, Checked, after},
@@ -263,7 +264,11 @@ impl Access {
         if let Some(local) = self.local.as_ref().filter(|local| local.id == token.id) {
             let principal = Principal { id: Some(local.id), ..Principal::owner() };
             let right = local.kind == token.kind && local.hash().matches(token);
-            return Ok(right.then(|| Checked { principal, revoked: Default::default(), note_use: false }));
+            return Ok(right.then(|| Checked {
+                principal,
+                revoked: CancellationToken::new(),
+                note_use: false,
+            }));
         }
         let checked = self.book(app).await?.check(token, Timestamp::now());
         if checked.as_ref().is_some_and(|checked| checked.note_use) {
