@@ -116,15 +116,16 @@ test("a page of another origin can neither read nor send anything, session or no
   await other.goto("http://127.0.0.1:1/");
   const tried = await other.evaluate(async (base) => {
     const read = await fetch(`${base}/api/tags`, { credentials: "include" }).then(() => "read", () => "refused");
-    const sent = await fetch(`${base}/firepot/v1/chats`, { method: "POST", mode: "no-cors", credentials: "include", body: "{}" }).then(({ type }) => type, () => "refused");
+    // What becomes of it the page cannot see.
+    await fetch(`${base}/firepot/v1/chats`, { method: "POST", mode: "no-cors", credentials: "include", body: "{}" }).catch(() => null);
     const socket = await new Promise((resolve) => {
       const one = new WebSocket(base.replace("http", "ws") + "/firepot/v1/events");
       one.onopen = () => resolve("open");
       one.onerror = () => resolve("refused");
     });
-    return { read, sent, socket };
+    return { read, socket };
   }, `http://127.0.0.1:${port}`);
-  assert.deepEqual(tried, { read: "refused", sent: "opaque", socket: "refused" });
+  assert.deepEqual(tried, { read: "refused", socket: "refused" });
   assert.equal(await chats(), before);
   await close();
 });

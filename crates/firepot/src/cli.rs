@@ -130,7 +130,7 @@ pub struct Serve {
 /// Whom the server answers beside this machine's own names and pages.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Admit {
-    /// Answer requests for this host name too, e.g. `host.docker.internal` or a tunnel's; may be repeated.
+    /// Answer requests for this host name too, e.g. `host.docker.internal` or a tunnel's (then with `--require-key`); may be repeated.
     #[arg(long = "allow-host", env = "FIREPOT_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     pub hosts: Vec<String>,
     /// Answer pages of this origin too, e.g. `https://chat.example`; may be repeated.
