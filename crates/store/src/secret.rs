@@ -91,7 +91,7 @@ pub struct CredentialId([u8; ID_BYTES]);
 
 impl fmt::Display for CredentialId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        Hex(&self.0).fmt(f)
     }
 }
 
@@ -172,8 +172,7 @@ impl Token {
     /// The whole text, for whoever is to have it.
     #[must_use]
     pub fn text(&self) -> Secret {
-        let secret: String = self.secret.iter().map(|byte| format!("{byte:02x}")).collect();
-        Secret(format!("{}_{}_{secret}", self.kind.prefix(), self.id))
+        Secret(format!("{}_{}_{}", self.kind.prefix(), self.id, Hex(&self.secret)))
     }
 
     /// What is kept of it. A plain hash will do: 256 random bits cannot be tried, however quick each try is.
@@ -210,6 +209,15 @@ impl ToSql for TokenHash {
 impl FromSql for TokenHash {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         value.as_blob()?.try_into().map(Self).map_err(|_| FromSqlError::InvalidType)
+    }
+}
+
+/// Bytes in lower-case hex digits.
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
