@@ -45,6 +45,13 @@ struct NewKey {
 }
 
 impl NewKey {
+    /// Name and scopes out of a body.
+    fn read(body: Body, by: &Principal) -> Result<(String, Scopes), ApiError> {
+        let new: Self = of_json(&read(body)?)?;
+        let scopes = new.scopes(by)?;
+        Ok((new.name, scopes))
+    }
+
     /// Nobody gives what they do not have.
     fn scopes(&self, by: &Principal) -> Result<Scopes, ApiError> {
         let Some(words) = &self.scopes else { return Ok(by.scopes) };
@@ -74,9 +81,8 @@ async fn create(
     body: Body,
 ) -> Response {
     let made = async {
-        let new: NewKey = parse(body)?;
-        let scopes = new.scopes(&principal)?;
-        let (credential, key) = app.access.create_key(&app, &new.name, scopes).await?;
+        let (name, scopes) = NewKey::read(body, &principal)?;
+        let (credential, key) = app.access.create_key(&app, &name, scopes).await?;
         secret_json(&credential, "key", key.reveal())
     };
     Dialect::Own.respond(made.await)
@@ -88,9 +94,8 @@ async fn create_login(
     body: Body,
 ) -> Response {
     let made = async {
-        let new: NewKey = parse(body)?;
-        let scopes = new.scopes(&principal)?;
-        let (credential, secret) = app.access.create_login(&app, &new.name, scopes, &principal).await?;
+        let (name, scopes) = NewKey::read(body, &principal)?;
+        let (credential, secret) = app.access.create_login(&app, &name, scopes, &principal).await?;
         secret_json(&credential, "path", &format!("/login#{}", secret.reveal()))
     };
     Dialect::Own.respond(made.await)
@@ -187,10 +192,6 @@ fn secret_json(
     *response.status_mut() = StatusCode::CREATED;
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
-}
-
-fn parse<T: DeserializeOwned>(body: Body) -> Result<T, ApiError> {
-    of_json(&read(body)?)
 }
 
 fn of_json<T: DeserializeOwned>(bytes: &Bytes) -> Result<T, ApiError> {
