@@ -54,6 +54,10 @@ impl Process {
 }
 
 impl Process {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
     pub fn end(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();

@@ -4,13 +4,17 @@ use std::{
     fs::{self, File, Permissions},
     io::Write as _,
     os::unix::fs::{PermissionsExt as _, chown},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::Command,
 };
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::hub::{Process, free_port, tool};
+use crate::{
+    hub::{Process, free_port, tool},
+    stack::{children, send},
+};
 
 /// The user of this number has no rights anywhere.
 const NOBODY: u32 = 65_534;
@@ -69,12 +73,13 @@ impl Sshd {
 
     /// Ends it, with what it holds open.
     pub fn end(&mut self) {
-        if let Some(mut process) = self.process.take() {
-            process.end();
-        }
+        let Some(mut process) = self.process.take() else { return };
         // A session goes on without the server that accepted it.
-        for pid in self.sessions() {
-            let _ = Command::new("kill").arg(pid.to_string()).status();
+        let mut sessions = children(process.pid());
+        sessions.extend(sessions.clone().into_iter().flat_map(children));
+        process.end();
+        for session in sessions {
+            send(session, Signal::KILL);
         }
     }
 
@@ -118,18 +123,6 @@ impl Sshd {
         assert!(made.success());
     }
 
-    fn sessions(&self) -> Vec<u32> {
-        let needle = self.path("sshd_config").display().to_string();
-        let of = |entry: fs::DirEntry| {
-            let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-            let line = fs::read_to_string(entry.path().join("cmdline")).ok()?;
-            // A session writes over its arguments.
-            let is_session = line.starts_with("sshd: ") && parent_is_gone(&entry.path());
-            (line.contains(&needle) || is_session).then_some(pid)
-        };
-        fs::read_dir("/proc").unwrap().flatten().filter_map(of).collect()
-    }
-
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -143,12 +136,6 @@ impl Drop for Sshd {
     fn drop(&mut self) {
         self.end();
     }
-}
-
-fn parent_is_gone(process: &Path) -> bool {
-    let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-    let parent = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(1));
-    parent == Some("1")
 }
 
 fn is_root() -> bool {

@@ -60,7 +60,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// A server with the test model, and how to get in.
 struct Server {
-    home: TempDir,
+    _home: TempDir,
     process: Child,
     base: String,
     key: Option<String>,
@@ -87,7 +87,7 @@ impl Server {
             thread::sleep(Duration::from_millis(10));
         };
         let base = format!("http://{}", record["address"].as_str().context("no address")?);
-        Ok(Self { process, base, key: record["key"].as_str().map(str::to_owned), home })
+        Ok(Self { process, base, key: record["key"].as_str().map(str::to_owned), _home: home })
     }
 }
 
@@ -95,7 +95,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let _ = self.home.path();
     }
 }
 

@@ -25,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::{
-    access::{Limiter, Net, Place},
+    access::{Limiter, Net, Over, Place},
     app::App,
     arrived::Peer,
     door::Door,
@@ -163,7 +163,7 @@ impl Entrance {
             let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { continue };
             match listener.accept().await {
                 Ok((stream, address)) => {
-                    let Some(address_place) = self.place_of(address.ip()) else { continue };
+                    let Ok(address_place) = self.place_of(address.ip()) else { continue };
                     let places = (place, address_place);
                     self.serve(stream, Peer(address.ip()), connections.watcher(), places);
                 }
@@ -175,12 +175,15 @@ impl Entrance {
         }
     }
 
-    /// A place among those of an address; `None` when it has them all. This machine may have any number.
-    fn place_of(&self, address: IpAddr) -> Option<Option<Place<Net>>> {
+    /// A place among those of an address; this machine needs none.
+    ///
+    /// # Errors
+    /// When the address has them all.
+    fn place_of(&self, address: IpAddr) -> Result<Option<Place<Net>>, Over> {
         let net = Net::of(address);
         match self.of_address.as_ref().filter(|_| !net.is_loopback()) {
-            Some(limiter) => limiter.enter(net, Instant::now()).ok().map(Some),
-            None => Some(None),
+            Some(limiter) => limiter.enter(net, Instant::now()).map(Some),
+            None => Ok(None),
         }
     }
 

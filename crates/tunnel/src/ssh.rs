@@ -70,52 +70,61 @@ fn url_of(destination: &str, target: Target, options: &SshOptions, port: u16) ->
     format!("{}://{}:{port}", target.scheme(), if everywhere { host } else { "127.0.0.1" })
 }
 
+/// How lines begin with which ssh says why it ends, when it may well work the next time.
+const PASSING: [&str; 7] = [
+    "ssh: ",
+    "Connection ",
+    "Timeout, server",
+    "kex_exchange_identification",
+    "client_loop",
+    "Received disconnect",
+    "Error",
+];
+
 fn trouble(line: &str, destination: &str) -> Option<Trouble> {
-    let has = |text: &str| line.contains(text);
-    if line.starts_with("debug1:") || line.trim().is_empty() {
+    if line.starts_with("debug1:") {
         return None;
     }
-    if has("REMOTE HOST IDENTIFICATION HAS CHANGED") {
+    let passing = || PASSING.iter().any(|start| line.starts_with(start)).then(|| Trouble::passing(line));
+    host_key_trouble(line, destination).or_else(|| refusal(line, destination)).or_else(passing)
+}
+
+fn host_key_trouble(line: &str, destination: &str) -> Option<Trouble> {
+    if line.contains("REMOTE HOST IDENTIFICATION HAS CHANGED") {
         return Some(Trouble::of(
             format!("the host key of {destination} is not the one that is known: somebody may be in between"),
             "if the server was set up anew, remove its old key with ssh-keygen -R HOST, and look at the new one",
             Ends::Always,
         ));
     }
-    if has("Host key verification failed") || has("host key is known for") {
-        return Some(Trouble::of(
+    let unknown = line.contains("Host key verification failed") || line.contains("host key is known for");
+    unknown.then(|| {
+        Trouble::of(
             format!("the host key of {destination} is not known"),
             format!("connect once by hand and compare its key: ssh {destination}"),
             Ends::Always,
-        ));
-    }
-    if has("Permission denied") {
-        return Some(Trouble::of(
-            format!("{destination} does not let us in: {}", line.trim()),
-            "a key without a passphrase, or one that ssh-agent holds, is needed",
-            Ends::First,
-        ));
-    }
-    if has("remote port forwarding failed") {
-        return Some(Trouble::of(
-            format!("{destination} does not give the port: {}", line.trim()),
-            "its port may be taken, or AllowTcpForwarding off",
-            Ends::First,
-        ));
-    }
-    if has("Bad configuration option") || has("Bad owner or permissions") || has("Can't open user config") {
-        return Some(Trouble::of(line.trim(), "mend the configuration of ssh", Ends::Always));
-    }
-    const FAILURES: [&str; 7] = [
-        "ssh: ",
-        "Connection ",
-        "Timeout, server",
-        "kex_exchange_identification",
-        "client_loop",
-        "Received disconnect",
-        "Error",
-    ];
-    FAILURES.iter().any(|start| line.starts_with(start)).then(|| Trouble::passing(line))
+        )
+    })
+}
+
+/// What the server or the configuration does not allow.
+fn refusal(line: &str, destination: &str) -> Option<Trouble> {
+    let line = line.trim();
+    let (message, hint, ends) = if line.contains("Permission denied") {
+        let hint = "a key without a passphrase, or one that ssh-agent holds, is needed";
+        (format!("{destination} does not let us in: {line}"), hint, Ends::First)
+    } else if line.contains("remote port forwarding failed") {
+        let hint = "its port may be taken, or AllowTcpForwarding off";
+        (format!("{destination} does not give the port: {line}"), hint, Ends::First)
+    } else if ["Bad configuration option", "Bad owner or permissions", "Can't open user config"]
+        .iter()
+        .any(|fault| line.contains(fault))
+    {
+        (line.to_owned(), "mend the configuration of ssh", Ends::Always)
+    } else {
+        return None;
+    };
+    Some(Trouble::of(message, hint, ends))
 }
 
 #[cfg(test)]

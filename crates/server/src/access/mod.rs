@@ -31,14 +31,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::{
     book::{Book, Checked, after},
-    limiter::Over,
     lockout::Lockouts,
     pass::Held,
     shown::{Shown, is_key_in, shown},
 };
 pub use self::{
     cors::{allow, preflight},
-    limiter::{Allowance, Limiter, Place},
+    limiter::{Allowance, Limiter, Over, Place},
     net::Net,
     pass::Pass,
     scope::{Need, need},
