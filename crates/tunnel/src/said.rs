@@ -36,13 +36,13 @@ pub enum Ends {
 
 impl Trouble {
     /// One that may go away, in words of the program.
-    pub fn passing(line: &str) -> Self {
+    pub(crate) fn passing(line: &str) -> Self {
         let message = line.trim().chars().filter(|c| !c.is_control()).take(MAX_TOLD_CHARS).collect();
         Self { message, hint: None, ends: Ends::Never }
     }
 
     /// One that the user must see to.
-    pub fn of(message: impl Into<String>, hint: impl Into<String>, ends: Ends) -> Self {
+    pub(crate) fn of(message: impl Into<String>, hint: impl Into<String>, ends: Ends) -> Self {
         Self { message: message.into(), hint: Some(hint.into()), ends }
     }
 }

@@ -40,7 +40,9 @@ pub struct Checked {
 impl Book {
     pub fn new(credentials: Vec<Credential>) -> Self {
         let book = Self::default();
-        credentials.into_iter().for_each(|credential| book.put(credential));
+        for credential in credentials {
+            book.put(credential);
+        }
         book
     }
 
@@ -205,7 +207,9 @@ mod tests {
             book.put(credential);
         }
         assert_eq!(book.room_for(CredentialKind::Session, now).unwrap(), [first.unwrap()]);
-        (0..MAX_KEYS).for_each(|_| book.put(made(CredentialKind::Key).1));
+        for _ in 0..MAX_KEYS {
+            book.put(made(CredentialKind::Key).1);
+        }
         assert_eq!(book.room_for(CredentialKind::Key, now).unwrap_err().code, ErrorCode::Conflict);
         assert_eq!(book.list().len(), MAX_SESSIONS + MAX_KEYS);
     }

@@ -231,7 +231,7 @@ impl Access {
 
     /// Whose request it is; `None` when it shows nothing. A cookie that is over counts as nothing: its browser is to log in.
     async fn identify(&self, app: &Arc<App>, asked: Asked<'_>) -> Result<Option<Checked>, Refused> {
-        let token = match shown(asked.headers, &self.cookie_name(app)) {
+        let token = match shown(asked.headers, &cookie_name(app)) {
             Shown::Nothing => return Ok(None),
             Shown::Session(token) => return Ok(self.check(app, &token).await?),
             Shown::Key(token) => token,
@@ -324,7 +324,7 @@ impl Access {
         let _changing = self.changing.lock().await;
         let parent = by.id.and_then(|id| self.book.get()?.get(id));
         credential.parent_id = parent.as_ref().map(|parent| parent.id);
-        credential.expires_at = ends(credential.created_at, LOGIN_LIFE, parent.as_ref());
+        credential.expires_at = Some(ends(credential.created_at, LOGIN_LIFE, parent.as_ref()));
         self.add(app, &credential, Vec::new()).await?;
         Ok((credential, token.text()))
     }
@@ -350,7 +350,7 @@ impl Access {
         let is_link = with.kind == CredentialKind::Login;
         session.parent_id = if is_link { with.parent_id } else { Some(with.id) };
         let parent = session.parent_id.and_then(|id| self.book.get()?.get(id));
-        session.expires_at = ends(session.created_at, SESSION_LIFE, parent.as_ref());
+        session.expires_at = Some(ends(session.created_at, SESSION_LIFE, parent.as_ref()));
         self.add(app, &session, is_link.then_some(with.id).into_iter().collect()).await?;
         Ok((session, token.text()))
     }
@@ -381,7 +381,9 @@ impl Access {
         gone.extend(book.room_for(credential.kind, credential.created_at)?);
         let (remove, stored) = (gone.clone(), credential.clone());
         app.with_database(move |database| database.credentials().change(&remove, Some(&stored))).await?;
-        gone.into_iter().for_each(|id| book.remove(id));
+        for id in gone {
+            book.remove(id);
+        }
         book.put(credential.clone());
         Ok(())
     }
@@ -394,11 +396,11 @@ impl Access {
         credential.expires_at = Some(Timestamp::now());
         book.put(credential);
     }
+}
 
-    /// Browsers keep cookies for a host, whatever its port: each server has a name of its own.
-    pub fn cookie_name(&self, app: &App) -> String {
-        format!("firepot-{}", app.settings.address.port())
-    }
+/// The name of this server's cookie. Browsers keep cookies for a host, whatever its port: each server has a name of its own.
+pub fn cookie_name(app: &App) -> String {
+    format!("firepot-{}", app.settings.address.port())
 }
 
 /// A token, and what is kept of it.
@@ -412,9 +414,9 @@ fn made(kind: CredentialKind, name: &str, scopes: Scopes) -> Result<(Token, Cred
 }
 
 /// When something made now ends: after its life, or with what it was made with.
-fn ends(now: Timestamp, life: SignedDuration, parent: Option<&Credential>) -> Option<Timestamp> {
+fn ends(now: Timestamp, life: SignedDuration, parent: Option<&Credential>) -> Timestamp {
     let end = after(now, life);
-    Some(parent.and_then(|parent| parent.expires_at).map_or(end, |parents| parents.min(end)))
+    parent.and_then(|parent| parent.expires_at).map_or(end, |parents| parents.min(end))
 }
 
 async fn note_use(app: Arc<App>, id: CredentialId) {

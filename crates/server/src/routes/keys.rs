@@ -20,7 +20,7 @@ use super::{
     reply::{self, Dialect},
 };
 use crate::{
-    access::{Principal, Refused, net_of},
+    access::{Principal, Refused, cookie_name, net_of},
     app::App,
     limits::{LOGIN_BODY_TIMEOUT, MAX_LOGIN_BYTES, SESSION_LIFE},
 };
@@ -171,7 +171,7 @@ async fn access(State(app): State<Arc<App>>, Extension(principal): Extension<Pri
 /// No script reads it, no other site sends it, and over TLS nobody on the way sees it.
 fn cookie(app: &App, value: &str, seconds: i64, is_encrypted: bool) -> Result<HeaderValue, ApiError> {
     let secure = if is_encrypted { "; Secure" } else { "" };
-    let name = app.access.cookie_name(app);
+    let name = cookie_name(app);
     let text = format!("{name}={value}; HttpOnly; SameSite=Strict; Path=/; Max-Age={seconds}{secure}");
     let failed = |_| ApiError::new(ErrorCode::Internal, "the cookie cannot be written");
     let mut cookie = HeaderValue::try_from(text).map_err(failed)?;
