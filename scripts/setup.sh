@@ -50,18 +50,26 @@ need_python() {
     python3 -m pip --version >/dev/null 2>&1 || apt_install python3-pip
 }
 
-# nginx and docker-registry stand for the model hubs in tests. They are unpacked and not installed: Debian's packages would
+# nginx and docker-registry stand for the model hubs in tests, OpenSSH's server for the other end of a tunnel. They are unpacked and not installed: Debian's packages would
 # start them as services.
-need_hubs() {
+need_servers() {
     local tools=${CARGO_TARGET_DIR:-target}/tools package
-    has_tool() { command -v "$1" >/dev/null || [ -x "$tools/usr/sbin/$1" ] || [ -x "$tools/usr/bin/$1" ]; }
-    for package in nginx docker-registry; do
+    has_tool() {
+        local name=${1/openssh-server/sshd}
+        command -v "$name" >/dev/null || [ -x "$tools/usr/sbin/$name" ] || [ -x "$tools/usr/bin/$name" ]
+    }
+    for package in nginx docker-registry openssh-server; do
         has_tool $package && continue
         say "fetching $package for the tests (apt, into $tools)"
         command -v apt-get >/dev/null || die "$package is missing" "install $package with your package manager"
         mkdir -p "$tools"
         (cd "$tools" && rm -f "$package"_*.deb && apt_download "$package" && dpkg -x "$package"_*.deb . && rm -f "$package"_*.deb)
     done
+    # A library of sshd that not every machine has.
+    if ! ldconfig -p | grep -q libwrap && [ -z "$(find "$tools" -name 'libwrap.so*' 2>/dev/null)" ]; then
+        (cd "$tools" && apt_download libwrap0 && dpkg -x libwrap0_*.deb . && rm -f libwrap0_*.deb)
+    fi
+    command -v ssh >/dev/null || apt_install openssh-client
 }
 
 need_test() {
@@ -76,7 +84,7 @@ need_test() {
         cp tests/requirements.txt "$venv/requirements.txt"
     fi
     command -v chromium >/dev/null || apt_install chromium
-    need_hubs
+    need_servers
     need_npm tests/page "the page test's tools"
 }
 

@@ -1,5 +1,6 @@
 """A real server with the real small model, for the official clients."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -17,19 +18,39 @@ MODEL = "smollm2:135m"
 START_LIMIT_S = 60
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory):
-    """The base address of a running server, stopped at the end of the session."""
-    home = tmp_path_factory.mktemp("home")
+class Running:
+    """A server over a home."""
+
+    def __init__(self, home, base):
+        self.home = home
+        self.base = base
+
+    def command(self, *args):
+        """What a command of the program prints."""
+        done = subprocess.run([FIREPOT, "--home", self.home, *args], check=True, timeout=60, stdout=subprocess.PIPE)
+        return done.stdout.decode().strip()
+
+
+@contextlib.contextmanager
+def running(home, *args):
+    """A running server with the small model, stopped at the end."""
     subprocess.run([FIREPOT, "--home", home, "import", MODEL_FILE, MODEL], check=True, timeout=60)
     # Models of other programs on this machine are none of the tests' business.
     elsewhere = {"OLLAMA_MODELS": str(home / "none"), "HF_HUB_CACHE": str(home / "none")}
-    process = subprocess.Popen([FIREPOT, "--home", home, "--port", "0", "serve"], env=os.environ | elsewhere)
+    command = [FIREPOT, "--home", home, "--port", "0", "serve", *args]
+    process = subprocess.Popen(command, env=os.environ | elsewhere)
     try:
-        yield f"http://{wait_for_address(home, process)}"
+        yield Running(home, f"http://{wait_for_address(home, process)}")
     finally:
         process.terminate()
         assert process.wait(timeout=30) == 0
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory):
+    """The base address of a running server, stopped at the end of the session."""
+    with running(tmp_path_factory.mktemp("home")) as server:
+        yield server.base
 
 
 @pytest.fixture(scope="session")

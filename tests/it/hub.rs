@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use crate::stack::{PATIENCE, http_client, model_file};
 
 /// A program that `scripts/setup.sh test` has put under target/tools, or that the machine has.
-fn tool(name: &str) -> PathBuf {
+pub fn tool(name: &str) -> PathBuf {
     let target = std::env::current_exe().unwrap();
     let places = target.ancestors().map(|above| above.join("tools/usr"));
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/usr");
@@ -30,15 +30,15 @@ fn tool(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("{name} is missing; run: scripts/setup.sh test"))
 }
 
-fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A process that is killed with its value.
-struct Process(Child);
+pub struct Process(Child);
 
 impl Process {
-    fn start(command: &mut Command, port: u16) -> Self {
+    pub fn start(command: &mut Command, port: u16) -> Self {
         let mut child =
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let end = Instant::now() + PATIENCE;
@@ -54,7 +54,11 @@ impl Process {
 }
 
 impl Process {
-    fn end(&mut self) {
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    pub fn end(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

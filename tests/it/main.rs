@@ -1,5 +1,6 @@
 //! The shipped binary on the real small model: real processes, real sockets, real signals.
 
+mod access;
 mod api;
 mod bad_input;
 mod cli;
@@ -11,4 +12,6 @@ mod open_webui;
 mod pulls;
 mod snapshots;
 mod split;
+mod sshd;
 mod stack;
+mod tunnels;

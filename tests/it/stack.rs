@@ -72,6 +72,7 @@ pub struct Stack {
     pub address: SocketAddr,
     process: Child,
     http: reqwest::Client,
+    printed: TempDir,
 }
 
 impl Stack {
@@ -82,19 +83,29 @@ impl Stack {
 
     /// A server over this home.
     pub async fn start_with(home: TempDir, args: &[&str]) -> Self {
+        Self::start_in(home, args, &[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub async fn start_in(home: TempDir, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let printed = tempfile::tempdir().unwrap();
+        let output = |name: &str| fs::File::create(printed.path().join(name)).unwrap();
         let mut process = Command::new(firepot())
             .arg("--home")
             .arg(home.path())
             .args(["--port", "0", "serve"])
             .args(args)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
+            .stdout(output("stdout"))
+            .stderr(output("stderr"))
             .spawn()
             .unwrap();
         let record = home.path().join("run/server.json");
         let pid = process.id();
         let address = eventually("the server's address", async || {
-            assert!(process.try_wait().unwrap().is_none(), "the server ended before it listened");
+            let said = || fs::read_to_string(printed.path().join("stderr")).unwrap_or_default();
+            assert!(process.try_wait().unwrap().is_none(), "the server ended before it listened: {}", said());
             let record: Value = serde_json::from_slice(&fs::read(&record).ok()?).ok()?;
             if record["pid"] != pid {
                 return None;
@@ -102,7 +113,29 @@ impl Stack {
             record["address"].as_str()?.parse().ok()
         })
         .await;
-        Self { home, address, process, http: http_client() }
+        Self { home, address, process, http: http_client(), printed }
+    }
+
+    /// What it has printed so far, on `stdout` or `stderr`.
+    pub fn printed(&self, output: &str) -> String {
+        fs::read_to_string(self.printed.path().join(output)).unwrap()
+    }
+
+    /// What follows `start` in a line that it prints, once it has.
+    pub async fn line_after(&self, start: &str) -> String {
+        eventually(start, async || {
+            let printed = self.printed("stdout");
+            let rest = printed.split_once(start)?.1;
+            rest.split_once('\n').map(|(line, _)| line.trim().to_owned())
+        })
+        .await
+    }
+
+    /// Ends it, and gives back its home.
+    pub fn into_home(mut self) -> TempDir {
+        self.signal(Signal::TERM);
+        self.wait();
+        std::mem::replace(&mut self.home, tempfile::tempdir().unwrap())
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -178,6 +211,9 @@ impl Drop for Stack {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        if std::thread::panicking() {
+            eprintln!("the server said: {}", self.printed("stderr"));
+        }
     }
 }
 
@@ -207,7 +243,7 @@ impl Lines {
     }
 }
 
-async fn answer(response: reqwest::Response) -> (u16, Value) {
+pub async fn answer(response: reqwest::Response) -> (u16, Value) {
     let status = response.status().as_u16();
     let mut bytes = Vec::new();
     let mut stream = response.bytes_stream();
@@ -240,7 +276,8 @@ pub fn alive(pid: u32) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
 }
 
-fn children(pid: u32) -> Vec<u32> {
+/// Process ids of a process's children.
+pub fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let of_thread =
         |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children")).unwrap_or_default();

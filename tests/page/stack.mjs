@@ -30,7 +30,7 @@ export const CHROMIUM_ARGS = [
 /** Bound of every wait for the model, far beyond what a healthy machine needs. */
 export const PATIENCE = { timeout: 60_000 };
 
-export async function startStack({ thinker = false } = {}) {
+export async function startStack({ thinker = false, args = [] } = {}) {
   const home = mkdtempSync(join(tmpdir(), "firepot-page-"));
   const load = (file, name) => execFileSync(FIREPOT, ["--home", home, "import", file, name], { stdio: "ignore" });
   load(MODEL_FILE, MODEL);
@@ -40,7 +40,7 @@ export async function startStack({ thinker = false } = {}) {
     load(file, THINKER);
     rmSync(file);
   }
-  const stack = new Stack(home);
+  const stack = new Stack(home, args);
   await stack.start("0");
   stack.browser = await chromium.launch({ executablePath: "/usr/bin/chromium", args: CHROMIUM_ARGS });
   return stack;
@@ -50,8 +50,9 @@ class Stack {
   #server;
   #port;
 
-  constructor(home) {
+  constructor(home, args) {
     this.home = home;
+    this.args = args;
   }
 
   async start(port = this.#port) {
@@ -59,7 +60,7 @@ class Stack {
     rmSync(record, { force: true });
     // Models of other programs on this machine are none of the tests' business, but for those of a test.
     const env = { ...process.env, OLLAMA_MODELS: join(this.home, "ollama"), HF_HUB_CACHE: join(this.home, "none") };
-    const server = spawn(FIREPOT, ["--home", this.home, "--port", port, "serve"], { stdio: "ignore", env });
+    const server = spawn(FIREPOT, ["--home", this.home, "--port", port, "serve", ...this.args], { stdio: "ignore", env });
     for (let tries = 0; !existsSync(record); tries++) {
       assert.ok(tries < 500 && server.exitCode === null, "the server did not listen");
       await sleep(20);
@@ -105,6 +106,11 @@ class Stack {
     const text = await response.text();
     assert.ok(response.ok, `${method} ${path}: ${response.status} ${text.slice(0, 300)}`);
     return text === "" ? null : JSON.parse(text);
+  }
+
+  /** What a command of the program prints. */
+  run(...args) {
+    return execFileSync(FIREPOT, ["--home", this.home, ...args], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
   }
 
   /** A stored chat with these turns, questions and answers in turn. */

@@ -1,5 +1,6 @@
 //! Developer chores; `cargo xtask --help` lists them. Nothing of it is shipped.
 
+mod access;
 mod bench;
 mod chaos;
 mod chats;
@@ -59,6 +60,8 @@ enum Chore {
     BenchEngine(bench::Args),
     /// Measure a home with 1,000 chats: its size beside its text, the list, one chat, a search. Prints Markdown; takes a minute.
     BenchChats(chats::Args),
+    /// Measure what wrong keys do to running answers and what the check of a key costs, and write docs/access.md. Takes some minutes.
+    BenchAccess(access::Args),
     /// Measure the chat page in Chromium, and write docs/page.md. Takes some minutes.
     BenchPage,
     /// Measure a pull beside curl, and the list of a full store, and write docs/pull.md. Takes a minute or two.
@@ -88,6 +91,7 @@ fn main() -> anyhow::Result<()> {
         Chore::CheckSpeeds(args) => speeds::run(&args),
         Chore::BenchEngine(args) => bench::run(args),
         Chore::BenchChats(args) => chats::run(&args),
+        Chore::BenchAccess(args) => access::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),
     }

@@ -82,6 +82,12 @@ pub enum FetchError {
         /// Where it redirects to.
         host: String,
     },
+    /// An address of a private network, where none is to be asked.
+    #[error("{host} is an address of a private network")]
+    Private {
+        /// The host.
+        host: String,
+    },
     /// A URL that is none of HTTP.
     #[error("{url} is not an http or https URL")]
     Scheme {
@@ -171,6 +177,7 @@ impl FetchError {
             Self::RedirectScheme { .. } | Self::RedirectPrivate { .. } => {
                 "use the address of the file itself, if you trust it".to_owned()
             }
+            Self::Private { .. } => "pull it on the machine itself, or start the server with --allow-private-pulls".to_owned(),
             Self::Coded { .. } => "a proxy on the way may be compressing; try without it".to_owned(),
             Self::ChangedOnServer { .. } => "try again".to_owned(),
             Self::Mismatch { .. } => "try again; when it repeats, the server's file is damaged".to_owned(),

@@ -34,6 +34,8 @@ pub struct Http {
     /// For redirects of public servers: resolves no name to an address of a private network.
     public: Client,
     proxies: Arc<Matcher>,
+    /// Servers of private networks that may be asked; any, when there is no list.
+    private_allowed: Option<Arc<[Url]>>,
     pub(crate) patience: Patience,
 }
 
@@ -84,6 +86,7 @@ impl Http {
             any: client(false)?,
             public: client(true)?,
             proxies: Arc::new(Matcher::from_system()),
+            private_allowed: None,
             patience: Patience::default(),
         })
     }
@@ -92,6 +95,16 @@ impl Http {
     #[must_use]
     pub fn with_patience(self, patience: Patience) -> Self {
         Self { patience, ..self }
+    }
+
+    /// The same client for what others ask of us: it goes into no private network, but for these servers.
+    #[must_use]
+    pub fn keep_out_of_private_networks(self, except: &[Url]) -> Self {
+        Self { private_allowed: Some(except.into()), ..self }
+    }
+
+    fn keeps_out_of(&self, url: &Url) -> bool {
+        self.private_allowed.as_ref().is_some_and(|except| !except.iter().any(|one| same_server(one, url)))
     }
 
     /// Asks for something small, of the media types `accept`. An answer of any status but a redirect is returned, a
@@ -190,11 +203,18 @@ impl Http {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(FetchError::Scheme { url: shown(url) });
         }
+        let keep_out = self.keeps_out_of(url);
+        if keep_out && is_private_literal(url) {
+            return Err(FetchError::Private { host: url.host_str().unwrap_or_default().to_owned() });
+        }
         // Through a proxy, the only name that is resolved here is the proxy's own.
-        let guarded = source.public_only && !self.is_proxied(url);
+        let guarded = (source.public_only || keep_out) && !self.is_proxied(url);
         let client = if guarded { &self.public } else { &self.any };
         let request = client.get(url.clone()).headers(headers);
-        request.send().await.map_err(|error| FetchError::sending(url, &error))
+        request.send().await.map_err(|error| match FetchError::sending(url, &error) {
+            FetchError::RedirectPrivate { host, .. } if keep_out => FetchError::Private { host },
+            error => error,
+        })
     }
 }
 
@@ -304,6 +324,26 @@ mod tests {
         }
         let source = redirected("https://1.1.1.1/", "https://1.0.0.1/").await.unwrap();
         assert!(source.public_only && !source.trusted);
+    }
+
+    #[tokio::test]
+    async fn who_keeps_out_of_private_networks_asks_none_of_their_servers_but_the_named_ones() {
+        let named: Url = "http://127.0.0.1:9/".parse().unwrap();
+        let http = Http::new().unwrap().keep_out_of_private_networks(std::slice::from_ref(&named));
+        let asked = async |url: &str| http.get(&url.parse().unwrap(), None, None, 10).await.unwrap_err();
+        for url in [
+            "http://169.254.169.254/latest/meta-data/",
+            "http://10.0.0.1/x.gguf",
+            "http://2130706433/",
+            "http://[::ffff:10.0.0.1]/",
+            "http://127.0.0.1:10/",
+            "http://localhost:9/",
+        ] {
+            let error = asked(url).await;
+            assert!(matches!(error, FetchError::Private { .. }), "{url}: {error}");
+        }
+        // Nobody listens there, but it is asked.
+        assert!(!matches!(asked("http://127.0.0.1:9/x").await, FetchError::Private { .. }));
     }
 
     #[tokio::test]

@@ -1,15 +1,13 @@
 //! Finding the server that is running, or starting one for as long as a command needs it.
 
 use std::{
-    net::SocketAddr,
     os::unix::process::CommandExt as _,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use firepot_store::{Access, Home};
+use firepot_store::{Access, Home, ServerRecord};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
 
 use crate::{
     cli::Load,
@@ -73,19 +71,23 @@ pub fn terminate(pid: u32) {
 /// A client of the server that is running, if there is one: at the address that the user named, else at the one
 /// that the home's record holds.
 pub async fn running(settings: &Settings) -> anyhow::Result<Option<Client>> {
-    if settings.address_named { answering(Some(settings.address)).await } else { own(settings).await }
+    let record = recorded(settings).filter(|record| record.address == settings.address);
+    match record {
+        _ if !settings.address_named => own(settings).await,
+        Some(record) => answering(Client::of(&record)?).await,
+        None if settings.address.port() == 0 => Ok(None),
+        None => answering(Client::new(settings.address, settings.environment.key.clone())?).await,
+    }
 }
 
 /// A client of the server that is running on this home, wherever it listens.
 pub async fn own(settings: &Settings) -> anyhow::Result<Option<Client>> {
-    answering(recorded(settings)).await
+    let Some(record) = recorded(settings) else { return Ok(None) };
+    answering(Client::of(&record)?).await
 }
 
-async fn answering(address: Option<SocketAddr>) -> anyhow::Result<Option<Client>> {
-    let Some(address) = address.filter(|address| address.port() != 0) else { return Ok(None) };
-    let client = Client::new(address)?;
-    let answers = client.get::<Value>("/api/version").await.is_ok();
-    Ok(answers.then_some(client))
+async fn answering(client: Client) -> anyhow::Result<Option<Client>> {
+    Ok(client.is_there().await.then_some(client))
 }
 
 /// The server that is running, or an error that says how to start one.
@@ -97,13 +99,8 @@ pub async fn require(settings: &Settings) -> anyhow::Result<Client> {
     })
 }
 
-fn recorded(settings: &Settings) -> Option<SocketAddr> {
-    Home::open(&settings.home, Access::ReadOnly)
-        .ok()?
-        .server_record()
-        .ok()
-        .flatten()
-        .map(|record| record.address)
+fn recorded(settings: &Settings) -> Option<ServerRecord> {
+    Home::open(&settings.home, Access::ReadOnly).ok()?.server_record().ok().flatten()
 }
 
 async fn start(settings: &Settings, load: &Load) -> anyhow::Result<Attached> {
@@ -116,7 +113,7 @@ async fn start(settings: &Settings, load: &Load) -> anyhow::Result<Attached> {
         let record =
             Home::open(&settings.home, Access::ReadOnly).ok().and_then(|home| home.server_record().ok()?);
         if let Some(record) = record.filter(|record| record.pid == child.id()) {
-            return Ok(Attached { client: Client::new(record.address)?, started: Some(child) });
+            return Ok(Attached { client: Client::of(&record)?, started: Some(child) });
         }
         if Instant::now() > end {
             child.kill()?;

@@ -3,6 +3,9 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
+use firepot_store::Scopes;
+
+use crate::reach::Reach;
 
 /// Runs open-weight reasoning models on hardware you only borrow.
 #[derive(Debug, Parser)]
@@ -63,6 +66,9 @@ pub enum Command {
     /// Measure how fast this machine computes, which takes some seconds; `fit` then predicts speeds, and models are loaded in
     /// the fastest way.
     Calibrate(Calibrate),
+    /// Make, list and revoke keys, and make links to log in with.
+    #[command(subcommand)]
+    Key(Key),
     /// Check and tidy the store.
     #[command(subcommand)]
     Store(Store),
@@ -102,6 +108,8 @@ pub struct Up {
     pub admit: Admit,
     #[command(flatten)]
     pub session: Session,
+    #[command(flatten)]
+    pub reach: Reach,
     /// Print every download, file, process, port and llama.cpp parameter with its reason, then act.
     #[arg(long)]
     pub explain: bool,
@@ -125,6 +133,8 @@ pub struct Serve {
     pub admit: Admit,
     #[command(flatten)]
     pub session: Session,
+    #[command(flatten)]
+    pub reach: Reach,
 }
 
 /// When the session ends, and what outlives it.
@@ -145,7 +155,7 @@ pub struct Session {
 /// Whom the server answers beside this machine's own names and pages.
 #[derive(Clone, Debug, Default, Args)]
 pub struct Admit {
-    /// Answer requests for this host name too, e.g. `host.docker.internal` or a tunnel's; may be repeated.
+    /// Answer requests for this host name too, e.g. `host.docker.internal` or a tunnel's (then with `--require-key`); may be repeated.
     #[arg(long = "allow-host", env = "FIREPOT_ALLOW_HOST", value_name = "NAME", value_delimiter = ',')]
     pub hosts: Vec<String>,
     /// Answer pages of this origin too, e.g. `https://chat.example`; may be repeated.
@@ -337,6 +347,32 @@ pub struct Cp {
     pub from: String,
     /// Its second name.
     pub to: String,
+}
+
+/// What to do with keys.
+#[derive(Debug, Subcommand)]
+pub enum Key {
+    /// Make a key and show it, this once.
+    Create(NewKey),
+    /// List keys and sessions.
+    List(Output),
+    /// Revoke a key or session, and what was made with it.
+    Revoke {
+        /// Its id or name.
+        key: String,
+    },
+    /// Make a link that logs one browser in, once, within minutes.
+    Link(NewKey),
+}
+
+/// A key or link that is to be made.
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// What you call it, such as `phone`.
+    pub name: String,
+    /// What it lets do: `chat`, `models`, `admin` (everything), with commas between.
+    #[arg(long, default_value = "chat,models")]
+    pub scopes: Scopes,
 }
 
 /// What to do with the store.

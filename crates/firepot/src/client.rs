@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use firepot_store::{Secret, ServerRecord};
 use futures_util::{Stream, StreamExt, stream};
 use reqwest::{Method, Response, StatusCode};
 use serde::de::DeserializeOwned;
@@ -20,13 +21,38 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Client {
     http: reqwest::Client,
     address: SocketAddr,
+    base: String,
+    key: Option<Secret>,
 }
 
 impl Client {
     /// A client of the server at `address`. Proxies are not used: the server is on this machine.
-    pub fn new(address: SocketAddr) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT).build()?;
-        Ok(Self { http, address })
+    pub fn new(address: SocketAddr, key: Option<Secret>) -> anyhow::Result<Self> {
+        Self::with(address, false, key)
+    }
+
+    /// A client of the server that wrote this record.
+    pub fn of(record: &ServerRecord) -> anyhow::Result<Self> {
+        Self::with(record.address, record.tls, record.key.clone())
+    }
+
+    /// With TLS, the certificate is for the name by which others come: it is not looked at, because the record says who
+    /// listens at this address of this machine.
+    fn with(address: SocketAddr, tls: bool, key: Option<Secret>) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT_TIMEOUT);
+        let http = if tls { http.tls_danger_accept_invalid_certs(true) } else { http };
+        let base = format!("{}://{address}", if tls { "https" } else { "http" });
+        Ok(Self { http: http.build()?, address, base, key })
+    }
+
+    /// Where the server is, as an address begins.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Whether a Firepot answers.
+    pub async fn is_there(&self) -> bool {
+        self.send(Method::GET, "/healthz", None).await.is_ok()
     }
 
     /// Where the server listens.
@@ -44,6 +70,12 @@ impl Client {
         Ok(self.send(Method::POST, path, Some(body)).await?.json().await?)
     }
 
+    /// `DELETE`s.
+    pub async fn delete(&self, path: &str) -> anyhow::Result<()> {
+        self.send(Method::DELETE, path, None).await?;
+        Ok(())
+    }
+
     /// `POST`s JSON and reads one JSON value a line, as they come. A line `{"error": ..}` ends the stream with that
     /// error.
     pub async fn post_lines(
@@ -55,7 +87,10 @@ impl Client {
     }
 
     async fn send(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Response, Failure> {
-        let mut request = self.http.request(method, format!("http://{}{path}", self.address));
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key.reveal());
+        }
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -75,6 +110,7 @@ async fn refused(response: Response) -> Failure {
     let failure =
         failure(&body).unwrap_or_else(|| Failure::new(Exit::Failed, format!("the server answered {status}")));
     match status {
+        StatusCode::UNAUTHORIZED => failure.hint("give a key of that server: FIREPOT_KEY"),
         StatusCode::NOT_FOUND => Failure { exit: Exit::NoModel, ..failure },
         _ => failure,
     }

@@ -19,15 +19,19 @@ const HUGGING_FACE: &str = "https://huggingface.co/";
 /// Longest token of Hugging Face that is read from a file, in bytes.
 const TOKEN_BYTES_MAX: u64 = 4096;
 
-/// A puller into this home. Nothing is asked of anybody before something is pulled.
-pub fn puller(settings: &Settings, home: &Home) -> anyhow::Result<Puller> {
+/// A puller into this home. Nothing is asked of anybody before something is pulled. One for `others` goes into no private
+/// network, but for the hubs that the user set.
+pub fn puller(settings: &Settings, home: &Home, others: bool) -> anyhow::Result<Puller> {
     let environment = &settings.environment;
     let hubs = Hubs {
         registry: base("FIREPOT_REGISTRY", environment.registry.as_deref(), OLLAMA_REGISTRY)?,
         hugging_face: base("HF_ENDPOINT", environment.hf_endpoint.as_deref(), HUGGING_FACE)?,
         hugging_face_token: settings.hugging_face_token(TOKEN_BYTES_MAX),
     };
-    Ok(Puller::new(home.clone(), Http::new()?, hubs))
+    let http = Http::new()?;
+    let own = [hubs.registry.clone(), hubs.hugging_face.clone()];
+    let http = if others { http.keep_out_of_private_networks(&own) } else { http };
+    Ok(Puller::new(home.clone(), http, hubs))
 }
 
 fn base(variable: &str, value: Option<&str>, default: &str) -> anyhow::Result<Url> {

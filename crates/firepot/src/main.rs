@@ -12,6 +12,7 @@ mod gpu;
 mod hub;
 mod logging;
 mod planner;
+mod reach;
 mod session;
 mod settings;
 mod snapshots;
@@ -22,7 +23,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use cli::{Cli, Command};
 use commands::{
-    calibrate, create, doctor, down, dry_run, fit as fit_command, models, pull, run, runner, state, store, up,
+    calibrate, create, doctor, down, dry_run, fit as fit_command, key, models, pull, run, runner, state,
+    store, up,
 };
 use settings::{Environment, Settings};
 
@@ -77,6 +79,7 @@ async fn with_server(settings: &Settings, command: Command) -> anyhow::Result<()
         Command::Pull(args) => pull::pull(settings, &args).await,
         Command::Create(args) => create::create(settings, &args).await,
         Command::Store(args) => store::store(settings, &args).await,
+        Command::Key(command) => key::key(settings, command).await,
         Command::Ps(output) => models::ps(settings, &output).await,
         Command::Stop(args) => models::stop(settings, &args).await,
         _ => unreachable!("the other commands need no server"),

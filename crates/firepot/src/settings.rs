@@ -8,7 +8,7 @@ use std::{
 };
 
 use firepot_plan::GpuUse;
-use firepot_store::{Access, Home, Sources};
+use firepot_store::{Access, Home, Secret, Sources};
 
 use crate::{cli::Cli, gpu, planner::LocalPlanner};
 
@@ -31,12 +31,16 @@ pub struct Environment {
     pub kaggle: Option<String>,
     /// `COLAB_RELEASE_TAG`: set on Colab.
     pub colab: Option<String>,
+    /// `FIREPOT_KEY`: for a server that is not this home's.
+    pub key: Option<Secret>,
+    /// `JPY_PARENT_PID`: set in what a Jupyter kernel starts.
+    pub jupyter: Option<String>,
     /// `FIREPOT_REGISTRY`: a mirror that stands for Ollama's registry.
     pub registry: Option<String>,
     /// `HF_ENDPOINT`: a mirror that stands for Hugging Face.
     pub hf_endpoint: Option<String>,
     /// `HF_TOKEN`: for repositories that ask for one.
-    pub hf_token: Option<String>,
+    pub hf_token: Option<Secret>,
     /// `HF_TOKEN_PATH`: a file with it, by default `token` in `HF_HOME`.
     pub hf_token_path: Option<PathBuf>,
     /// `HF_HOME`: by default `~/.cache/huggingface`.
@@ -59,7 +63,9 @@ impl Environment {
             colab: text("COLAB_RELEASE_TAG"),
             registry: text("FIREPOT_REGISTRY"),
             hf_endpoint: text("HF_ENDPOINT"),
-            hf_token: text("HF_TOKEN"),
+            hf_token: text("HF_TOKEN").map(Secret::from),
+            key: text("FIREPOT_KEY").filter(|key| !key.is_empty()).map(Secret::from),
+            jupyter: text("JPY_PARENT_PID"),
             hf_token_path: path("HF_TOKEN_PATH"),
             hf_home: path("HF_HOME"),
             hf_hub_cache: path("HF_HUB_CACHE"),
@@ -120,7 +126,8 @@ impl Settings {
             let metadata = std::fs::metadata(&path).ok()?;
             (metadata.is_file() && metadata.len() <= limit).then(|| std::fs::read_to_string(path).ok())?
         };
-        let token = environment.hf_token.clone().filter(|token| !token.is_empty()).or_else(of_file)?;
+        let token = environment.hf_token.as_ref().map(|token| token.reveal().to_owned());
+        let token = token.filter(|token| !token.is_empty()).or_else(of_file)?;
         let token = token.trim();
         (!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())).then(|| token.to_owned())
     }
@@ -128,6 +135,12 @@ impl Settings {
     fn hugging_face_home(&self) -> Option<PathBuf> {
         let default = || self.environment.home_dir.as_ref().map(|home| home.join(".cache/huggingface"));
         self.environment.hf_home.clone().or_else(default)
+    }
+
+    /// Whether what is printed becomes part of a notebook, which is kept and passed on.
+    pub fn is_notebook(&self) -> bool {
+        let environment = &self.environment;
+        environment.jupyter.is_some() || environment.kaggle.is_some() || environment.colab.is_some()
     }
 
     /// The planner of this machine.

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use axum::http::{HeaderMap, header};
 use firepot_gguf::Gguf;
 use firepot_store::{Chats, Database, Home, Listing, Model, ModelName, StoreError};
 use firepot_wire::{ApiError, ErrorCode};
@@ -12,9 +13,10 @@ use jiff::Timestamp;
 use tokio::sync::{Semaphore, watch};
 
 use crate::{
+    access::Access,
     capabilities::Capabilities,
     deadline::Deadline,
-    guard::Guard,
+    guard::{Guard, PublicUrl},
     journal::Journal,
     limits,
     metrics::Metrics,
@@ -38,8 +40,10 @@ pub struct App {
     pub planner: Arc<dyn Planner>,
     /// What models can do.
     pub capabilities: Capabilities,
-    /// Who may come in.
+    /// Which names and pages may ask at all.
     pub guard: Guard,
+    /// Who may come in.
+    pub access: Access,
     /// Answers of stored chats, and who watches them.
     pub talks: Talks,
     /// Answers, as they are kept on the disk.
@@ -70,6 +74,7 @@ impl App {
         fetcher: Arc<dyn Fetcher>,
     ) -> Self {
         let guard = Guard::new(settings.address.ip(), &settings.allowed_hosts, &settings.allowed_origins);
+        let access = Access::new(settings.asks_for_keys());
         let metrics = Metrics::default();
         let pool = Pool::new(PoolParts {
             planner: Arc::clone(&planner),
@@ -89,6 +94,7 @@ impl App {
             planner,
             capabilities: Capabilities::default(),
             guard,
+            access,
             talks: Talks::default(),
             journal: Journal::new(home.clone()),
             pulls: Pulls::new(fetcher, models_changed.clone()),
@@ -99,6 +105,20 @@ impl App {
             home,
             database: Arc::default(),
         }
+    }
+
+    /// Where others reach this server through a tunnel.
+    #[must_use]
+    pub fn public_url(&self) -> Option<String> {
+        self.guard.tunnel().map(|url| url.to_string())
+    }
+
+    /// Whether nobody on the way can read a request with these headers: TLS to here, or to the tunnel it came through.
+    #[must_use]
+    pub fn is_encrypted(&self, headers: &HeaderMap) -> bool {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let through = |url: PublicUrl| url.is_encrypted && url.authority.as_str().eq_ignore_ascii_case(host);
+        self.settings.tls.is_some() || self.guard.tunnel().is_some_and(through)
     }
 
     /// Wishes of a request that has none of its own.

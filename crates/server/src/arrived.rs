@@ -8,6 +8,8 @@ use std::{
 
 use axum::http::{HeaderName, header, request::Parts};
 
+use crate::access::X_API_KEY;
+
 /// Says which of its users Open WebUI asks for, when it is set up to say so.
 const OPEN_WEBUI_USER: HeaderName = HeaderName::from_static("x-openwebui-user-id");
 
@@ -29,7 +31,7 @@ impl Arrived {
     pub fn of(request: &Parts) -> Self {
         let mut hasher = DefaultHasher::new();
         request.extensions.get::<Peer>().map(|peer| peer.0).hash(&mut hasher);
-        for name in [header::AUTHORIZATION, OPEN_WEBUI_USER] {
+        for name in [header::AUTHORIZATION, X_API_KEY, header::COOKIE, OPEN_WEBUI_USER] {
             request.headers.get(name).hash(&mut hasher);
         }
         Self { at: Instant::now(), client: hasher.finish() }

@@ -4,17 +4,53 @@
 //! foreign origin is refused by its `Origin`; one that had its own name resolve to this machine (DNS
 //! rebinding) by its `Host`. Programs send no `Origin` and are not concerned. There is no CORS `*`.
 
-use std::net::IpAddr;
+use std::{
+    fmt,
+    net::IpAddr,
+    str::FromStr,
+    sync::{PoisonError, RwLock},
+};
 
-use axum::http::{HeaderMap, Uri, header, uri::Authority};
+use axum::http::{
+    HeaderMap, HeaderValue, Uri, header,
+    uri::{Authority, InvalidUri},
+};
 use firepot_wire::{ApiError, ErrorCode};
 
+/// Where a tunnel can be reached from elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PublicUrl {
+    /// Whether it is TLS from the browser to the tunnel's other end.
+    pub is_encrypted: bool,
+    /// Its name or address, with a port where it is not the usual one.
+    pub authority: Authority,
+}
+
+impl FromStr for PublicUrl {
+    type Err = InvalidUri;
+
+    fn from_str(text: &str) -> Result<Self, InvalidUri> {
+        let uri: Uri = text.parse()?;
+        let is_encrypted = uri.scheme_str() == Some("https");
+        let authority = uri.authority().map_or("", Authority::as_str).parse()?;
+        Ok(Self { is_encrypted, authority })
+    }
+}
+
+impl fmt::Display for PublicUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", if self.is_encrypted { "https" } else { "http" }, self.authority)
+    }
+}
+
 /// The allow-lists.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Guard {
     bound: IpAddr,
     hosts: Vec<String>,
     origins: Vec<String>,
+    /// Where a tunnel that is open leads from.
+    tunnel: RwLock<Option<PublicUrl>>,
 }
 
 /// Why a request is refused.
@@ -49,7 +85,7 @@ impl Guard {
     #[must_use]
     pub fn new(bound: IpAddr, hosts: &[String], origins: &[String]) -> Self {
         let lower = |names: &[String]| names.iter().map(|name| name.to_ascii_lowercase()).collect();
-        Self { bound, hosts: lower(hosts), origins: lower(origins) }
+        Self { bound, hosts: lower(hosts), origins: lower(origins), tunnel: RwLock::default() }
     }
 
     /// Checks a request.
@@ -72,14 +108,42 @@ impl Guard {
         }
     }
 
+    /// A tunnel opened, or is no more.
+    pub fn set_tunnel(&self, url: Option<PublicUrl>) {
+        *self.tunnel.write().unwrap_or_else(PoisonError::into_inner) = url;
+    }
+
+    /// Where the tunnel that is open can be reached.
+    pub fn tunnel(&self) -> Option<PublicUrl> {
+        self.tunnel.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The origin that a request says it is from, if the user named it.
+    pub fn named_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = headers.get(header::ORIGIN)?;
+        let text = origin.to_str().ok()?.to_ascii_lowercase();
+        self.origins.contains(&text).then(|| origin.clone())
+    }
+
+    fn is_tunnels(&self, name: &str) -> bool {
+        self.tunnel().is_some_and(|url| url.authority.host().eq_ignore_ascii_case(name))
+    }
+
     fn allows_host(&self, host: &str) -> bool {
         let Ok(authority) = host.parse::<Authority>() else { return false };
         let name = authority.host().to_ascii_lowercase();
         let literal = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
         match literal {
             // A rebound name is a name: whoever writes an address means it.
-            Ok(ip) => ip.is_loopback() || ip == self.bound || self.bound.is_unspecified(),
-            Err(_) => name == "localhost" || name.ends_with(".localhost") || self.hosts.contains(&name),
+            Ok(ip) => {
+                ip.is_loopback() || ip == self.bound || self.bound.is_unspecified() || self.is_tunnels(&name)
+            }
+            Err(_) => {
+                name == "localhost"
+                    || name.ends_with(".localhost")
+                    || self.hosts.contains(&name)
+                    || self.is_tunnels(&name)
+            }
         }
     }
 
@@ -133,6 +197,27 @@ mod tests {
             let blocked = Err(Blocked::Host { host: host.into() });
             assert_eq!(check("10.0.0.7", Some(host), None), blocked, "{host}");
         }
+    }
+
+    #[test]
+    fn a_tunnels_name_is_allowed_as_long_as_it_is_open() {
+        let guard = Guard::new("127.0.0.1".parse().unwrap(), &[], &[]);
+        let check = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            headers.insert(header::ORIGIN, format!("https://{host}").parse().unwrap());
+            guard.check(&Uri::from_static("/api/chat"), &headers).is_ok()
+        };
+        assert!(!check("quiet-fox.example"));
+        let url: PublicUrl = "https://Quiet-Fox.example/".parse().unwrap();
+        assert_eq!(url.to_string(), "https://Quiet-Fox.example");
+        guard.set_tunnel(Some(url));
+        assert!(check("quiet-fox.example") && check("QUIET-FOX.EXAMPLE:443"));
+        assert!(!check("other.example") && !check("quiet-fox.example.evil.example"));
+        guard.set_tunnel(Some("http://203.0.113.7:8080".parse().unwrap()));
+        assert!(check("203.0.113.7:8080") && !check("quiet-fox.example") && !check("203.0.113.8"));
+        guard.set_tunnel(None);
+        assert!(!check("203.0.113.7:8080"));
     }
 
     #[test]

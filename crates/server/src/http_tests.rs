@@ -1,5 +1,6 @@
 //! The routes over scripted runners, as clients see them.
 
+mod access;
 mod answers;
 mod chats;
 mod journal;
@@ -9,6 +10,7 @@ mod page;
 mod pulls;
 mod refusals;
 mod restarts;
+mod security_md;
 mod talks;
 mod tree;
 mod watching;

@@ -3,6 +3,10 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
+
+use crate::access::Allowance;
+
 /// Open connections. Further ones wait in the kernel's backlog until one closes.
 pub const MAX_CONNECTIONS: usize = 4096;
 
@@ -234,3 +238,64 @@ pub const MAX_PROBE_BYTES: u64 = 4096;
 
 /// Ports after a taken one that are tried to name a free one.
 pub const NEXT_PORTS: u16 = 32;
+
+/// What one key may ask for. Far more than people and their programs do; one more is 429.
+pub const KEY_ALLOWANCE: Allowance = Allowance { per_second: 100.0, burst: 500.0, in_flight: 128 };
+
+/// What all keys of one address may ask for together: a tunnel, or a company, is one address.
+pub const ADDRESS_ALLOWANCE: Allowance = Allowance { per_second: 400.0, burst: 2000.0, in_flight: 512 };
+
+/// What may be asked for from one address without a key. A page and its files, some times over.
+pub const GUEST_ALLOWANCE: Allowance = Allowance { per_second: 20.0, burst: 300.0, in_flight: 64 };
+
+/// Keys, and addresses, whose requests are counted. With one more, guests of further addresses are refused until others have
+/// been quiet.
+pub const MAX_LIMITED_CLIENTS: usize = 8192;
+
+/// Least time between two looks for those who have been quiet.
+pub const LIMITER_SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Wrong keys of an address after which it must wait.
+pub const FREE_WRONG_KEYS: u32 = 5;
+
+/// How long it waits at first; it doubles with each further wrong key.
+pub const FIRST_LOCKOUT: Duration = Duration::from_secs(1);
+
+/// The longest wait after a wrong key.
+pub const MAX_LOCKOUT: Duration = Duration::from_mins(5);
+
+/// How long after its wait an address has to be quiet until its wrong keys are forgotten.
+pub const LOCKOUT_FORGOTTEN_AFTER: Duration = Duration::from_mins(10);
+
+/// Keys. One more is 409.
+pub const MAX_KEYS: usize = 200;
+
+/// Links that were not used. With one more, the oldest ends.
+pub const MAX_LOGINS: usize = 100;
+
+/// Sessions. With one more, the one that was not used for longest ends.
+pub const MAX_SESSIONS: usize = 200;
+
+/// How long a login link can be used.
+pub const LOGIN_LIFE: SignedDuration = SignedDuration::from_mins(10);
+
+/// How long a session lasts.
+pub const SESSION_LIFE: SignedDuration = SignedDuration::from_hours(7 * 24);
+
+/// How exactly it is known when a key was last used: the database hears of it so often.
+pub const LAST_USED_STEP: SignedDuration = SignedDuration::from_mins(1);
+
+/// Longest body of a request to log in, in bytes.
+pub const MAX_LOGIN_BYTES: usize = 1024;
+
+/// How long the body of a request to log in may take; then the connection is closed.
+pub const LOGIN_BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Open connections of one address that is not this machine, where keys are asked for. Further ones are closed at once.
+pub const ADDRESS_CONNECTIONS: Allowance = Allowance { per_second: 100.0, burst: 512.0, in_flight: 256 };
+
+/// Largest head of a request, in bytes, to within what one read brings, and what is read or written at once. A larger head is 431.
+pub const MAX_HEAD_BYTES: usize = 64 * 1024;
+
+/// How long a TLS handshake may take; then the connection is closed.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,6 +1,11 @@
 //! The server's life: takes home and address, accepts connections, ends in order.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+use std::{
+    convert::Infallible,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{Router, http::Request};
 use firepot_store::{Home, ServerLock, state::Mirror};
@@ -11,16 +16,20 @@ use hyper_util::{
     service::TowerToHyperService,
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
+use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::{
+    access::{Limiter, Net, Over, Place},
     app::App,
     arrived::Peer,
     deadline::ending,
+    door::Door,
     journal::recover,
     limits,
     mirror::Mirroring,
@@ -80,9 +89,10 @@ impl Server {
         let listener = TcpListener::from_std(listener).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         settings.address = address;
-        lock.announce(address, env!("CARGO_PKG_VERSION"))?;
         tidy(home.clone());
+        let tls = settings.tls.is_some();
         let app = Arc::new(App::new(settings, home, planner, launcher, fetcher));
+        lock.announce(address, env!("CARGO_PKG_VERSION"), tls, app.access.local_key())?;
         Ok(Self { app, listener, address, mirror: None, lock })
     }
 
@@ -90,6 +100,12 @@ impl Server {
     #[must_use]
     pub fn with_mirror(self, mirror: Option<Mirror>) -> Self {
         Self { mirror, ..self }
+    }
+
+    /// What whoever started the server does with its access.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        Door(Arc::clone(&self.app))
     }
 
     /// Where it listens.
@@ -107,9 +123,9 @@ impl Server {
         let keeper = Keeper::start(&app);
         let mirroring = mirror.map(|mirror| Mirroring::start(&app, mirror));
         let connections = GracefulShutdown::new();
-        let router = router(Arc::clone(&app));
+        let entrance = Entrance::new(&app);
         tokio::select! {
-            never = accept(&listener, &router, &connections) => match never {},
+            never = entrance.accept(&listener, &connections) => match never {},
             () = shutdown => {}
             () = ending(&app) => {}
         }
@@ -141,39 +157,87 @@ fn tidy(home: Home) {
     });
 }
 
-async fn accept(listener: &TcpListener, router: &Router, connections: &GracefulShutdown) -> Infallible {
-    let places = Arc::new(Semaphore::new(limits::MAX_CONNECTIONS));
-    loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { continue };
-        match listener.accept().await {
-            Ok((stream, address)) => {
-                let peer = Peer(address.ip());
-                tokio::spawn(serve_connection(stream, router.clone(), peer, connections.watcher(), place));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                sleep(limits::ACCEPT_RETRY_PAUSE).await;
+/// What every connection needs.
+struct Entrance {
+    router: Router,
+    places: Arc<Semaphore>,
+    /// Where keys are asked for, so that one address cannot take all places.
+    of_address: Option<Limiter<Net>>,
+    tls: Option<TlsAcceptor>,
+    head_read: Duration,
+}
+
+impl Entrance {
+    fn new(app: &Arc<App>) -> Self {
+        Self {
+            router: router(Arc::clone(app)),
+            places: Arc::new(Semaphore::new(limits::MAX_CONNECTIONS)),
+            of_address: app.access.is_required().then(|| Limiter::new(limits::ADDRESS_CONNECTIONS)),
+            tls: app.settings.tls.clone().map(TlsAcceptor::from),
+            head_read: app.settings.times.head_read,
+        }
+    }
+
+    async fn accept(&self, listener: &TcpListener, connections: &GracefulShutdown) -> Infallible {
+        loop {
+            let Ok(place) = Arc::clone(&self.places).acquire_owned().await else { continue };
+            match listener.accept().await {
+                Ok((stream, address)) => {
+                    let Ok(address_place) = self.place_of(address.ip()) else { continue };
+                    let places = (place, address_place);
+                    self.serve(stream, Peer(address.ip()), connections.watcher(), places);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(limits::ACCEPT_RETRY_PAUSE).await;
+                }
             }
         }
     }
+
+    /// A place among those of an address; this machine needs none.
+    ///
+    /// # Errors
+    /// When the address has them all.
+    fn place_of(&self, address: IpAddr) -> Result<Option<Place<Net>>, Over> {
+        let net = Net::of(address);
+        match self.of_address.as_ref().filter(|_| !net.is_loopback()) {
+            Some(limiter) => limiter.enter(net, Instant::now()).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Serves a connection in a task of its own, which holds `places` to its end.
+    fn serve(&self, stream: TcpStream, peer: Peer, watcher: Watcher, places: impl Send + 'static) {
+        // A token is one small write; it must not wait for the next one.
+        let _ = stream.set_nodelay(true);
+        let (router, tls, head_read) = (self.router.clone(), self.tls.clone(), self.head_read);
+        tokio::spawn(async move {
+            match tls {
+                None => serve_connection(stream, router, peer, watcher, head_read).await,
+                Some(tls) => match timeout(limits::TLS_HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+                    Ok(Ok(stream)) => serve_connection(stream, router, peer, watcher, head_read).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                    Err(_) => tracing::debug!("a TLS handshake took too long"),
+                },
+            }
+            drop(places);
+        });
+    }
 }
 
-async fn serve_connection(
-    stream: TcpStream,
-    router: Router,
-    peer: Peer,
-    watcher: Watcher,
-    _place: OwnedSemaphorePermit,
-) {
-    // A token is one small write; it must not wait for the next one.
-    let _ = stream.set_nodelay(true);
+async fn serve_connection<S>(stream: S, router: Router, peer: Peer, watcher: Watcher, head_read: Duration)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = router.map_request(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         request
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEADER_READ_TIMEOUT)
+        .header_read_timeout(head_read)
+        .max_buf_size(limits::MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
     if let Err(error) = watcher.watch(connection).await {
         tracing::debug!(%error, "a connection broke");

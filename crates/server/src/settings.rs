@@ -1,6 +1,6 @@
 //! What the server is told when it starts. Resolved by the binary; nothing here reads the environment.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use firepot_store::ModelName;
 
@@ -16,6 +16,10 @@ pub struct ServerSettings {
     pub allowed_hosts: Vec<String>,
     /// Origins (`https://chat.example`) whose pages may use the API beside the server's own page.
     pub allowed_origins: Vec<String>,
+    /// Ask for a key even on loopback, as behind a tunnel.
+    pub require_key: bool,
+    /// Certificate and key, to speak TLS.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
     /// How a runner is started.
     pub runner: RunnerCommand,
     /// Where runners log.
@@ -55,6 +59,8 @@ impl ServerSettings {
             address,
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            require_key: false,
+            tls: None,
             runner,
             log_dir,
             load: LoadDefaults::default(),
@@ -66,6 +72,12 @@ impl ServerSettings {
             snapshots: None,
             times: Times::default(),
         }
+    }
+
+    /// Whether each request needs a key: whoever can reach more than loopback is not alone.
+    #[must_use]
+    pub fn asks_for_keys(&self) -> bool {
+        self.require_key || !self.address.ip().to_canonical().is_loopback()
     }
 }
 
@@ -140,6 +152,8 @@ pub struct Times {
     pub shutdown_grace: Duration,
     /// See [`limits::DEADLINE_CLOSES`].
     pub deadline_closes: Duration,
+    /// See [`limits::HEADER_READ_TIMEOUT`].
+    pub head_read: Duration,
 }
 
 impl Default for Times {
@@ -153,6 +167,7 @@ impl Default for Times {
             stop_grace: limits::STOP_GRACE,
             shutdown_grace: limits::SHUTDOWN_GRACE,
             deadline_closes: limits::DEADLINE_CLOSES,
+            head_read: limits::HEADER_READ_TIMEOUT,
         }
     }
 }

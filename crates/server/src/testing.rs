@@ -662,6 +662,13 @@ impl TestApp {
         Self { home, router: router(Arc::clone(&app)), app, script, planner, fetcher }
     }
 
+    /// The app of a server that starts over the same home.
+    pub fn reopened(&self) -> Arc<App> {
+        let (settings, home) = (self.app.settings.clone(), self.home.home.clone());
+        let launcher = Arc::new(ScriptLauncher::default());
+        Arc::new(App::new(settings, home, self.planner.clone(), launcher, self.fetcher.clone()))
+    }
+
     pub async fn send(&self, request: Request<Body>) -> Response<Body> {
         self.router.clone().oneshot(request).await.unwrap()
     }

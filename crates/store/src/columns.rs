@@ -1,6 +1,6 @@
 //! Columns of more than one table that SQLite has no type for.
 
-use std::str::FromStr;
+use std::{error::Error as StdError, str::FromStr};
 
 use jiff::Timestamp;
 use rusqlite::{Error, Row, types::Type};
@@ -14,6 +14,23 @@ pub fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<Timestamp> {
     clock::from_micros(micros).ok_or(Error::IntegralValueOutOfRange(0, micros))
 }
 
+/// A time in microseconds, or `NULL`.
+pub fn optional_time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Timestamp>> {
+    let micros: Option<i64> = row.get(column)?;
+    micros
+        .map(|micros| clock::from_micros(micros).ok_or(Error::IntegralValueOutOfRange(0, micros)))
+        .transpose()
+}
+
+/// A value that is stored as its text.
+pub fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
+where
+    T: FromStr<Err: StdError + Send + Sync + 'static>,
+{
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error: T::Err| Error::FromSqlConversionFailure(0, Type::Text, error.into()))
+}
+
 /// JSON that is always there.
 pub fn json(row: &Row<'_>, column: &str) -> rusqlite::Result<Value> {
     Ok(optional_json(row, column)?.unwrap_or_default())
@@ -25,15 +42,6 @@ pub fn optional_json(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Val
     text.map(|text| serde_json::from_str(&text))
         .transpose()
         .map_err(|error| Error::FromSqlConversionFailure(0, Type::Text, error.into()))
-}
-
-/// A value that is stored as its text.
-pub fn parsed<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
-    row: &Row<'_>,
-    column: &str,
-) -> rusqlite::Result<T> {
-    let text: String = row.get(column)?;
-    text.parse().map_err(|error| Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }
 
 /// JSON or `NULL`, to be stored.

@@ -60,7 +60,7 @@ fn act(order: &Order) -> Result<String, String> {
         }
         Action::Export { file } => return told(state::export(&home, file, "0.1.0")),
         Action::TakeIn { file } => return told(state::import(&home, file, Onto::Empty)),
-        Action::Migrate => Database::open_with(&home.database_path(), NEXT_SCHEMA).map(drop),
+        Action::Migrate => Database::open_with(&home.database_path(), &NEXT_SCHEMA).map(drop),
     };
     done.map(|()| "done".to_owned()).map_err(|error| error.to_string())
 }
@@ -244,7 +244,7 @@ fn a_migration_killed_at_any_step_can_be_done_again() {
         test.sweep_all();
         assert!(!has_temporary_file(test.home.path()), "{step:?}");
 
-        let new = Database::open_with(&test.home.database_path(), NEXT_SCHEMA).unwrap();
+        let new = Database::open_with(&test.home.database_path(), &NEXT_SCHEMA).unwrap();
         assert_eq!(new.chats().get(chat).unwrap().chat.title, "kept", "{step:?}");
     }
 }

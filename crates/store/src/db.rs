@@ -15,7 +15,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::{
-    Chats, Journal, Presets, StoreError,
+    Chats, Credentials, Journal, Presets, StoreError,
     atomic::{locked_temp, publish},
     fail::{Step, step},
     limits::{CACHED_STATEMENTS_MAX, DATABASE_BUSY_TIMEOUT},
@@ -26,6 +26,7 @@ pub const SCHEMA: &[&str] = &[
     include_str!("schema/001_chats.sql"),
     include_str!("schema/002_page.sql"),
     include_str!("schema/003_journal.sql"),
+    include_str!("schema/004_access.sql"),
 ];
 
 /// How many lines of SQLite's integrity check an error quotes.
@@ -85,6 +86,12 @@ impl Database {
     #[must_use]
     pub const fn journal(&self) -> Journal<'_> {
         Journal::new(self)
+    }
+
+    /// Keys, login links and sessions.
+    #[must_use]
+    pub const fn credentials(&self) -> Credentials<'_> {
+        Credentials::new(self)
     }
 
     pub(crate) fn open_with(path: &Path, schema: &[&str]) -> Result<Self, StoreError> {
@@ -249,6 +256,8 @@ mod tests {
     use super::*;
     use crate::{NewChat, testing::NEXT_SCHEMA, write_atomic};
 
+    const NOW: usize = SCHEMA.len();
+
     fn path() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("firepot.sqlite3");
@@ -272,15 +281,15 @@ mod tests {
     #[test]
     fn a_newer_database_is_refused_and_not_touched() {
         let (dir, path) = path();
-        drop(Database::open_with(&path, NEXT_SCHEMA).unwrap());
+        drop(Database::open_with(&path, &NEXT_SCHEMA).unwrap());
         let before = fs::read(&path).unwrap();
         let error = Database::open(&path).unwrap_err();
         assert_eq!(
             error.to_string(),
-            format!("{} has schema version 3, this Firepot knows up to 2", path.display())
+            format!("{} has schema version {}, this Firepot knows up to {NOW}", path.display(), NOW + 1)
         );
         assert_eq!(fs::read(&path).unwrap(), before);
-        assert!(!dir.path().join("firepot.sqlite3.v3.bak").exists());
+        assert!(!dir.path().join(format!("firepot.sqlite3.v{}.bak", NOW + 1)).exists());
     }
 
     #[test]
@@ -290,12 +299,13 @@ mod tests {
         let chat = old.chats().create(&NewChat { title: Some("kept".into()), ..NewChat::default() }).unwrap();
         drop(old);
 
-        let new = Database::open_with(&path, NEXT_SCHEMA).unwrap();
-        assert_eq!(pragma::<u32>(&new, "user_version"), 3);
+        let new = Database::open_with(&path, &NEXT_SCHEMA).unwrap();
+        assert_eq!(pragma::<u32>(&new, "user_version"), NOW as u32 + 1);
         assert_eq!(new.chats().get(chat.id).unwrap().chat.title, "kept");
         new.connection().execute("UPDATE chats SET colour = 'red'", []).unwrap();
 
-        let backup = Database::open(&dir.path().join("firepot.sqlite3.v2.bak")).unwrap();
+        let backup = dir.path().join(format!("firepot.sqlite3.v{NOW}.bak"));
+        let backup = Database::open(&backup).unwrap();
         assert_eq!(backup.chats().get(chat.id).unwrap().chat.title, "kept");
     }
 
@@ -303,11 +313,10 @@ mod tests {
     fn a_migration_that_fails_leaves_the_old_version() {
         let (_dir, path) = path();
         drop(Database::open(&path).unwrap());
-        let broken: &[&str] =
-            &[SCHEMA[0], SCHEMA[1], "CREATE TABLE extra (id TEXT); SELECT nonsense FROM nowhere"];
-        assert!(matches!(Database::open_with(&path, broken).unwrap_err(), StoreError::Database { .. }));
+        let broken = [SCHEMA, &["CREATE TABLE extra (id TEXT); SELECT nonsense FROM nowhere"]].concat();
+        assert!(matches!(Database::open_with(&path, &broken).unwrap_err(), StoreError::Database { .. }));
         let database = Database::open(&path).unwrap();
-        assert_eq!(pragma::<u32>(&database, "user_version"), 2);
+        assert_eq!(pragma::<u32>(&database, "user_version"), NOW as u32);
         let extra = "SELECT count(*) FROM sqlite_schema WHERE name = 'extra'";
         let count: u32 = database.connection().query_row(extra, [], |row| row.get(0)).unwrap();
         assert_eq!(count, 0);

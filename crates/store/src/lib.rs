@@ -2,6 +2,7 @@
 //!
 //! - [`Models`]: model files by content, named by manifests in Ollama's layout;
 //! - [`Database`]: chats, presets and the journal of answers in SQLite;
+//! - [`Database`]: chats, presets and keys in SQLite;
 //! - [`transfer`]: chats as files, of other programs too;
 //! - [`state`]: what goes along to another machine;
 //! - [`ServerLock`], [`ServerRecord`]: one server for one home, and where it listens.
@@ -19,6 +20,7 @@ mod check;
 mod checks;
 mod clock;
 mod columns;
+mod credentials;
 mod db;
 mod defaults;
 mod digest;
@@ -47,6 +49,7 @@ mod presets;
 mod reference;
 mod search;
 mod search_rows;
+mod secret;
 mod server_lock;
 mod space;
 pub mod state;
@@ -80,6 +83,7 @@ pub use chat_types::{
 };
 pub use chats::Chats;
 pub use check::{BlobState, CheckProgress, CheckedBlob};
+pub use credentials::{Credential, Credentials, Scopes, ScopesError};
 pub use db::Database;
 pub use defaults::{DefaultMessage, Defaults};
 pub use digest::{Digest, DigestError};
@@ -103,6 +107,7 @@ pub use pending::{PendingPull, PullRecord};
 pub use presets::{Preset, Presets};
 pub use reference::ModelRef;
 pub use search::{SearchHit, SnippetPart};
+pub use secret::{CredentialId, CredentialIdError, CredentialKind, Secret, Token, TokenHash};
 pub use server_lock::{ServerLock, ServerRecord};
 pub use space::{Shortage, shortage};
 pub use summary::ModelSummary;

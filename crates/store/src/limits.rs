@@ -37,6 +37,9 @@ pub const PRESET_NAME_CHARS_MAX: usize = 60;
 /// Most presets; one more is refused.
 pub const PRESETS_MAX: usize = 100;
 
+/// Longest name of a key in characters; longer is refused.
+pub const CREDENTIAL_NAME_CHARS_MAX: usize = 60;
+
 /// Most hits of one search; a larger wish is refused.
 pub const SEARCH_HITS_MAX: usize = 50;
 

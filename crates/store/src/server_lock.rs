@@ -13,9 +13,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-use crate::{Home, StoreError, clock, home::open_lock, limits::SERVER_RECORD_BYTES_MAX, write_atomic};
+use crate::{
+    Home, Secret, StoreError, clock, home::open_lock, limits::SERVER_RECORD_BYTES_MAX, write_atomic,
+};
 
 /// How often a held lock is tried before it counts as another server's. A command that asks whether a server
 /// lives holds the lock for microseconds.
@@ -35,6 +37,17 @@ pub struct ServerRecord {
     pub version: String,
     /// When it began to listen.
     pub started_at: Timestamp,
+    /// It speaks TLS.
+    #[serde(default)]
+    pub tls: bool,
+    /// What lets commands of whoever owns this home in; lives as long as the server. The file is its owner's alone.
+    #[serde(default, skip_serializing_if = "Option::is_none", serialize_with = "revealed")]
+    pub key: Option<Secret>,
+}
+
+#[expect(clippy::ref_option, reason = "what serde asks for")]
+fn revealed<S: Serializer>(key: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    key.as_ref().map(Secret::reveal).serialize(serializer)
 }
 
 /// The right to be this home's server. Dropping it removes the record, then frees the home.
@@ -56,16 +69,24 @@ impl ServerLock {
         Ok(lock)
     }
 
-    /// Records that this process now listens at `address`.
+    /// Records that this process now listens at `address`, and how its home's owner gets in.
     ///
     /// # Errors
     /// When the record cannot be written.
-    pub fn announce(&self, address: SocketAddr, version: &str) -> Result<ServerRecord, StoreError> {
+    pub fn announce(
+        &self,
+        address: SocketAddr,
+        version: &str,
+        tls: bool,
+        key: Option<Secret>,
+    ) -> Result<ServerRecord, StoreError> {
         let record = ServerRecord {
             pid: std::process::id(),
             address,
             version: version.to_owned(),
             started_at: clock::now(),
+            tls,
+            key,
         };
         let json = serde_json::to_vec_pretty(&record)
             .map_err(|error| StoreError::io("write", &self.record_path, error.into()))?;
@@ -174,7 +195,7 @@ mod tests {
         let nameless = home.lock_server().unwrap_err();
         assert!(matches!(nameless, StoreError::ServerRunning { pid: None, address: None, .. }));
 
-        first.announce(address(), "0.1.0").unwrap();
+        first.announce(address(), "0.1.0", false, None).unwrap();
         let named = home.lock_server().unwrap_err();
         let expected = format!(
             "another server is using {}: process {} at 127.0.0.1:11434",
@@ -188,7 +209,7 @@ mod tests {
     fn the_home_is_free_and_the_record_gone_when_a_server_ends() {
         let (_dir, home) = home();
         let lock = home.lock_server().unwrap();
-        let record = lock.announce(address(), "0.1.0").unwrap();
+        let record = lock.announce(address(), "0.1.0", false, None).unwrap();
         assert_eq!(home.server_record().unwrap(), Some(record));
         drop(lock);
         assert_eq!(home.server_record().unwrap(), None);
@@ -197,10 +218,25 @@ mod tests {
     }
 
     #[test]
+    fn what_lets_commands_in_is_for_the_homes_owner_alone() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let (_dir, home) = home();
+        let lock = home.lock_server().unwrap();
+        let key = Secret::from("fpk_secret".to_owned());
+        let record = lock.announce(address(), "0.1.0", true, Some(key.clone())).unwrap();
+        assert_eq!(home.server_record().unwrap(), Some(record.clone()));
+        assert_eq!(record.key, Some(key));
+        assert!(!format!("{record:?}").contains("fpk_secret"));
+        let mode = fs::metadata(record_path(&home)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
     fn the_record_of_a_killed_server_does_not_count() {
         let (_dir, home) = home();
         let lock = home.lock_server().unwrap();
-        lock.announce(address(), "0.1.0").unwrap();
+        lock.announce(address(), "0.1.0", false, None).unwrap();
         let left_behind = fs::read(record_path(&home)).unwrap();
         drop(lock);
         write_atomic(&record_path(&home), &left_behind).unwrap();
@@ -219,7 +255,7 @@ mod tests {
     fn commands_that_look_for_a_server_do_not_keep_one_from_starting() {
         let (_dir, home) = home();
         let lock = home.lock_server().unwrap();
-        lock.announce(address(), "0.1.0").unwrap();
+        lock.announce(address(), "0.1.0", false, None).unwrap();
         let stale = fs::read(record_path(&home)).unwrap();
         drop(lock);
         thread::scope(|scope| {

@@ -16,8 +16,12 @@ pub enum ErrorCode {
     ContextOverflow,
     /// The model or Firepot cannot do what was asked.
     Unsupported,
-    /// `Host` or `Origin` is not on the allow-list.
+    /// No key, or none that is known.
+    Unauthorized,
+    /// `Host` or `Origin` is not on the allow-list, or the key does not allow it.
     Forbidden,
+    /// More requests than one client may send, or too many wrong keys.
+    TooManyRequests,
     /// No model of this name.
     ModelNotFound,
     /// No such path, chat or other thing.
@@ -61,17 +65,19 @@ pub struct ErrorInfo {
     pub status: u16,
     /// Whether the same request can succeed later.
     pub retryable: bool,
-    /// Value of `Retry-After`; always there with status 503.
+    /// Value of `Retry-After`; always there with status 503 and 429, for which whoever answers may know better.
     pub retry_after_secs: Option<u32>,
 }
 
 impl ErrorCode {
     /// Every code, for documentation and tests.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::InvalidRequest,
         Self::ContextOverflow,
         Self::Unsupported,
+        Self::Unauthorized,
         Self::Forbidden,
+        Self::TooManyRequests,
         Self::ModelNotFound,
         Self::NotFound,
         Self::MethodNotAllowed,
@@ -97,7 +103,11 @@ impl ErrorCode {
             Self::InvalidRequest => ErrorInfo::fatal("invalid_request", 400),
             Self::ContextOverflow => ErrorInfo::fatal("context_length_exceeded", 400),
             Self::Unsupported => ErrorInfo::fatal("unsupported", 400),
+            Self::Unauthorized => ErrorInfo::fatal("unauthorized", 401),
             Self::Forbidden => ErrorInfo::fatal("forbidden", 403),
+            Self::TooManyRequests => {
+                ErrorInfo::later("too_many_requests", 429, limits::RETRY_AFTER_TOO_MANY_SECS)
+            }
             Self::ModelNotFound => ErrorInfo::fatal("model_not_found", 404),
             Self::NotFound => ErrorInfo::fatal("not_found", 404),
             Self::MethodNotAllowed => ErrorInfo::fatal("method_not_allowed", 405),
@@ -125,7 +135,11 @@ impl ErrorInfo {
     }
 
     const fn unavailable(name: &'static str, retry_after_secs: u32) -> Self {
-        Self { name, status: 503, retryable: true, retry_after_secs: Some(retry_after_secs) }
+        Self::later(name, 503, retry_after_secs)
+    }
+
+    const fn later(name: &'static str, status: u16, retry_after_secs: u32) -> Self {
+        Self { name, status, retryable: true, retry_after_secs: Some(retry_after_secs) }
     }
 }
 
@@ -211,11 +225,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_503_says_when_to_come_back_and_nothing_else_does() {
+    fn every_503_and_429_says_when_to_come_back_and_nothing_else_does() {
         for code in ErrorCode::ALL {
             let info = code.info();
-            assert_eq!(info.retry_after_secs.is_some(), info.status == 503, "{code:?}");
-            assert_eq!(info.retryable, info.status == 503, "{code:?}");
+            let later = info.status == 503 || info.status == 429;
+            assert_eq!(info.retry_after_secs.is_some(), later, "{code:?}");
+            assert_eq!(info.retryable, later, "{code:?}");
         }
     }
 
@@ -234,7 +249,9 @@ mod tests {
         400 invalid_request None
         400 context_length_exceeded None
         400 unsupported None
+        401 unauthorized None
         403 forbidden None
+        429 too_many_requests Some(1)
         404 model_not_found None
         404 not_found None
         405 method_not_allowed None

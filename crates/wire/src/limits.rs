@@ -120,3 +120,6 @@ pub const RETRY_AFTER_RUNNER_SECS: u32 = 1;
 
 /// Seconds after which a client may try again when the server is shutting down.
 pub const RETRY_AFTER_SHUTDOWN_SECS: u32 = 5;
+
+/// Seconds after which a client may try again that sent too many requests.
+pub const RETRY_AFTER_TOO_MANY_SECS: u32 = 1;

@@ -1,5 +1,5 @@
 // The server's routes that the page uses, as functions. No state is kept here.
-import type { Attachment, Chat, Message, Model, Preset, Pull, SearchHit, Settings } from "./types";
+import type { Access, Attachment, Chat, Credential, Message, Model, Preset, Pull, SearchHit, Settings } from "./types";
 
 const BASE = "/firepot/v1";
 
@@ -96,6 +96,15 @@ export const endPull = (id: string) => request("DELETE", `${BASE}/pulls/${encode
 export const listPresets = async () => (await json<{ presets: Preset[] }>("GET", `${BASE}/presets`)).presets;
 export const savePreset = (name: string, settings: Settings) => request("PUT", `${BASE}/presets/${encodeURIComponent(name)}`, settings);
 export const deletePreset = (name: string) => request("DELETE", `${BASE}/presets/${encodeURIComponent(name)}`);
+
+/** Logs in with a link's secret or a key; the server sets a cookie that no script can read. */
+export const logIn = (secret: string) => request("POST", `${BASE}/login`, { secret });
+export const logOut = () => request("POST", `${BASE}/logout`);
+export const getAccess = () => json<Access>("GET", `${BASE}/access`);
+export const listKeys = () => json<{ keys: Credential[]; sessions: Credential[]; own: string | null }>("GET", `${BASE}/keys`);
+export const createKey = (name: string, scopes: string[]) => json<Credential & { key: string }>("POST", `${BASE}/keys`, { name, scopes });
+export const createLogin = (name: string, scopes: string[]) => json<Credential & { path: string }>("POST", `${BASE}/logins`, { name, scopes });
+export const revokeKey = (id: string) => request("DELETE", `${BASE}/keys/${id}`);
 
 /** Loads a model; resolves when it is ready. How far it is comes with the events. */
 export async function loadModel(model: string, ctx?: number): Promise<void> {

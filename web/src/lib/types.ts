@@ -177,3 +177,23 @@ export interface Delta {
   decode_ms: number;
   thinking_ms?: number;
 }
+
+/** Whether the server asks for keys, and what this browser may do. */
+export interface Access {
+  required: boolean;
+  id: string | null;
+  name: string;
+  scopes: string[];
+  public_url: string | null;
+}
+
+/** A key or session, without its secret. */
+export interface Credential {
+  id: string;
+  kind: "key" | "session" | "login";
+  name: string;
+  scopes: string[];
+  created_at: string;
+  expires_at: string | null;
+  last_used_at: string | null;
+}

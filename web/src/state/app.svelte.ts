@@ -8,7 +8,7 @@ import { OpenChat } from "./chat.svelte";
 import { pulls } from "./pulls.svelte";
 import { toasts } from "./toasts.svelte";
 
-export type Panel = "settings" | "stack" | null;
+export type Panel = "settings" | "stack" | "keys" | null;
 export type DialogName = "search" | "help" | null;
 
 /** A server that is silent for less than this is not worth a banner. */
@@ -22,6 +22,8 @@ class App {
   runners = $state.raw<Runners | null>(null);
   version = $state("");
   lost = $state(false);
+  /** The server asks for a login. */
+  locked = $state(false);
   open = $state.raw(new OpenChat(null, null, {}));
   panel = $state<Panel>(null);
   dialog = $state<DialogName>(null);
@@ -53,6 +55,11 @@ class App {
   readonly model = $derived<Model | undefined>(this.models.find(({ name }) => name === this.open.model));
 
   start(): void {
+    // Of a login link: the page of it shows only the login.
+    if (location.pathname === "/login") {
+      this.locked = true;
+      return;
+    }
     window.addEventListener("hashchange", () => this.#route());
     this.#route();
     void this.#refresh();
@@ -110,7 +117,8 @@ class App {
       this.chats = page.chats;
       this.moreChats = page.next;
     } catch (error) {
-      if (!(error instanceof api.RequestError && error.status === 0)) toasts.failed(error);
+      if (error instanceof api.RequestError && error.status === 401) this.locked = true;
+      else if (!(error instanceof api.RequestError && error.status === 0)) toasts.failed(error);
     }
   }
 
@@ -129,7 +137,8 @@ class App {
 
   #connection(connection: Connection): void {
     clearTimeout(this.#lostTimer);
-    if (connection === "open") this.lost = false;
+    if (connection === "locked") this.locked = true;
+    else if (connection === "open") this.lost = false;
     else this.#lostTimer = setTimeout(() => (this.lost = true), LOST_AFTER_MS);
   }
 

@@ -3,7 +3,6 @@
 use std::{
     fs::OpenOptions,
     io::{Read as _, Seek as _, SeekFrom},
-    net::SocketAddr,
     os::unix::process::CommandExt as _,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
@@ -11,13 +10,15 @@ use std::{
 };
 
 use firepot_store::{Home, Model};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     attach,
     cli::Up,
     client::Client,
+    commands::key::{first_key, show_link},
     exit::{Exit, Failure},
+    reach::print_first_key,
     settings::Settings,
 };
 
@@ -28,6 +29,9 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Starts the same command in the background and waits until its model is loaded.
 pub async fn detach(settings: &Settings, home: &Home, model: &Model, args: &Up) -> anyhow::Result<()> {
+    let reach = &args.reach;
+    let asks = reach.require_key || reach.public.is_some() || !settings.address.ip().is_loopback();
+    let key = if asks && !settings.is_notebook() { first_key(home)? } else { None };
     let log_path = home.logs_dir().join("up.log");
     let log = OpenOptions::new().create(true).append(true).open(&log_path)?;
     let log_start = log.metadata()?.len();
@@ -37,8 +41,14 @@ pub async fn detach(settings: &Settings, home: &Home, model: &Model, args: &Up) 
         if let Some(status) = child.try_wait()? {
             return Err(ended(status, &log_path, log_start).into());
         }
-        if let Some(address) = loaded_at(home, &child, model).await? {
-            println!("Firepot is up in the background: http://{address} serves {}.", model.name);
+        if let Some(client) = loaded_in(home, &child, model).await?
+            && (reach.public.is_none() || is_public(&client).await?)
+        {
+            println!("Firepot is up in the background: {} serves {}.", client.base(), model.name);
+            key.as_ref().map_or(Ok(()), print_first_key)?;
+            if reach.public.is_some() {
+                show_link(&client, &json!({ "name": "link of the tunnel" })).await?;
+            }
             println!("`firepot down` stops it.");
             return Ok(());
         }
@@ -63,6 +73,7 @@ fn command(settings: &Settings, model: &Model, args: &Up) -> anyhow::Result<Comm
     }
     command.args(args.admit.hosts.iter().map(|host| format!("--allow-host={host}")));
     command.args(args.admit.origins.iter().map(|origin| format!("--allow-origin={origin}")));
+    command.args(args.reach.arguments()).arg("--log-output");
     command.stdin(Stdio::null()).process_group(0);
     Ok(command)
 }
@@ -85,13 +96,20 @@ fn said_since(log_path: &Path, start: u64) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&said).into_owned())
 }
 
-async fn loaded_at(home: &Home, child: &Child, model: &Model) -> anyhow::Result<Option<SocketAddr>> {
+/// Whether the tunnel is open.
+async fn is_public(client: &Client) -> anyhow::Result<bool> {
+    let access: Value = client.get("/firepot/v1/access").await?;
+    Ok(access["public_url"].is_string())
+}
+
+async fn loaded_in(home: &Home, child: &Child, model: &Model) -> anyhow::Result<Option<Client>> {
     let Some(record) = home.server_record()?.filter(|record| record.pid == child.id()) else {
         return Ok(None);
     };
-    let ps: Value = Client::new(record.address)?.get("/api/ps").await?;
+    let client = Client::of(&record)?;
+    let ps: Value = client.get("/api/ps").await?;
     let name = model.name.to_string();
     let loaded =
         ps["models"].as_array().is_some_and(|models| models.iter().any(|entry| entry["name"] == name));
-    Ok(loaded.then_some(record.address))
+    Ok(loaded.then_some(client))
 }

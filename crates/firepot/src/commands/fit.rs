@@ -173,7 +173,7 @@ pub async fn layout(settings: &Settings, home: &Home, name: &str) -> anyhow::Res
         return Ok(model.layout(quant)?);
     }
     eprintln!("{name} is neither in the store nor in the catalogue: asking the hub for its header");
-    let header = hub::puller(settings, home)?.header(&what, false).await?;
+    let header = hub::puller(settings, home, false)?.header(&what, false).await?;
     header.layout().map_err(|error| Failure::new(Exit::Load, format!("{name}: {error}")).into())
 }
 

@@ -8,6 +8,7 @@ pub mod down;
 pub mod dry_run;
 pub mod explain;
 pub mod fit;
+pub mod key;
 pub mod models;
 pub mod pull;
 pub mod run;

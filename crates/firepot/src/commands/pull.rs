@@ -28,7 +28,7 @@ pub async fn pull(settings: &Settings, args: &Pull) -> anyhow::Result<()> {
     let name = args.name.as_deref().map(str::parse::<ModelName>).transpose()?;
     let models = args.models.iter().map(|text| text.parse()).collect::<Result<Vec<ModelRef>, _>>()?;
     let home = settings.open_home()?;
-    let puller = hub::puller(settings, &home)?;
+    let puller = hub::puller(settings, &home, false)?;
     let bars = Bars::new(models.len());
     for (text, what) in args.models.iter().zip(&models) {
         bars.begin(text);
@@ -63,7 +63,7 @@ pub async fn find_or_pull(settings: &Settings, home: &Home, name: &str) -> anyho
         _ => {}
     }
     eprintln!("{name} is not in the store: pulling it");
-    let puller = hub::puller(settings, home)?;
+    let puller = hub::puller(settings, home, false)?;
     let bars = Bars::new(1);
     let model = with_bars(&puller, &what, None, false, &bars).await?;
     bars.done(&model);

@@ -34,7 +34,7 @@ async fn check(settings: &Settings, home: &Home, repair: bool) -> anyhow::Result
             .hint("fetch what is damaged again with: firepot store check --repair")
             .into());
     }
-    let puller = hub::puller(settings, home)?;
+    let puller = hub::puller(settings, home, false)?;
     for blob in &bad {
         let Some(source) = &blob.source else {
             eprintln!("{}: it is not known where it came from", blob.digest);

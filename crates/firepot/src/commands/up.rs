@@ -1,6 +1,6 @@
 //! `firepot up` and `firepot serve`: the server in this process, and a model in it.
 
-use std::{io::Write as _, net::SocketAddr, sync::Arc};
+use std::{io::Write as _, sync::Arc};
 
 use anyhow::Context as _;
 use firepot_server::pool::Wishes;
@@ -21,6 +21,7 @@ use crate::{
     fit::Place,
     gpu::{self, Verdict},
     hub::{self, HubFetcher},
+    reach::{Public, Reach, show_first_key},
     session,
     settings::Settings,
     snapshots,
@@ -33,12 +34,25 @@ const TRIAL_MODEL: &str = "smollm2:135m";
 pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
     let home = settings.open_home()?;
     let mirror = session::mirror(&home, &args.session)?;
-    let asked =
-        Serving { load: &args.load, admit: &args.admit, session: &args.session, loads: None, unused: None };
+    let Serve { load, admit, session, reach } = args;
+    let asked = Serving { load, admit, session, reach, loads: None, unused: None };
     let server = bind(settings, &home, asked).await?.with_mirror(mirror);
-    println!("Firepot serves at http://{}", server.address());
-    server.serve(stopped()).await;
-    Ok(())
+    show_first_key(&server.door(), &args.reach, settings).await?;
+    println!("Firepot serves at {}", base(&server, &args.reach));
+    std::io::stdout().flush()?;
+    let mut public = Public::open(&server, &args.reach);
+    let mut failed = None;
+    server
+        .serve(async {
+            tokio::select! { () = stopped() => {}, error = public.failed() => failed = Some(error) }
+        })
+        .await;
+    failed.map_or(Ok(()), Err)
+}
+
+fn base(server: &Server, reach: &Reach) -> String {
+    let scheme = if reach.tls_cert.is_some() { "https" } else { "http" };
+    format!("{scheme}://{}", server.address())
 }
 
 /// Serves with a model loaded; joins a server that already runs.
@@ -66,25 +80,32 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     if !args.no_calibration {
         tokio::task::block_in_place(|| calibrate::before_load(settings, &model));
     }
-    let (load_args, admit, session) = (&args.load, &args.admit, &args.session);
-    let asked = Serving { load: load_args, admit, session, loads: Some(model.name.clone()), unused };
+    let Up { load, admit, session, reach, .. } = args;
+    let asked = Serving { load, admit, session, reach, loads: Some(model.name.clone()), unused };
     let server = bind(settings, &home, asked).await?.with_mirror(mirror);
-    let address = server.address();
+    show_first_key(&server.door(), &args.reach, settings).await?;
+    let base = base(&server, &args.reach);
+    let mut public = Public::open(&server, &args.reach);
     let (stop, stop_asked) = tokio::sync::oneshot::channel::<()>();
-    let serving = tokio::spawn(server.serve(async {
+    let mut serving = tokio::spawn(server.serve(async {
         tokio::select! { () = stopped() => {}, _ = stop_asked => {} }
     }));
-    let client = Client::new(address)?;
+    let client = attach::own(settings).await?.context("the server does not answer")?;
     if let Err(error) = load(&client, &model, &args.load).await {
         let _ = stop.send(());
         serving.await?;
         return Err(error);
     }
-    welcome(address, &model, &client).await?;
-    serving.await?;
-    // Dropped only now: a sender that is gone would stop the server.
-    drop(stop);
-    Ok(())
+    welcome(&base, &model, &client).await?;
+    tokio::select! {
+        ended = &mut serving => Ok(ended?),
+        // Taken only now: a sender that is gone would stop the server.
+        error = public.failed() => {
+            let _ = stop.send(());
+            serving.await?;
+            Err(error)
+        }
+    }
 }
 
 /// The model that was named; else the one that was in use last when the last server ended; else the one of the store that came last; for an empty store, the best of the catalogue that
@@ -147,6 +168,7 @@ struct Serving<'a> {
     load: &'a Load,
     admit: &'a Admit,
     session: &'a Session,
+    reach: &'a Reach,
     /// The model that is about to be loaded by the caller.
     loads: Option<ModelName>,
     /// Why a GPU stays unused.
@@ -154,7 +176,7 @@ struct Serving<'a> {
 }
 
 async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::Result<Server> {
-    let Serving { load, admit, session, loads, unused } = asked;
+    let Serving { load, admit, session, reach, loads, unused } = asked;
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let deaths = settings.die_by.iter().flat_map(|file| ["--die-by".into(), file.into()]);
     let args = ["--log".into(), "info".into(), "runner".into()].into_iter().chain(deaths).collect();
@@ -167,13 +189,9 @@ async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::R
     server.deadline = session::deadline(settings, session)?;
     server.reload = Reload { enabled: !session.no_reload, except: loads };
     server.snapshots = snapshots::settings(home, load.snapshot_bytes);
-    if !settings.address.ip().is_loopback() {
-        eprintln!(
-            "warning: whoever can reach {} can use this server: it asks for no password",
-            settings.address
-        );
-    }
-    let fetcher = Arc::new(HubFetcher(hub::puller(settings, home)?));
+    reach.apply(&mut server)?;
+    let others = server.asks_for_keys() && !reach.allow_private_pulls;
+    let fetcher = Arc::new(HubFetcher(hub::puller(settings, home, others)?));
     Ok(Server::bind(server, home.clone(), Arc::new(settings.planner()), fetcher).await?)
 }
 
@@ -218,12 +236,12 @@ fn load_bar(model: &Model) -> ProgressBar {
     style.map(|style| bar.clone().with_style(style)).unwrap_or(bar)
 }
 
-async fn welcome(address: SocketAddr, model: &Model, client: &Client) -> anyhow::Result<()> {
+async fn welcome(base: &str, model: &Model, client: &Client) -> anyhow::Result<()> {
     let ps: Value = client.get("/api/ps").await?;
     let context = ps["models"][0]["context_length"].as_u64().unwrap_or_default();
     let place = if ps["models"][0]["size_vram"].as_u64().unwrap_or_default() > 0 { "GPU" } else { "CPU" };
     println!("Firepot is up.");
-    println!("  page and API   http://{address}");
+    println!("  page and API   {base}");
     println!(
         "  model          {} ({}, {place}, context {context} tokens)",
         model.name, model.summary.quantization

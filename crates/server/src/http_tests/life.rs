@@ -198,3 +198,40 @@ async fn an_answer_in_a_chat_that_ends_in_time_is_whole_when_the_server_ends() {
     let answer = &stored.messages[1].body;
     assert_eq!((answer.content.as_str(), answer.state), ("Hello world", MessageState::Complete));
 }
+
+#[tokio::test]
+async fn a_head_that_comes_too_slowly_is_cut_and_one_that_is_too_long_is_431() {
+    let running = Running::start(|settings| {
+        settings.require_key = true;
+        settings.times.head_read = Duration::from_millis(50);
+    })
+    .await;
+    let slow = running.connect("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ".into()).await;
+    // The server closes it although the client never ends.
+    assert!(!rest(slow).await.starts_with("HTTP/1.1 200"));
+
+    let long = "x".repeat(3 * crate::limits::MAX_HEAD_BYTES);
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: {long}\r\n\r\n");
+    let answer = rest(running.connect(head).await).await;
+    assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
+    let many: String = (0..2000).map(|number| format!("X-{number}: y\r\n")).collect();
+    let head = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{many}\r\n");
+    let answer = rest(running.connect(head).await).await;
+    assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    assert!(running.get("/healthz").await.starts_with("HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn whoever_owns_the_home_finds_a_way_in_by_its_record_alone() {
+    let running = Running::start(|settings| settings.require_key = true).await;
+    assert!(running.get("/api/tags").await.starts_with("HTTP/1.1 401"));
+    let record = running.home.home.server_record().unwrap().unwrap();
+    let key = record.key.unwrap();
+    let head = format!(
+        "GET /api/tags HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {}\r\n\r\n",
+        key.reveal()
+    );
+    assert!(rest(running.connect(head).await).await.starts_with("HTTP/1.1 200"));
+    let open = Running::start(|_| {}).await;
+    assert_eq!(open.home.home.server_record().unwrap().unwrap().key, None);
+}

@@ -98,6 +98,7 @@ mod tests {
     use super::*;
 
     const TIMES: Times = Times {
+        head_read: Duration::from_secs(1),
         max_silence: Duration::from_secs(10),
         min_stall: Duration::from_secs(10),
         min_load_stall: Duration::from_mins(1),

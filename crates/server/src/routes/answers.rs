@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Router,
+    Extension,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
@@ -12,7 +12,7 @@ use axum::{
 };
 
 use super::{
-    Body,
+    Body, Routes,
     chats::{chat_id, parse_object},
     reply::{self, Dialect, json_with},
 };
@@ -22,8 +22,8 @@ use crate::{
     talk::{Wanted, begin},
 };
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/firepot/v1/chats/{chat}/answer", post(answer))
         .route("/firepot/v1/chats/{chat}/stop", post(stop))
 }

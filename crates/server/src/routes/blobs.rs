@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     body::{Body, Bytes},
     extract::{Path, State},
     http::StatusCode,
@@ -15,11 +14,11 @@ use firepot_wire::{ApiError, ErrorCode};
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::reply::Dialect;
+use super::{Routes, reply::Dialect};
 use crate::{app::App, library::Piece, limits};
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/api/blobs/{digest}", head(exists).post(upload))
+pub fn routes() -> Routes {
+    Routes::new().route("/api/blobs/{digest}", head(exists).post(upload))
 }
 
 async fn exists(State(app): State<Arc<App>>, Path(digest): Path<String>) -> Response {

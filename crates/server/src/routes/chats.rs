@@ -3,7 +3,6 @@
 use std::{str::FromStr, sync::Arc};
 
 use axum::{
-    Router,
     extract::{Path, Query, State, rejection::QueryRejection},
     http::StatusCode,
     response::Response,
@@ -15,7 +14,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use super::{
-    Body, read,
+    Body, Routes, read,
     reply::{self, Dialect, json, json_with},
 };
 use crate::{
@@ -25,8 +24,8 @@ use crate::{
     watcher::Seen,
 };
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/firepot/v1/chats", get(list).post(create))
         .route("/firepot/v1/chats/search", get(search))
         .route("/firepot/v1/chats/{chat}", get(read_chat).patch(change).delete(remove))

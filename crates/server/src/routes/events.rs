@@ -1,9 +1,9 @@
-//! `/firepot/v1/events`: what happens, as server-sent events.
+//! `/firepot/v1/events`: what happens, as server-sent events. `POST` does the same as `GET`: some tunnels hold back what a `GET`
+//! streams until it is over.
 
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    Router,
     body::Body,
     extract::{Query, State, rejection::QueryRejection},
     http::{HeaderValue, header},
@@ -14,13 +14,14 @@ use futures_util::stream;
 use serde::Deserialize;
 
 use super::{
+    Routes,
     chats::{id, queried},
     reply::{self, Dialect},
 };
 use crate::{app::App, watcher::Watcher};
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/firepot/v1/events", get(events))
+pub fn routes() -> Routes {
+    Routes::new().route("/firepot/v1/events", get(events).post(events))
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,6 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    Router,
     body::Body as ResponseBody,
     extract::{Path, Query, State},
     http::{HeaderMap, StatusCode},
@@ -20,7 +19,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::reply::{self, Dialect, json, json_with};
+use super::{
+    Routes,
+    reply::{self, Dialect, json, json_with},
+};
 use crate::{
     app::App,
     journal::{Follower, GenerationView, Past, decode_events, follow},
@@ -28,8 +30,8 @@ use crate::{
     metrics::reason_label,
 };
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/firepot/v1/generations", get(list))
         .route("/firepot/v1/generations/{id}", get(one))
         .route("/firepot/v1/generations/{id}/events", get(events))

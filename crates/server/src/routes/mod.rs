@@ -20,16 +20,18 @@ mod blobs;
 mod chats;
 mod events;
 mod generations;
+mod keys;
 mod lines;
 mod models;
 mod ollama;
 mod openai;
 mod own;
-mod page;
+pub mod page;
 mod presets;
 mod pulls;
 pub mod reply;
 mod show;
+mod table;
 mod transfer;
 
 use std::{convert::Infallible, sync::Arc};
@@ -45,7 +47,13 @@ use axum::{
 use firepot_wire::{ApiError, ErrorCode, limits::MAX_BODY_BYTES};
 
 use self::reply::Dialect;
-use crate::{app::App, arrived::Arrived, journal::Resend};
+pub use self::table::Routes;
+use crate::{
+    access::{Asked, Need, Pass, Refused, allow, need, preflight},
+    app::App,
+    arrived::Arrived,
+    journal::Resend,
+};
 
 /// Value of the `Server` header.
 const SERVER: HeaderValue = HeaderValue::from_static(concat!("firepot/", env!("CARGO_PKG_VERSION")));
@@ -73,9 +81,12 @@ impl<S: Sync> FromRequestParts<S> for Sender {
     }
 }
 
+/// No answer is a page, but for the page, which has a policy of its own.
+const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'; sandbox");
+
 /// All routes.
-pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .merge(page::routes())
         .merge(ollama::routes())
         .merge(show::routes())
@@ -90,6 +101,13 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(presets::routes())
         .merge(pulls::routes())
         .merge(events::routes())
+        .merge(keys::routes())
+}
+
+/// All routes behind what holds for all.
+pub fn router(app: Arc<App>) -> Router {
+    routes()
+        .into_router()
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
@@ -97,23 +115,43 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// Lets a request in, or says why not. Nothing gets past this to a route.
+async fn admit(app: &Arc<App>, asked: Asked<'_>, route: Option<&str>) -> Result<Pass, Refused> {
+    app.guard.check(asked.uri, asked.headers).map_err(ApiError::from)?;
+    let is_page = route.is_some_and(|route| page::is_page(asked.method, route, asked.headers));
+    let need = if is_page { Need::Open } else { need(asked.method, route) };
+    app.access.admit(app, asked, need).await
+}
+
 /// Checks, stamps and counts every request.
 async fn watch(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path());
     // Only routes that exist are told apart, so that nobody can fill the metrics with paths.
-    let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
-    let route = matched.unwrap_or_else(|| "unknown".to_owned());
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let (parts, body) = request.into_parts();
     let arrived = Arrived::of(&parts);
     let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(arrived);
-    let mut response = match app.guard.check(request.uri(), request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(blocked) => dialect.error(&blocked.into()),
+    let foreign = app.guard.named_origin(request.headers());
+    let asked = foreign.as_ref().and_then(|_| preflight(request.method(), request.headers()));
+    let mut response = match (admit(&app, Asked::of(&request), route.as_deref()).await, asked) {
+        // A browser asks without the key whether it may send it.
+        (Err(refused), Some(preflight)) if !refused.is_forbidden() => preflight,
+        (Err(refused), _) => refused.response(dialect),
+        (Ok(_), Some(preflight)) => preflight,
+        (Ok(pass), None) => {
+            request.extensions_mut().insert(pass.principal.clone());
+            pass.around(next.run(request).await)
+        }
     };
     let headers = response.headers_mut();
     headers.insert(header::SERVER, SERVER);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers.entry(header::CONTENT_SECURITY_POLICY).or_insert(POLICY);
+    if let Some(origin) = foreign {
+        allow(origin, headers);
+    }
+    let route = route.unwrap_or_else(|| "unknown".to_owned());
     app.metrics.request(&route, dialect.as_str(), response.status().as_u16());
     response
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     extract::State,
     response::Response,
     routing::{delete, post},
@@ -14,15 +13,15 @@ use firepot_wire::{
 };
 
 use super::{
-    Body,
+    Body, Routes,
     lines::{Teller, follow, respond},
     read,
     reply::Dialect,
 };
 use crate::app::App;
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/api/pull", post(pull))
         .route("/api/create", post(create))
         .route("/api/copy", post(copy))

@@ -3,7 +3,6 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    Router,
     body::Bytes,
     extract::State,
     http::Uri,
@@ -22,7 +21,7 @@ use jiff::{Timestamp, ToSpan as _};
 use serde::Serialize;
 
 use super::{
-    Body, Sender, read,
+    Body, Routes, Sender, read,
     reply::{self, Dialect, json},
 };
 use crate::{
@@ -37,8 +36,8 @@ use crate::{
     settings::KeepAlive,
 };
 
-pub fn routes() -> Router<Arc<App>> {
-    let mut router = Router::new()
+pub fn routes() -> Routes {
+    let mut router = Routes::new()
         .route("/api/version", get(version))
         .route("/api/tags", get(tags))
         .route("/api/ps", get(ps))

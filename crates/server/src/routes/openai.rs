@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     extract::{Path, State},
     response::Response,
     routing::{get, post},
@@ -18,7 +17,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Body, Sender, read,
+    Body, Routes, Sender, read,
     reply::{Dialect, json},
 };
 use crate::{
@@ -29,8 +28,8 @@ use crate::{
     library::{self, wishes},
 };
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/v1/models", get(models))
         // A name can hold slashes.
         .route("/v1/models/{*model}", get(model))

@@ -3,7 +3,6 @@
 use std::{convert::Infallible, sync::Arc};
 
 use axum::{
-    Router,
     body::{Body as ResponseBody, Bytes},
     extract::{Query, State, rejection::QueryRejection},
     response::Response,
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
-    Body,
+    Body, Routes,
     chats::queried,
     ollama::keep_alive,
     read,
@@ -33,8 +32,8 @@ use crate::{
     runners,
 };
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/healthz", get(async || reply::bytes("text/plain; charset=utf-8", "ok")))
         .route("/metrics", get(series))
         .route("/firepot/v1/machine", get(machine))

@@ -3,17 +3,13 @@
 //! The files are those of `web/dist` when the crate was compiled. Names under `/assets/` hold a hash of the content, so
 //! browsers may keep them for ever; the rest is asked for each time.
 
-use std::sync::Arc;
-
 use axum::{
-    Router,
-    http::{HeaderMap, HeaderName, HeaderValue, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
     response::Response,
     routing::get,
 };
 
-use super::reply;
-use crate::app::App;
+use super::{Routes, reply};
 
 /// The page loads nothing from elsewhere, talks to nobody else, and is shown in nobody's frame.
 const POLICY: HeaderValue = HeaderValue::from_static(
@@ -34,20 +30,38 @@ pub struct File {
 
 include!(concat!(env!("OUT_DIR"), "/page_files.rs"));
 
-pub fn routes() -> Router<Arc<App>> {
+pub fn routes() -> Routes {
     let others = FILES.iter().filter(|file| file.path != "/index.html");
-    others.fold(Router::new().route("/", get(root)), |router, file| {
+    let first = Routes::new().route("/", get(root)).route("/login", get(login));
+    others.fold(first, |router, file| {
         router.route(file.path, get(async move |headers: HeaderMap| response(file, &headers)))
     })
+}
+
+/// Whether a request is for a file of the page. They are the same for everybody and hold nothing of anybody, so whoever is to
+/// log in may have them without a key: the page itself asks for it.
+pub fn is_page(method: &Method, route: &str, headers: &HeaderMap) -> bool {
+    let reads = method == Method::GET || method == Method::HEAD;
+    let is_file = route == "/login" || (route != "/" && FILES.iter().any(|file| file.path == route));
+    reads && (is_file || (route == "/" && accepts(headers, &header::ACCEPT, "text/html")))
+}
+
+/// Where login links lead: the page, which finds the link's secret in the address.
+async fn login(headers: HeaderMap) -> Response {
+    index(&headers)
+}
+
+fn index(headers: &HeaderMap) -> Response {
+    match FILES.iter().find(|file| file.path == "/index.html") {
+        Some(index) => response(index, headers),
+        None => guarded(reply::bytes("text/html; charset=utf-8", NOT_BUILT)),
+    }
 }
 
 /// The page for browsers, Ollama's greeting for everybody else.
 async fn root(headers: HeaderMap) -> Response {
     let mut response = if accepts(&headers, &header::ACCEPT, "text/html") {
-        match FILES.iter().find(|file| file.path == "/index.html") {
-            Some(index) => response(index, &headers),
-            None => guarded(reply::bytes("text/html; charset=utf-8", NOT_BUILT)),
-        }
+        index(&headers)
     } else {
         reply::bytes("text/plain; charset=utf-8", "Ollama is running")
     };

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     extract::{Path, State},
     response::Response,
     routing::{get, put},
@@ -11,14 +10,14 @@ use axum::{
 use serde_json::json;
 
 use super::{
-    Body,
+    Body, Routes,
     chats::{checked_settings, parse_object},
     reply::{self, Dialect, json},
 };
 use crate::app::App;
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/firepot/v1/presets", get(list))
         .route("/firepot/v1/presets/{name}", put(store).delete(remove))
 }

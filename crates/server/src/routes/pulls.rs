@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{
-    Router,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
@@ -13,13 +12,13 @@ use firepot_wire::{ApiError, ErrorCode, ollama};
 use serde_json::json;
 
 use super::{
-    Body, read,
+    Body, Routes, read,
     reply::{self, Dialect},
 };
 use crate::app::App;
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/firepot/v1/pulls", get(list).post(begin))
         .route("/firepot/v1/pulls/{pull}", delete(stop))
 }

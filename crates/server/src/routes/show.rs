@@ -2,22 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::{Router, extract::State, response::Response, routing::post};
+use axum::{extract::State, response::Response, routing::post};
 use firepot_store::Model;
 use firepot_wire::ollama::{
     self, Modelfile, ModelfileMessage, ShowResponse, ShownMessage, TensorEntry, parameter_lines, timestamp,
 };
 
 use super::{
-    Body,
+    Body, Routes,
     ollama::details,
     read,
     reply::{Dialect, json},
 };
 use crate::{app::App, capabilities::template};
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new().route("/api/show", post(show))
+pub fn routes() -> Routes {
+    Routes::new().route("/api/show", post(show))
 }
 
 async fn show(State(app): State<Arc<App>>, body: Body) -> Response {

@@ -3,7 +3,6 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use axum::{
-    Router,
     extract::{DefaultBodyLimit, Path, Query, State, rejection::QueryRejection},
     http::{HeaderValue, header},
     response::Response,
@@ -19,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::{
-    Body,
+    Body, Routes,
     chats::{chat_id, checked_settings, queried},
     read_within,
     reply::{self, Dialect, json},
@@ -29,8 +28,8 @@ use crate::{
     limits,
 };
 
-pub fn routes() -> Router<Arc<App>> {
-    Router::new()
+pub fn routes() -> Routes {
+    Routes::new()
         .route("/firepot/v1/chats/export", get(export_all))
         .route("/firepot/v1/chats/import", post(import).layer(DefaultBodyLimit::max(IMPORT_BYTES_MAX)))
         .route("/firepot/v1/chats/{chat}/export", get(export))

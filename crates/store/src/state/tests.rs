@@ -277,7 +277,7 @@ fn files_that_do_not_belong_to_a_state_are_refused() {
 fn a_state_of_a_newer_firepot_is_refused() {
     let (test, ..) = exported();
     let newer = test.dir.path().join("newer.sqlite3");
-    drop(Database::open_with(&newer, NEXT_SCHEMA).unwrap());
+    drop(Database::open_with(&newer, &NEXT_SCHEMA).unwrap());
     let path = made(&test, &[("db/firepot.sqlite3", &fs::read(&newer).unwrap())]);
     let new = TestHome::new();
     let error = import(&new.home, &path, Onto::Empty).unwrap_err();
