@@ -5,6 +5,7 @@ mod bench;
 mod chaos;
 mod chats;
 mod check_planner;
+mod measure;
 mod page;
 mod pull;
 mod speeds;
@@ -68,6 +69,10 @@ enum Chore {
     BenchPull,
     /// Kill runner and server in every state while clients read, and count what they lost.
     Chaos(chaos::Args),
+    /// Simulate what the statistics of trials do, and write docs/statistics.md.
+    CheckStatistics,
+    /// Write the JSON Schemas of a bundle's files to docs/schema/.
+    Schemas,
     /// Take the README's pictures of the page anew.
     Screenshots,
 }
@@ -93,6 +98,8 @@ fn main() -> anyhow::Result<()> {
         Chore::BenchChats(args) => chats::run(&args),
         Chore::BenchAccess(args) => access::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
+        Chore::CheckStatistics => measure::statistics(),
+        Chore::Schemas => measure::schemas(),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, process::ExitCode};
 
 use firepot_fetch::{FetchError, PullError};
+use firepot_measure::bundle::BundleError;
 use firepot_server::StartError;
 use firepot_store::{ImportError, StoreError, state::StateError};
 
@@ -144,6 +145,9 @@ fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
             _ => Exit::Failed,
         };
         return (exit, error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<BundleError>() {
+        return (Exit::Failed, error.hint());
     }
     match error.downcast_ref::<StartError>() {
         Some(StartError::Home(store)) => (store_exit(store), store.hint()),

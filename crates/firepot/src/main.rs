@@ -23,8 +23,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use cli::{Cli, Command};
 use commands::{
-    calibrate, create, doctor, down, dry_run, fit as fit_command, key, models, pull, run, runner, state,
-    store, up,
+    calibrate, create, doctor, down, dry_run, fit as fit_command, key, models, pull, report, run, runner,
+    state, store, up,
 };
 use settings::{Environment, Settings};
 
@@ -64,6 +64,9 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
         Command::State(what) => state::state(&settings, &what),
         Command::Cp(args) => models::cp(&settings, &args),
         Command::Runner => runner::runner(),
+        Command::Report(args) => report::report(&args),
+        Command::Compare(args) => report::compare(&args),
+        Command::Check(args) => report::check(&settings, &args),
         command => block_on(with_server(&settings, command)),
     }
 }

@@ -1,12 +1,31 @@
-//! What everything that measures shares: paired statistics, the order of runs, and probes of the machine and of
-//! processes. Nothing here knows what is measured.
+//! What everything that measures shares: paired statistics, the order of runs, probes of the machine and of
+//! processes; and what a trial leaves as evidence: its bundle, which is written, read and checked here. Nothing here asks a model.
 
 mod bandwidth;
+pub mod bundle;
+mod check;
+pub mod claims;
+pub mod compare;
+pub mod limits;
+pub mod metrics;
 mod pairs;
 mod process;
-mod stats;
+pub mod quality;
+pub mod repeat;
+pub mod report;
+pub mod schema;
+mod share;
+pub mod simulation;
+pub mod stats;
+pub mod summary;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use bandwidth::{PROBE_BYTES, read_bandwidth};
+pub use check::{Checked, check};
 pub use pairs::{Pair, Side, sample_pairs};
 pub use process::{ProcessMemory, process_memory};
+pub use share::{Identity, share};
 pub use stats::{Interval, Summary, median_interval, paired_ratios, quantile};
