@@ -51,8 +51,9 @@ fn text(answer: &Value) -> &str {
 
 fn files(home: &Path) -> Vec<PathBuf> {
     let listed = fs::read_dir(home.join("snapshots"));
-    let paths = listed.map(|all| all.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default();
-    Vec::into_iter(paths).filter(|path| path.extension().is_some_and(|extension| extension == "kv")).collect()
+    let paths: Vec<PathBuf> =
+        listed.map(|all| all.map(|entry| entry.unwrap().path()).collect()).unwrap_or_default();
+    paths.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "kv")).collect()
 }
 
 /// What the server says of its one runner's snapshots.
