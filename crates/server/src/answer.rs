@@ -110,6 +110,8 @@ struct Answer {
     lease: Arc<Lease>,
     model: String,
     arrived: Instant,
+    /// The same moment by the wall's clock: what is told as time goes on from here by a clock that does not jump.
+    began: Timestamp,
     metrics: Metrics,
 }
 
@@ -128,6 +130,7 @@ impl Answer {
                 lease,
                 model: asked.model,
                 arrived: asked.arrived.at,
+                began: Timestamp::now().checked_sub(asked.arrived.at.elapsed()).unwrap_or(Timestamp::MIN),
                 metrics: asked.metrics,
             }),
         }
@@ -155,7 +158,7 @@ impl Answer {
     /// The next bytes, which may be none; `None` at the end.
     async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
         let Some((choice, event)) = self.events.next().await else { return Ok(None) };
-        let now = Timestamp::now();
+        let now = self.began.checked_add(self.arrived.elapsed()).unwrap_or(Timestamp::MAX);
         match event {
             GenerateEvent::Prompt(_) | GenerateEvent::Started { .. } => Ok(Some(Vec::new())),
             GenerateEvent::Delta(delta) => {

@@ -177,7 +177,7 @@ async fn carry_out(
 
 async fn act(app: &App, arrived: Arrived, parsed: Parsed) -> Result<Response, ApiError> {
     let model = app.model(&parsed.model).await?;
-    let encoder = OllamaEncoder::new(parsed.model, parsed.shape, parsed.mode);
+    let encoder = OllamaEncoder::new(parsed.model, parsed.shape, parsed.mode).with_stamps(parsed.stamps);
     if parsed.action == Action::Unload {
         app.pool.unload(&model.name).await;
         let times = firepot_wire::ServerTimes::default();
