@@ -57,7 +57,7 @@ impl Place {
     }
 
     /// Predicted speeds after a prompt of so many tokens, corrected by what answers took.
-    fn speeds(&self, layout: &Layout, plan: &Plan, prompt_tokens: u32) -> Result<Speeds, String> {
+    pub fn speeds(&self, layout: &Layout, plan: &Plan, prompt_tokens: u32) -> Result<Speeds, String> {
         let Some((calibration, observed)) = &self.measured else {
             let why = if self.profile.is_some() {
                 "a machine that is only described cannot be measured"

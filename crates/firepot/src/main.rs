@@ -14,13 +14,15 @@ mod logging;
 mod planner;
 mod settings;
 mod table;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
 use commands::{
-    calibrate, create, doctor, down, dry_run, fit as fit_command, models, pull, run, runner, store, up,
+    calibrate, create, doctor, down, dry_run, fit as fit_command, models, perplexity, pull, run, runner, store,
+    up, verify as verify_command,
 };
 use settings::{Environment, Settings};
 
@@ -56,6 +58,7 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Cp(args) => models::cp(&settings, &args),
         Command::Runner => runner::runner(),
+        Command::Perplexity => perplexity::perplexity(),
         command => block_on(with_server(&settings, command)),
     }
 }
@@ -71,6 +74,7 @@ async fn with_server(settings: &Settings, command: Command) -> anyhow::Result<()
         Command::Pull(args) => pull::pull(settings, &args).await,
         Command::Create(args) => create::create(settings, &args).await,
         Command::Store(args) => store::store(settings, &args).await,
+        Command::Verify(args) => verify_command::verify(settings, &args).await,
         Command::Ps(output) => models::ps(settings, &output).await,
         Command::Stop(args) => models::stop(settings, &args).await,
         _ => unreachable!("the other commands need no server"),

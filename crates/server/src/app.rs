@@ -20,6 +20,7 @@ use crate::{
     pulls::{Fetcher, Pulls},
     settings::ServerSettings,
     talk::{Talks, Turn},
+    trials::Trials,
 };
 
 /// What every route can reach.
@@ -41,6 +42,8 @@ pub struct App {
     pub talks: Talks,
     /// Models that are on their way.
     pub pulls: Pulls,
+    /// Trials of this home.
+    pub trials: Trials,
     /// Told whenever there is another model, or one less.
     pub models_changed: watch::Sender<()>,
     /// A place for each file that is being received.
@@ -72,7 +75,6 @@ impl App {
         });
         let models_changed = watch::Sender::new(());
         Self {
-            settings,
             pool,
             metrics,
             planner,
@@ -80,6 +82,8 @@ impl App {
             guard,
             talks: Talks::default(),
             pulls: Pulls::new(fetcher, models_changed.clone()),
+            trials: Trials::new(settings.verify.clone(), home.path().join("trials")),
+            settings,
             models_changed,
             uploads: Semaphore::new(limits::MAX_UPLOADS),
             home,

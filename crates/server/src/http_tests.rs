@@ -9,4 +9,5 @@ mod pulls;
 mod refusals;
 mod talks;
 mod tree;
+mod trials;
 mod watching;

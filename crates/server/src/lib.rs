@@ -24,6 +24,7 @@ mod server;
 mod settings;
 mod start;
 mod talk;
+mod trials;
 mod watcher;
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub struct ServerSettings {
     pub allowed_origins: Vec<String>,
     /// How a runner is started.
     pub runner: RunnerCommand,
+    /// The program that runs trials, with what stands before its subcommand; without it there are none.
+    pub verify: Option<RunnerCommand>,
     /// Where runners log.
     pub log_dir: PathBuf,
     /// Wishes for loading that hold when a request has none.
@@ -39,6 +41,7 @@ impl ServerSettings {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             runner,
+            verify: None,
             log_dir,
             load: LoadDefaults::default(),
             keep_alive: KeepAlive::default(),

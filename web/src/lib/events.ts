@@ -2,7 +2,7 @@
 // handlers; the first events after each opening are a whole picture, so nothing has to be remembered over a gap.
 //
 // A page that nobody sees holds no connection: browsers allow six for all tabs together.
-import type { ChatFull, Delta, Live, Message, Chat, Pull, Runners } from "./types";
+import type { ChatFull, Delta, Live, Message, Chat, Pull, Runners, Trial } from "./types";
 
 export interface EventMap {
   hello: { server: string; version: string };
@@ -12,6 +12,7 @@ export interface EventMap {
   runners: Runners;
   pulls: { pulls: Pull[] };
   models: object;
+  trials: { running: Trial | null };
   message: { message: Message; leaf_id: string | null };
   messages_removed: { ids: string[]; leaf_id: string | null };
   progress: Live;

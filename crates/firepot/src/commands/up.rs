@@ -138,6 +138,7 @@ async fn bind(
     server.allowed_hosts.clone_from(&admit.hosts);
     server.allowed_origins.clone_from(&admit.origins);
     server.gpu_unused = unused;
+    server.verify = Some(trials(settings)?);
     if !settings.address.ip().is_loopback() {
         eprintln!(
             "warning: whoever can reach {} can use this server: it asks for no password",
@@ -146,6 +147,13 @@ async fn bind(
     }
     let fetcher = Arc::new(HubFetcher(hub::puller(settings, home)?));
     Ok(Server::bind(server, home.clone(), Arc::new(settings.planner()), fetcher).await?)
+}
+
+/// This program, as it runs trials of this home.
+fn trials(settings: &Settings) -> anyhow::Result<RunnerCommand> {
+    let program = std::env::current_exe().context("the path of this program is not known")?;
+    let args = ["--home".into(), settings.home.clone().into(), "--log".into(), "error".into()];
+    Ok(RunnerCommand { program, args: args.to_vec() })
 }
 
 /// Until somebody asks this process to end.

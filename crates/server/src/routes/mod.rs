@@ -11,6 +11,7 @@
 //! | `/firepot/v1/models/load` and loads by `/api/generate` | the load goes on, for whoever comes next |
 //! | `/api/pull`, and `/api/create` while it pulls | the pull ends when nobody else waits for it; what was downloaded stays |
 //! | `/firepot/v1/pulls` | the pull goes on: it belongs to the server, `DELETE` ends it |
+//! | `/firepot/v1/trials` | the trial goes on: it belongs to the server, `DELETE` ends it |
 //! | `/api/blobs/{digest}` | what came of the file is removed |
 //! | everything else that stores or removes | it is carried out |
 
@@ -29,6 +30,7 @@ mod pulls;
 pub mod reply;
 mod show;
 mod transfer;
+mod trials;
 
 use std::sync::Arc;
 
@@ -66,6 +68,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(transfer::routes())
         .merge(presets::routes())
         .merge(pulls::routes())
+        .merge(trials::routes())
         .merge(events::routes())
         .fallback(unknown_route)
         .method_not_allowed_fallback(wrong_method)
