@@ -1,12 +1,13 @@
 //! A value that may not be there to read.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Why a described machine lacks a value.
 pub const NOT_LOOKED_AT: &str = "not looked at";
 
 /// A value of this machine, or why it could not be read. In JSON: the value itself, or `{"absent": reason}`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Reading<T> {
     /// It was read.

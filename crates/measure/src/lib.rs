@@ -1,7 +1,9 @@
-//! What everything that measures shares: paired statistics, the order of runs, and probes of the machine and of
-//! processes. Nothing here knows what is measured.
+//! What everything that measures shares: paired statistics, the order of runs, probes of the machine and of
+//! processes; and what a trial leaves as evidence: its bundle, which is written, read and checked here. Nothing here asks a model.
 
 mod bandwidth;
+pub mod bundle;
+pub mod limits;
 mod pairs;
 mod process;
 mod stats;
