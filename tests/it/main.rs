@@ -10,3 +10,4 @@ mod open_webui;
 mod pulls;
 mod split;
 mod stack;
+mod verify;

@@ -5,6 +5,7 @@ use std::{fmt, process::ExitCode};
 use firepot_fetch::{FetchError, PullError};
 use firepot_server::StartError;
 use firepot_store::{ImportError, StoreError};
+use firepot_trial::{TargetError, TrialError};
 
 /// Shown below `--help`.
 pub const HELP: &str = "\
@@ -134,6 +135,13 @@ fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
             _ => Exit::Failed,
         };
         return (exit, error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<TrialError>() {
+        return (Exit::Failed, error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<TargetError>() {
+        let exit = if matches!(error, TargetError::Down { .. }) { Exit::NoServer } else { Exit::Failed };
+        return (exit, error.hint().map(str::to_owned));
     }
     match error.downcast_ref::<StartError>() {
         Some(StartError::Home(store)) => (store_exit(store), store.hint()),

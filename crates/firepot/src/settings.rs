@@ -122,6 +122,15 @@ impl Settings {
         (!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())).then(|| token.to_owned())
     }
 
+    /// Names that are taken out of what is handed on: the user's and the machine's.
+    pub fn identity(&self) -> firepot_measure::Identity {
+        let user = self.environment.home_dir.as_ref().and_then(|home| home.file_name());
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        let names = user.map(|name| name.to_string_lossy().into_owned()).into_iter().chain(host);
+        let names = names.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        firepot_measure::Identity { names: names.collect() }
+    }
+
     fn hugging_face_home(&self) -> Option<PathBuf> {
         let default = || self.environment.home_dir.as_ref().map(|home| home.join(".cache/huggingface"));
         self.environment.hf_home.clone().or_else(default)

@@ -1,6 +1,6 @@
 //! The one fault injector: finds a server's runners and kills them at a moment that the caller has waited for.
 //!
-//! It knows processes alone: neither trials nor dialects. Only children of a server whose id is given are ever killed.
+//! It knows processes alone: neither trials nor dialects. Only runners of a server whose id is given are ever killed.
 
 use std::{
     fs, io,
@@ -20,7 +20,18 @@ pub struct Killed {
     pub at: Instant,
 }
 
-/// Children of a process, such as the runners of a server. Empty when it has none, or is gone.
+/// The runners of a server: its children whose last argument is `runner`. A trial that a page has begun is a child, too, and
+/// no runner.
+#[must_use]
+pub fn runners(server: u32) -> Vec<u32> {
+    let is_runner = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.strip_suffix(b"\0").is_some_and(|line| line.ends_with(b"\0runner"))
+    };
+    children(server).into_iter().filter(is_runner).collect()
+}
+
+/// Children of a process. Empty when it has none, or is gone.
 #[must_use]
 pub fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
@@ -34,7 +45,7 @@ pub fn children(pid: u32) -> Vec<u32> {
 pub async fn runner_appears(server: u32, known: &[u32], patience: Duration) -> Option<u32> {
     let end = Instant::now() + patience;
     loop {
-        if let Some(pid) = children(server).into_iter().find(|pid| !known.contains(pid) && is_alive(*pid)) {
+        if let Some(pid) = runners(server).into_iter().find(|pid| !known.contains(pid) && is_alive(*pid)) {
             return Some(pid);
         }
         if Instant::now() > end {
@@ -47,9 +58,9 @@ pub async fn runner_appears(server: u32, known: &[u32], patience: Duration) -> O
 /// Sends SIGKILL to a runner of a server.
 ///
 /// # Errors
-/// When it is no child of the server, or cannot be killed.
+/// When it is no runner of the server, or cannot be killed.
 pub fn kill_runner(server: u32, runner: u32) -> io::Result<Killed> {
-    if !children(server).contains(&runner) {
+    if !runners(server).contains(&runner) {
         let message = format!("process {runner} is no runner of process {server}");
         return Err(io::Error::new(io::ErrorKind::NotFound, message));
     }
@@ -69,16 +80,23 @@ pub fn is_alive(pid: u32) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
+    use std::process::{Command, Stdio};
 
     use super::*;
 
+    fn waits_for_input(name: &str) -> std::process::Child {
+        Command::new("sh").args(["-c", "read line", name]).stdin(Stdio::piped()).spawn().unwrap()
+    }
+
     #[tokio::test]
-    async fn a_child_is_found_and_killed_and_nobody_elses_is() {
+    async fn a_runner_is_found_and_killed_and_no_other_child_is() {
         let own = std::process::id();
-        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
-        let found = runner_appears(own, &[], Duration::from_secs(10)).await;
-        assert!(children(own).contains(&child.id()), "{found:?}");
+        let (mut child, mut other) = (waits_for_input("runner"), waits_for_input("other"));
+        assert_eq!(runner_appears(own, &[], Duration::from_secs(10)).await, Some(child.id()));
+        assert!(children(own).contains(&other.id()));
+        assert!(kill_runner(own, other.id()).is_err());
+        other.kill().unwrap();
+        other.wait().unwrap();
         assert!(is_alive(child.id()));
         assert_eq!(kill_runner(own, own).unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(kill_runner(own, child.id()).unwrap().pid, child.id());

@@ -19,9 +19,9 @@ use firepot_measure::{
     process_memory,
 };
 
-use crate::{clock::Clock, fault::children, limits::TELEMETRY_INTERVAL};
+use crate::{clock::Clock, fault::runners, limits::TELEMETRY_INTERVAL};
 
-/// Whose processes are looked at: of a target, by its id, its server and that one's children.
+/// Whose processes are looked at: of a target, by its id, its server and that one's runners.
 #[derive(Clone, Debug, Default)]
 pub struct Watched(Arc<Mutex<BTreeMap<String, u32>>>);
 
@@ -148,7 +148,7 @@ impl Eyes {
                 let processes: Vec<u32> = if server == 0 {
                     Vec::new()
                 } else {
-                    std::iter::once(server).chain(children(server)).collect()
+                    std::iter::once(server).chain(runners(server)).collect()
                 };
                 let memory: Vec<_> = processes.iter().filter_map(|pid| process_memory(*pid).ok()).collect();
                 let known = !memory.is_empty();

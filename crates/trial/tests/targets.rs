@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use firepot_trial::{
-    Ask, Clock, Patience, Seen, Target, TargetError, Text, Turn, discover,
+    Ask, Clock, Patience, Seen, TargetError, Text, Turn, discover,
     fake::{FakeTarget, Kind, Manner, Script, schedule},
     watch,
 };

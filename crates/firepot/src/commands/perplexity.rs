@@ -54,7 +54,7 @@ fn score(decoder: &mut dyn Decoder, text: &str, pieces_max: usize) -> anyhow::Re
     ensure!(piece >= 2, "the context of {} tokens is too short", info.ctx_per_answer);
     let mut scored = Scored::default();
     for tokens in ids.chunks_exact(piece).take(pieces_max) {
-        let whole = [&bos, tokens].concat();
+        let whole = [bos.as_slice(), tokens].concat();
         add(decoder, &whole, bos.len() + piece / 2, at_once, &mut scored)?;
     }
     ensure!(scored.tokens > 0, "the text is shorter than {piece} tokens");

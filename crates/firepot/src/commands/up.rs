@@ -152,8 +152,8 @@ async fn bind(
 /// This program, as it runs trials of this home.
 fn trials(settings: &Settings) -> anyhow::Result<RunnerCommand> {
     let program = std::env::current_exe().context("the path of this program is not known")?;
-    let args = ["--home".into(), settings.home.clone().into(), "--log".into(), "error".into()];
-    Ok(RunnerCommand { program, args: args.to_vec() })
+    let args = vec!["--home".into(), settings.home.clone().into(), "--log".into(), "error".into()];
+    Ok(RunnerCommand { program, args })
 }
 
 /// Until somebody asks this process to end.

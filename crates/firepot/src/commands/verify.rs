@@ -8,8 +8,11 @@ use std::{
 };
 
 use firepot_machine::{Machine, Reading};
-use firepot_measure::bundle::{
-    Bundle, BundleWriter, Goodput, Perplexity, QualityLine, Rules, SCHEMA, Suite, Trial as Record, Workload,
+use firepot_measure::{
+    bundle::{
+        BundleWriter, Goodput, Perplexity, QualityLine, Rules, SCHEMA, Suite, Trial as Record, Workload,
+    },
+    check, share,
 };
 use firepot_store::Home;
 use firepot_trial::{Begin, Clock, Hosts, Progress, Trial, TrialError, cases, time};
@@ -25,6 +28,9 @@ use crate::{
     settings::Settings,
     verify::{self, Bars, Lines, Sides, Wanted},
 };
+
+/// Pieces of the text that are scored; the bundled one has fewer.
+const PIECES_MAX: usize = 64;
 
 /// Measures each model, one after the other.
 pub async fn verify(settings: &Settings, args: &Verify) -> anyhow::Result<()> {
@@ -199,21 +205,17 @@ impl Campaign<'_> {
             trial.absent(FIELD, "the server shows no log-probabilities of prompts, and its file is not here");
             return Ok(());
         };
-        let pieces = match suite {
-            Suite::Smoke => {
-                trial.absent(FIELD, "it is no part of the smoke suite");
-                return Ok(());
-            }
-            Suite::Standard => 8,
-            Suite::Full => 64,
-        };
+        if suite == Suite::Smoke {
+            trial.absent(FIELD, "it is no part of the smoke suite");
+            return Ok(());
+        }
         for side in &sides.sides {
             // It is loaded once more, beside nothing.
             let _ = side.target.unload(&side.model).await;
         }
         let text = firepot_measure::quality::TEXT;
         let planner = self.settings.planner();
-        let scoring = verify::perplexity(&planner, model, text, pieces);
+        let scoring = verify::perplexity(&planner, model, text, PIECES_MAX);
         let time = trial.time_left().max(Duration::from_secs(1));
         match tokio::time::timeout(time, scoring).await {
             Ok(Ok(scored)) => trial.quality(&QualityLine::Perplexity(Perplexity {
@@ -223,16 +225,25 @@ impl Campaign<'_> {
                 nll: scored.nll,
             }))?,
             Ok(Err(error)) => trial.absent(FIELD, &error.to_string()),
-            Err(_) => trial.absent(FIELD, &format!("{pieces} pieces of {PIECE_TOKENS} tokens took longer than the trial may")),
+            Err(_) => {
+                trial.absent(FIELD, &format!("its pieces of {PIECE_TOKENS} tokens took longer than the trial may"));
+            }
         }
         Ok(())
     }
 
-    /// Checks the finished bundle, and says what follows.
+    /// Checks the finished bundle, packs it if that was wanted, and says where it is.
     fn conclude(&self, dir: &Path) -> anyhow::Result<()> {
-        let bundle = Bundle::open(dir)?;
-        drop(bundle);
-        println!("the bundle is {}", dir.display());
+        let checked = check(dir)?;
+        if let Some(difference) = checked.differences.first() {
+            return Err(Failure::new(Exit::Failed, format!("the bundle is not what it says: {difference}")).into());
+        }
+        if let Some(file) = &self.args.share {
+            share(dir, file, &self.settings.identity())?;
+        }
+        if !self.args.progress_json {
+            println!("The bundle is {}: {} figures. Read it with: firepot report {}", dir.display(), checked.figures, dir.display());
+        }
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Which servers a trial asks: ours, or one at an address, or two in turn.
 
-use std::{path::Path, sync::Arc};
+use std::{net::ToSocketAddrs as _, path::Path, sync::Arc};
 
 use firepot_machine::Reading;
 use firepot_measure::bundle::{self, TargetKind};
@@ -165,7 +165,8 @@ impl Sides {
     /// Hosts outside this machine that are asked.
     pub fn hosts(&self) -> Vec<String> {
         let away = self.sides.iter().filter(|side| !side.on_this_machine);
-        away.map(|side| host(&side.target.address())).collect()
+        let hosts = away.map(|side| host(&side.target.address()));
+        hosts.flat_map(|host| resolved(&host).into_iter().chain([host])).collect()
     }
 
     /// Processes whose sockets are looked at.
@@ -189,6 +190,16 @@ async fn discover_with(address: &str, key: Option<&str>) -> anyhow::Result<Box<d
 fn host(address: &str) -> String {
     let rest = address.split_once("://").map_or(address, |(_, rest)| rest);
     rest.split('/').next().unwrap_or_default().to_owned()
+}
+
+/// The addresses of a host, as the sockets show them.
+fn resolved(host: &str) -> Vec<String> {
+    let with_port = if host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok()) {
+        host.to_owned()
+    } else {
+        format!("{host}:443")
+    };
+    with_port.to_socket_addrs().into_iter().flatten().map(|address| address.ip().to_string()).collect()
 }
 
 fn is_local(address: &str) -> bool {

@@ -105,8 +105,9 @@ impl Trials {
         }
         let id = format!("{}-{}", moment(), safe(model));
         let dir = self.inner.dir.join(&id);
-        let args = ["verify".into(), model.into(), "--suite".into(), suite.as_str().into(), "--out".into(), dir.into()];
-        self.run(id, args.to_vec())
+        let args: Vec<OsString> =
+            vec!["verify".into(), model.into(), "--suite".into(), suite.as_str().into(), "--out".into(), dir.into()];
+        self.run(id, args)
     }
 
     /// Goes on with a trial that was interrupted.

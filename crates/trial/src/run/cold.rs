@@ -34,7 +34,7 @@ impl Trial {
         let mut request = self.request(place, &seen, error.as_ref());
         request.spawned_us = spawned_us;
         request.ready_us = request.server.load_us.map(|load_us| request.client.sent_us + load_us);
-        let good = self.keep(std::slice::from_ref(&request))?;
+        let good = self.keep(case, std::slice::from_ref(&request))?;
         self.give_up(side, error.filter(TargetError::is_lasting))?;
         Ok(good)
     }

@@ -5,13 +5,14 @@ use std::{
     time::Duration,
 };
 
-use firepot_measure::bundle::{
-    Bundle, Case, CaseKind, EventKind, Phase, QualityLine, Request, Restart, Rules,
+use firepot_measure::{
+    bundle::{Bundle, Case, CaseKind, EventKind, Phase, QualityLine, Request, Restart, Rules},
+    stats::{Decision, Warmup, decide, warmup},
 };
 
 use super::{
     Side,
-    figures::{decode, is_precise, ttft_ms},
+    figures::{decode, ttft_ms},
 };
 
 /// What there is.
@@ -33,7 +34,7 @@ pub(super) struct Done {
 /// Of one case and one server.
 #[derive(Debug, Default)]
 struct One {
-    /// The next index.
+    /// The next round.
     next: u32,
     good: u32,
     ttft_ms: Vec<f64>,
@@ -65,15 +66,15 @@ impl Done {
             saw(restart.part, restart.killed_us);
             done.restarted(restart);
         }
-        // A round of several requests is whole or does not count.
-        let case = |request: &Request| bundle.workload.cases.iter().find(|case| case.id == request.case);
-        let mut rounds: BTreeMap<(&str, &str, u32), Vec<&Request>> = BTreeMap::new();
+        let at_once = |id: &str| bundle.workload.cases.iter().find(|case| case.id == id).map_or(1, |case| case.concurrency);
+        let mut rounds: BTreeMap<(&str, &str, bool, u32), Vec<&Request>> = BTreeMap::new();
         for request in &bundle.requests {
-            rounds.entry((&request.case, &request.target, request.index)).or_default().push(request);
+            let round = request.index / at_once(&request.case).max(1);
+            let key = (request.case.as_str(), request.target.as_str(), request.phase == Phase::Sample, round);
+            rounds.entry(key).or_default().push(request);
         }
-        for requests in rounds.values() {
-            let wanted = case(requests[0]).map_or(1, |case| case.concurrency as usize);
-            done.took(requests, requests.len() >= wanted);
+        for ((case, ..), requests) in rounds {
+            done.took(&requests, at_once(case));
         }
         for line in &bundle.quality {
             if let QualityLine::Question(question) = line {
@@ -91,12 +92,13 @@ impl Done {
         self.of.entry((case.to_owned(), target.to_owned())).or_default()
     }
 
-    /// Takes a round of requests; `false` when it does not count as a sample.
-    pub fn took(&mut self, requests: &[&Request], whole: bool) -> bool {
+    /// Takes a round of so many requests at once; `false` when it does not count as a sample: it is whole, or nothing.
+    pub fn took(&mut self, requests: &[&Request], at_once: u32) -> bool {
         let Some(&first) = requests.first() else { return false };
+        let whole = requests.len() >= at_once as usize;
         let good = whole && requests.iter().all(|request| request.error.is_none());
         let one = self.one(&first.case, &first.target);
-        one.next = one.next.max(first.index + 1);
+        one.next = one.next.max(first.index / at_once.max(1) + 1);
         if good && first.phase == Phase::Sample {
             one.good += 1;
             one.ttft_ms.extend(ttft_ms(first));
@@ -112,7 +114,7 @@ impl Done {
         one.good += 1;
     }
 
-    /// The index of the next sample of a server.
+    /// The number of a server's next round, or restart.
     pub fn next(&self, case: &str, target: &str) -> u32 {
         self.of.get(&(case.to_owned(), target.to_owned())).map_or(0, |one| one.next)
     }
@@ -137,8 +139,16 @@ impl Done {
     /// Whether the intervals of what a case is for are narrow enough. Cases that count something never are.
     pub fn is_precise(&self, case: &Case, target: &str, rules: &Rules) -> bool {
         let Some(one) = self.of.get(&(case.id.clone(), target.to_owned())) else { return false };
-        let ttft = || is_precise(&one.ttft_ms, rules.ttft_precision, rules.coverage);
-        let decode = || is_precise(&one.decode, rules.decode_precision, rules.coverage);
+        let enough = |samples: &[f64], precision: f64| {
+            let steady = match warmup(samples) {
+                Warmup::Steady { after } => &samples[after..],
+                Warmup::NotSteady => return false,
+            };
+            let (min, max) = (case.min_samples as usize, case.max_samples as usize);
+            matches!(decide(steady, precision, min, max), Decision::Enough(_))
+        };
+        let ttft = || enough(&one.ttft_ms, rules.ttft_precision);
+        let decode = || enough(&one.decode, rules.decode_precision);
         match case.kind {
             CaseKind::ColdStart | CaseKind::PrefixHit => ttft(),
             CaseKind::Warm => ttft() && decode(),

@@ -1,6 +1,6 @@
 //! What the stopping rule looks at. The summary's own figures are computed from the bundle, by `firepot-measure`.
 
-use firepot_measure::{bundle::Request, median_interval};
+use firepot_measure::bundle::Request;
 
 /// From sending to the first text, in milliseconds.
 pub(super) fn ttft_ms(request: &Request) -> Option<f64> {
@@ -18,12 +18,4 @@ pub(super) fn decode(request: &Request) -> Option<f64> {
         (u64::from(request.tokens.generated?.checked_sub(1)?), span)
     };
     (us > 0 && tokens > 0).then(|| tokens as f64 / us as f64 * 1e6)
-}
-
-/// Whether half of the median's interval is within this share of it.
-pub(super) fn is_precise(samples: &[f64], precision: f64, coverage: f64) -> bool {
-    median_interval(samples).is_some_and(|found| {
-        let half = (found.interval.high - found.interval.low) / 2.0;
-        found.interval.coverage >= coverage && half <= precision * found.median
-    })
 }

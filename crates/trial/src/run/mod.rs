@@ -134,7 +134,6 @@ pub struct Trial {
     progress: Arc<dyn Progress>,
     done: Mutex<Done>,
     absent: Mutex<BTreeMap<String, String>>,
-    watched: Watched,
     sampler: Option<Sampler>,
     probed: Mutex<Option<Instant>>,
     drift_ms: Mutex<i64>,
@@ -165,7 +164,7 @@ impl Trial {
         }
         let sampler = begin.telemetry.then(|| {
             let writer = Arc::clone(&writer);
-            Sampler::start(begin.clock, watched.clone(), move |line| writer.append(line).is_ok())
+            Sampler::start(begin.clock, watched, move |line| writer.append(line).is_ok())
         });
         let trial = Self {
             part: done.parts,
@@ -179,7 +178,6 @@ impl Trial {
             progress: begin.progress,
             done: Mutex::new(done),
             absent: Mutex::default(),
-            watched,
             sampler,
             probed: Mutex::default(),
             drift_ms: Mutex::new(begin.clock.drift_ms()),

@@ -73,7 +73,7 @@ impl Trial {
         self.round(case, side, index, Phase::Sample, turns).await
     }
 
-    /// As many requests at once as the case wants. They are written when all have ended.
+    /// The round of this number: as many requests at once as the case wants. They are written when all have ended.
     async fn round(
         &self,
         case: &Case,
@@ -87,21 +87,21 @@ impl Trial {
         let mut requests = Vec::with_capacity(answers.len());
         let mut lost = None;
         for (stream, (seen, error)) in (0..).zip(answers) {
-            let place = Place { case, side, index, stream, phase };
+            let place = Place { case, side, index: index * case.concurrency + stream, stream, phase };
             requests.push(self.request(place, &seen, error.as_ref()));
             lost = lost.or(error.filter(TargetError::is_lasting));
         }
-        self.keep(&requests)?;
+        self.keep(case, &requests)?;
         self.give_up(side, lost)?;
         Ok(requests.iter().all(|request| request.error.is_none()))
     }
 
     /// Writes requests of one round.
-    pub(super) fn keep(&self, requests: &[Request]) -> Result<bool, TrialError> {
+    pub(super) fn keep(&self, case: &Case, requests: &[Request]) -> Result<bool, TrialError> {
         for request in requests {
             self.writer.append(request)?;
         }
-        Ok(self.done().took(&requests.iter().collect::<Vec<_>>(), true))
+        Ok(self.done().took(&requests.iter().collect::<Vec<_>>(), case.concurrency))
     }
 
     /// Ends the trial when a server is lost for good.

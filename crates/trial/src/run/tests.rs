@@ -163,8 +163,8 @@ async fn every_case_has_its_samples_and_what_the_server_withholds_is_left_out_by
     let hashes: Vec<_> = of(&bundle, "same").iter().map(|request| request.tokens.ids_sha256.clone()).collect();
     assert!(hashes[0].is_some() && hashes.windows(2).all(|two| two[0] == two[1]));
     assert!(skipped(&bundle, "restart").unwrap().contains("processes"));
-    let streams: Vec<u32> = of(&bundle, "many").iter().map(|request| request.stream).collect();
-    assert_eq!(streams, [0, 1, 2, 3, 0, 1, 2, 3]);
+    let many: Vec<_> = of(&bundle, "many").iter().map(|request| (request.index, request.stream)).collect();
+    assert_eq!(many, (0..8).map(|index| (index, index % 4)).collect::<Vec<_>>());
     // A conversation is put into the cache before it counts.
     assert_eq!(bundle.requests.iter().filter(|request| request.phase == Phase::Warmup).count(), 2);
     let one = of(&bundle, "warm")[0].clone();

@@ -51,7 +51,7 @@ pub trait Target: fmt::Debug + Send + Sync {
 
     /// Processes that hold models, now.
     fn runner_pids(&self) -> Vec<u32> {
-        self.server_pid().map(crate::fault::children).unwrap_or_default()
+        self.server_pid().map(crate::fault::runners).unwrap_or_default()
     }
 }
 
