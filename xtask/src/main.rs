@@ -2,6 +2,7 @@
 
 mod bench;
 mod check_planner;
+mod measure;
 mod page;
 mod pull;
 mod speeds;
@@ -59,6 +60,10 @@ enum Chore {
     BenchPage,
     /// Measure a pull beside curl, and the list of a full store, and write docs/pull.md. Takes a minute or two.
     BenchPull,
+    /// Simulate what the statistics of trials do, and write docs/statistics.md.
+    CheckStatistics,
+    /// Write the JSON Schemas of a bundle's files to docs/schema/.
+    Schemas,
     /// Take the README's pictures of the page anew.
     Screenshots,
 }
@@ -81,6 +86,8 @@ fn main() -> anyhow::Result<()> {
         Chore::CheckSpeeds(args) => speeds::run(&args),
         Chore::BenchEngine(args) => bench::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
+        Chore::CheckStatistics => measure::statistics(),
+        Chore::Schemas => measure::schemas_command(),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),
     }
 }

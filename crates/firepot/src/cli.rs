@@ -62,6 +62,12 @@ pub enum Command {
     Calibrate(Calibrate),
     /// Measure what a model really does here, and leave evidence that others can check.
     Verify(Verify),
+    /// Make a report of what trials measured, and answer claims by it.
+    Report(Report),
+    /// Compare two trials.
+    Compare(Compare),
+    /// Check a trial's bundle: hash every file and compute every figure again.
+    Check(Check),
     /// Check and tidy the store.
     #[command(subcommand)]
     Store(Store),
@@ -368,6 +374,64 @@ impl From<SuiteName> for firepot_measure::bundle::Suite {
             SuiteName::Full => Self::Full,
         }
     }
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct Report {
+    /// Bundles, as directories or packed files: one for each session.
+    #[arg(required = true, value_name = "DIR")]
+    pub bundles: Vec<PathBuf>,
+    /// Form of the report.
+    #[arg(long, value_enum, default_value_t = Format::Html)]
+    pub format: Format,
+    /// Files with claims that are to be answered; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub claims: Vec<PathBuf>,
+    /// Where to write it; without it, standard output. The form `readme` goes between the marks of a file that is there.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Only say whether the lists in this file are those that `--format readme` writes.
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub check: Option<PathBuf>,
+}
+
+/// Form of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One page without script that needs no network.
+    Html,
+    /// The same as Markdown, without drawings.
+    Md,
+    /// All figures as comma-separated values.
+    Csv,
+    /// Rates in the form of llama-bench's JSON.
+    LlamaBench,
+    /// Lists of what works, what does not, and what was not measured.
+    Readme,
+}
+
+/// Arguments of `compare`.
+#[derive(Debug, Args)]
+pub struct Compare {
+    /// The bundle that is compared with.
+    pub first: PathBuf,
+    /// The bundle that is looked at.
+    pub second: PathBuf,
+    /// Fail when a metric of the second is found to be worse by so many percent.
+    #[arg(long, value_name = "PERCENT")]
+    pub fail_on: Option<f64>,
+}
+
+/// Arguments of `check`.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The bundle, a directory or a packed file.
+    #[arg(value_name = "DIR")]
+    pub bundle: PathBuf,
+    /// Pack it into this file (`.tar.gz`), without names, paths and addresses of the user.
+    #[arg(long, value_name = "FILE")]
+    pub share: Option<PathBuf>,
 }
 
 /// Arguments of `cp`.

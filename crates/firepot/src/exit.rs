@@ -3,6 +3,7 @@
 use std::{fmt, process::ExitCode};
 
 use firepot_fetch::{FetchError, PullError};
+use firepot_measure::bundle::BundleError;
 use firepot_server::StartError;
 use firepot_store::{ImportError, StoreError};
 use firepot_trial::{TargetError, TrialError};
@@ -142,6 +143,9 @@ fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
     if let Some(error) = error.downcast_ref::<TargetError>() {
         let exit = if matches!(error, TargetError::Down { .. }) { Exit::NoServer } else { Exit::Failed };
         return (exit, error.hint().map(str::to_owned));
+    }
+    if let Some(error) = error.downcast_ref::<BundleError>() {
+        return (Exit::Failed, error.hint());
     }
     match error.downcast_ref::<StartError>() {
         Some(StartError::Home(store)) => (store_exit(store), store.hint()),

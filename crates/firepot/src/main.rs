@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use cli::{Cli, Command};
 use commands::{
-    calibrate, create, doctor, down, dry_run, fit as fit_command, models, perplexity, pull, run, runner, store,
-    up, verify as verify_command,
+    calibrate, create, doctor, down, dry_run, fit as fit_command, models, perplexity, pull, report, run, runner,
+    store, up, verify as verify_command,
 };
 use settings::{Environment, Settings};
 
@@ -59,6 +59,9 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
         Command::Cp(args) => models::cp(&settings, &args),
         Command::Runner => runner::runner(),
         Command::Perplexity => perplexity::perplexity(),
+        Command::Report(args) => report::report(&args),
+        Command::Compare(args) => report::compare(&args),
+        Command::Check(args) => report::check(&settings, &args),
         command => block_on(with_server(&settings, command)),
     }
 }

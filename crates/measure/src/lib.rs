@@ -3,12 +3,29 @@
 
 mod bandwidth;
 pub mod bundle;
+mod check;
+pub mod claims;
+pub mod compare;
 pub mod limits;
+pub mod metrics;
 mod pairs;
 mod process;
-mod stats;
+pub mod quality;
+pub mod repeat;
+pub mod report;
+pub mod schema;
+mod share;
+pub mod simulation;
+pub mod stats;
+pub mod summary;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use bandwidth::{PROBE_BYTES, read_bandwidth};
+pub use check::{Checked, check};
 pub use pairs::{Pair, Side, sample_pairs};
 pub use process::{ProcessMemory, process_memory};
+pub use share::{Identity, share};
 pub use stats::{Interval, Summary, median_interval, paired_ratios, quantile};

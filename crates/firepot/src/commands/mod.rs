@@ -1,4 +1,4 @@
-//! One module for each subcommand.
+//! One module for each subcommand, or for several that do alike.
 
 pub mod calibrate;
 pub mod create;
@@ -11,6 +11,7 @@ pub mod fit;
 pub mod models;
 pub mod perplexity;
 pub mod pull;
+pub mod report;
 pub mod run;
 pub mod runner;
 pub mod store;

@@ -12,7 +12,9 @@ use firepot_measure::{
     bundle::{
         BundleWriter, Goodput, Perplexity, QualityLine, Rules, SCHEMA, Suite, Trial as Record, Workload,
     },
-    check, share,
+    check,
+    claims::Answer,
+    share,
 };
 use firepot_store::Home;
 use firepot_trial::{Begin, Clock, Hosts, Progress, Trial, TrialError, cases, time};
@@ -22,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::Verify,
-    commands::perplexity::PIECE_TOKENS,
+    commands::{perplexity::PIECE_TOKENS, report},
     exit::{Exit, Failure},
     planner::read_layout,
     settings::Settings,
@@ -242,9 +244,24 @@ impl Campaign<'_> {
             share(dir, file, &self.settings.identity())?;
         }
         if !self.args.progress_json {
-            println!("The bundle is {}: {} figures. Read it with: firepot report {}", dir.display(), checked.figures, dir.display());
+            let dir = dir.display();
+            println!("The bundle is {dir}: {} figures. A report: firepot report {dir} --out report.html", checked.figures);
         }
-        Ok(())
+        self.args.claims.as_deref().map_or(Ok(()), |file| answer(file, dir))
+    }
+}
+
+/// Answers claims by a finished bundle; a refuted one is a failure.
+fn answer(file: &Path, dir: &Path) -> anyhow::Result<()> {
+    let claims = report::claims(file)?;
+    let (bundle, summary) = report::session(dir)?;
+    let answered = claims.answer(&[(&bundle, &summary)]);
+    for one in &answered {
+        println!("{}: {} ({})", one.answer.name(), one.says, one.because.join("; "));
+    }
+    match answered.iter().filter(|one| one.answer == Answer::Refuted).count() {
+        0 => Ok(()),
+        count => Err(Failure::new(Exit::Failed, format!("{count} of {} claims are refuted", answered.len())).into()),
     }
 }
 

@@ -30,6 +30,8 @@ pub struct Manifest {
     pub finished_unix_s: u64,
     /// The program that finished it; another one than in `trial.json` when the trial was resumed with another build.
     pub tool: Tool,
+    /// Of a shared bundle: SHA-256 of the manifest that it had before names, paths and addresses were taken out.
+    pub shared_of: Option<String>,
     /// The files, by name.
     pub files: BTreeMap<String, FileEntry>,
 }
@@ -61,6 +63,14 @@ pub struct Files {
 }
 
 impl Files {
+    /// Reads a directory, or a file that `--share` packed.
+    ///
+    /// # Errors
+    /// As [`Files::read_dir`]; when it cannot be unpacked.
+    pub fn read(path: &Path) -> Result<Self, BundleError> {
+        if path.is_file() { crate::share::unpack(path) } else { Self::read_dir(path) }
+    }
+
     /// Reads the files of a directory.
     ///
     /// # Errors
@@ -118,7 +128,15 @@ impl Files {
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
-    pub(super) fn get(&self, file: File) -> Result<&[u8], BundleError> {
+    /// What a manifest says of these files; all must be there.
+    pub(crate) fn entries(&self) -> Result<BTreeMap<String, FileEntry>, BundleError> {
+        File::ALL
+            .into_iter()
+            .map(|file| Ok((file.name().to_owned(), FileEntry::of(self.get(file)?))))
+            .collect()
+    }
+
+    pub(crate) fn get(&self, file: File) -> Result<&[u8], BundleError> {
         self.contents.get(&file).map(Vec::as_slice).ok_or(BundleError::Missing { file: file.name() })
     }
 }

@@ -29,6 +29,7 @@ pub use about::{
 };
 pub use error::BundleError;
 pub use events::{Event, EventKind, Fault, Restart};
+pub(crate) use files::MANIFEST;
 pub use files::{FileEntry, Files, Manifest};
 pub use names::{File, Line};
 pub use quality::{Perplexity, QualityKind, QualityLine, Question, Verdict};
@@ -38,6 +39,7 @@ pub use request::{
 };
 pub use telemetry::{GpuTelemetry, Probe, Telemetry};
 pub use workload::{Case, CaseKind, Goodput, Rules, Suite, Target, TargetKind, Workload};
+pub(crate) use writer::to_json;
 pub use writer::{BundleWriter, Document};
 
 /// Version of the files' schema. A reader refuses a newer one and reads older ones.

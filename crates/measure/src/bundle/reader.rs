@@ -42,12 +42,12 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Reads a finished bundle and compares every file with the manifest.
+    /// Reads a finished bundle, a directory or a packed file, and compares every file with the manifest.
     ///
     /// # Errors
     /// When it is unfinished, newer, damaged, or not the one that was written.
-    pub fn open(dir: &Path) -> Result<Self, BundleError> {
-        Self::of_files(&Files::read_dir(dir)?, dir)
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        Self::of_files(&Files::read(path)?, path)
     }
 
     /// The same of files that were read already; `path` is only for errors.
@@ -61,7 +61,7 @@ impl Bundle {
         if let Err(mut wrong) = files.verify(&manifest) {
             return Err(wrong.swap_remove(0));
         }
-        Self::parse(files, Some(manifest))
+        Ok(Self { manifest: Some(manifest), ..Self::parse(files, true)? })
     }
 
     /// Reads a bundle that may still grow. The last line of a file is left out when it is not whole.
@@ -76,11 +76,11 @@ impl Bundle {
             }
         }
         let manifest = files.parse_manifest()?;
-        Self::parse(&files, manifest)
+        Ok(Self { manifest: manifest.clone(), ..Self::parse(&files, manifest.is_some())? })
     }
 
-    pub(crate) fn parse(files: &Files, manifest: Option<Manifest>) -> Result<Self, BundleError> {
-        let finished = manifest.is_some();
+    /// Reads the files; `ended`: also those that are written at the end.
+    pub(crate) fn parse(files: &Files, ended: bool) -> Result<Self, BundleError> {
         Ok(Self {
             trial: parse_versioned(File::Trial.name(), files.get(File::Trial)?)?,
             machine: document(files, File::Machine)?,
@@ -94,9 +94,9 @@ impl Bundle {
             telemetry: lines(files)?,
             events: lines(files)?,
             quality: lines(files)?,
-            session: finished.then(|| document(files, File::Session)).transpose()?,
-            absent: if finished { document(files, File::Absent)? } else { Absent::default() },
-            manifest,
+            session: ended.then(|| document(files, File::Session)).transpose()?,
+            absent: if ended { document(files, File::Absent)? } else { Absent::default() },
+            manifest: None,
         })
     }
 }

@@ -13,7 +13,8 @@ pub struct Request {
     pub target: String,
     /// The process of the trial that took it, counted from 0; each resumption is a further one.
     pub part: u32,
-    /// Its number within case and target, counted from 0.
+    /// Its number within case and target, counted from 0. Requests at the same time follow each other: `index / concurrency` is
+    /// their round.
     pub index: u32,
     /// Which of the requests at the same time, counted from 0.
     pub stream: u32,

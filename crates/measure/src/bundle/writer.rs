@@ -13,11 +13,12 @@ use firepot_store::write_atomic;
 use serde::Serialize;
 
 use super::{
-    Absent, Bundle, BundleError, CalibrationRecord, File, FileEntry, Files, Line, MachineRecord, Manifest,
-    Models, PlanRecord, Session, Tool, Trial, Workload,
+    Absent, Bundle, BundleError, CalibrationRecord, File, Files, Line, MachineRecord, Manifest, Models,
+    PlanRecord, Session, Tool, Trial, Workload,
     files::{MANIFEST, is_empty_or_absent},
     reader::whole_lines,
 };
+use crate::summary::summarize;
 
 /// What is written once and whole.
 pub trait Document: Serialize {
@@ -148,22 +149,21 @@ impl BundleWriter {
         for lines in self.lines.values() {
             lines.lock().unwrap_or_else(PoisonError::into_inner).sync()?;
         }
-        let files = Files::read_dir(&self.dir)?;
-        let bundle = Bundle::read_unfinished(&self.dir)?;
-        let mut entries = BTreeMap::new();
-        for file in File::ALL {
-            let entry = FileEntry::of(files.get(file)?);
-            entries.insert(file.name().to_owned(), entry);
-        }
+        let mut files = Files::read_dir(&self.dir)?;
+        let bundle = Bundle::parse(&files, true)?;
+        let summary = to_json(File::Summary.name(), &summarize(&bundle))?;
+        write_atomic(&self.dir.join(File::Summary.name()), &summary)?;
+        files.contents.insert(File::Summary, summary);
         let manifest = Manifest {
             schema: bundle.trial.schema,
             trial: bundle.trial.id,
             created_unix_s: bundle.trial.created_unix_s,
             finished_unix_s,
             tool: tool.clone(),
-            files: entries,
+            shared_of: None,
+            files: files.entries()?,
         };
-        write_json(&self.dir.join(MANIFEST), MANIFEST, &manifest)?;
+        write_atomic(&self.dir.join(MANIFEST), &to_json(MANIFEST, &manifest)?)?;
         Ok(manifest)
     }
 }
@@ -207,15 +207,17 @@ impl Lines {
 }
 
 fn put<D: Document>(dir: &Path, document: &D) -> Result<(), BundleError> {
-    write_json(&dir.join(D::FILE.name()), D::FILE.name(), document)
+    let name = D::FILE.name();
+    Ok(write_atomic(&dir.join(name), &to_json(name, document)?)?)
 }
 
-pub(super) fn write_json(path: &Path, file: &'static str, value: &impl Serialize) -> Result<(), BundleError> {
+/// A value as a file of a bundle has it.
+pub(crate) fn to_json(file: &'static str, value: &impl Serialize) -> Result<Vec<u8>, BundleError> {
     let mut bytes = serde_json::to_vec_pretty(value).map_err(|error| BundleError::Malformed {
         file,
         line: None,
         reason: error.to_string(),
     })?;
     bytes.push(b'\n');
-    Ok(write_atomic(path, &bytes)?)
+    Ok(bytes)
 }

@@ -43,8 +43,8 @@ pub fn quantile(samples: &[f64], q: f64) -> Option<f64> {
 pub fn median_interval(samples: &[f64]) -> Option<Summary> {
     let sorted = sorted(samples)?;
     let n = sorted.len();
-    let widest = (0, coverage(n, 0));
-    let narrower = (1..n.div_ceil(2)).map(|cut| (cut, coverage(n, cut)));
+    let widest = (0, sign_coverage(n, 0));
+    let narrower = (1..n.div_ceil(2)).map(|cut| (cut, sign_coverage(n, cut)));
     let (cut, coverage) = narrower.take_while(|(_, coverage)| *coverage >= COVERAGE).last().unwrap_or(widest);
     let interval = Interval { low: sorted[cut], high: sorted[n - 1 - cut], coverage };
     Some(Summary { median: quantile(&sorted, 0.5)?, interval, samples: n })
@@ -58,7 +58,7 @@ pub fn paired_ratios(pairs: &[(f64, f64)]) -> Option<Summary> {
 }
 
 /// Probability that the true median lies between the sample with `cut` samples below it and the one with `cut` above.
-fn coverage(n: usize, cut: usize) -> f64 {
+pub(super) fn sign_coverage(n: usize, cut: usize) -> f64 {
     let mut ways = 1.0;
     let mut tail = 0.0;
     for heads in 0..=cut {

@@ -1,0 +1,365 @@
+//! Claims: sentences with thresholds for a machine and a model, which a trial confirms or refutes, or does not measure.
+
+use serde::Deserialize;
+
+use crate::{
+    bundle::{Bundle, MachineRecord, Model},
+    metrics,
+    repeat::{Repeatability, repeatability},
+    summary::{Figure, Summary},
+};
+
+/// A file of claims.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claims {
+    /// Who claims this.
+    pub source: String,
+    /// The machine that the claims are about.
+    #[serde(default)]
+    pub machine: MachineIs,
+    /// The model that the claims are about, where a claim does not name another one.
+    #[serde(default)]
+    pub model: ModelIs,
+    /// The claims.
+    #[serde(rename = "claim")]
+    pub claims: Vec<Claim>,
+}
+
+/// Which machines; what is not said does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MachineIs {
+    /// Part of the processor's name.
+    pub cpu: Option<String>,
+    /// Logical cores.
+    pub cores: Option<u32>,
+    /// Part of each GPU's name.
+    pub gpu: Option<String>,
+    /// Number of GPUs.
+    pub gpus: Option<usize>,
+    /// The platform.
+    pub platform: Option<String>,
+}
+
+/// Which models; what is not said does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelIs {
+    /// Part of the name, in small letters.
+    pub name: Option<String>,
+    /// Fewest parameters.
+    pub parameters_min: Option<u64>,
+    /// Most parameters.
+    pub parameters_max: Option<u64>,
+    /// Beginning of the quantization's name, e.g. `Q4`.
+    pub quantization: Option<String>,
+}
+
+/// A sentence and what must be so for it to hold.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Claim {
+    /// Names the claim.
+    pub id: String,
+    /// The sentence.
+    pub says: String,
+    /// Whether the sentence says that something does not work.
+    #[serde(default)]
+    pub negative: bool,
+    /// The model, when it is another one than the file's.
+    pub model: Option<ModelIs>,
+    /// All must hold.
+    pub needs: Vec<Need>,
+}
+
+/// A threshold.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Need {
+    /// Name of the metric ([`metrics::METRICS`]).
+    pub metric: String,
+    /// The case; without it, the first that has the metric.
+    pub case: Option<String>,
+    /// The figure must be at least this.
+    pub at_least: Option<f64>,
+    /// The figure must be at most this.
+    pub at_most: Option<f64>,
+}
+
+/// A file of claims cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ClaimsError {
+    /// It is not TOML of this form.
+    #[error("the claims cannot be read: {0}")]
+    Toml(#[from] toml::de::Error),
+    /// A metric that does not exist.
+    #[error("claim '{claim}' is about the unknown metric '{metric}'")]
+    UnknownMetric {
+        /// The claim.
+        claim: String,
+        /// The name.
+        metric: String,
+        /// A name that looks like it.
+        nearest: Option<&'static str>,
+    },
+    /// A claim that nothing could refute, or a threshold that is no number.
+    #[error("claim '{claim}' has no threshold that could be missed")]
+    Empty {
+        /// The claim.
+        claim: String,
+    },
+}
+
+impl ClaimsError {
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownMetric { nearest, .. } => Some(match nearest {
+                Some(name) => format!("did you mean '{name}'?"),
+                None => "metrics have names such as 'decode_tokens_per_s' or 'ttft_warm_ms'".to_owned(),
+            }),
+            Self::Empty { .. } => Some("give each of its needs 'at_least' or 'at_most'".to_owned()),
+            Self::Toml(_) => None,
+        }
+    }
+}
+
+/// What the samples say of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// All thresholds are kept.
+    Confirmed,
+    /// One is not.
+    Refuted,
+    /// The samples do not say.
+    NotMeasured,
+}
+
+impl Answer {
+    /// In words.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Refuted => "refuted",
+            Self::NotMeasured => "not measured",
+        }
+    }
+}
+
+/// A claim with its answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answered {
+    /// The claim's name.
+    pub id: String,
+    /// The sentence.
+    pub says: String,
+    /// The answer.
+    pub answer: Answer,
+    /// Figures or reasons, one for each threshold.
+    pub because: Vec<String>,
+}
+
+impl Claims {
+    /// Reads a file of claims.
+    ///
+    /// # Errors
+    /// When it has another form, or names what does not exist.
+    pub fn parse(text: &str) -> Result<Self, ClaimsError> {
+        let claims: Self = toml::from_str(text)?;
+        for claim in &claims.claims {
+            if claim.needs.is_empty() || claim.needs.iter().any(|need| !need.can_be_missed()) {
+                return Err(ClaimsError::Empty { claim: claim.id.clone() });
+            }
+            for need in &claim.needs {
+                metrics::find(&need.metric).map_err(|nearest| ClaimsError::UnknownMetric {
+                    claim: claim.id.clone(),
+                    metric: need.metric.clone(),
+                    nearest,
+                })?;
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Whether the bundle is of the machine that the claims are about.
+    #[must_use]
+    pub fn are_about(&self, machine: &MachineRecord) -> bool {
+        self.machine.mismatch(machine).is_none()
+    }
+
+    /// Answers each claim by the samples of some sessions, of their first target.
+    #[must_use]
+    pub fn answer(&self, sessions: &[(&Bundle, &Summary)]) -> Vec<Answered> {
+        self.claims.iter().map(|claim| self.answer_one(claim, sessions)).collect()
+    }
+
+    fn answer_one(&self, claim: &Claim, sessions: &[(&Bundle, &Summary)]) -> Answered {
+        let model = claim.model.as_ref().unwrap_or(&self.model);
+        let mut others = Vec::new();
+        let mut about = Vec::new();
+        for (bundle, summary) in sessions {
+            let mismatch = self
+                .machine
+                .mismatch(&bundle.machine)
+                .or_else(|| model.mismatch(bundle.models.models.first()));
+            match mismatch {
+                None => about.push((*bundle, *summary)),
+                Some(reason) => others.push(reason),
+            }
+        }
+        others.dedup();
+        let (answer, because) = if about.is_empty() {
+            let none = if others.is_empty() { vec!["no trial".to_owned()] } else { others };
+            (Answer::NotMeasured, none)
+        } else {
+            let together = repeatability(&about);
+            let found: Vec<_> = claim.needs.iter().map(|need| need.judge(&about, &together)).collect();
+            (all_of(&found), found.into_iter().map(|(_, because)| because).collect())
+        };
+        Answered { id: claim.id.clone(), says: claim.says.clone(), answer, because }
+    }
+}
+
+/// One missed threshold refutes; one that was not measured keeps the others from confirming.
+fn all_of(found: &[(Answer, String)]) -> Answer {
+    let any = |wanted| found.iter().any(|(answer, _)| *answer == wanted);
+    if any(Answer::Refuted) {
+        Answer::Refuted
+    } else if any(Answer::NotMeasured) || found.is_empty() {
+        Answer::NotMeasured
+    } else {
+        Answer::Confirmed
+    }
+}
+
+impl MachineIs {
+    fn mismatch(&self, machine: &MachineRecord) -> Option<String> {
+        let told = |text: Option<&String>| text.cloned().unwrap_or_else(|| "unknown".to_owned());
+        let has = |wanted: &Option<String>, there: Option<&String>| {
+            wanted.as_ref().is_none_or(|wanted| there.is_some_and(|there| there.contains(wanted.as_str())))
+        };
+        let gpus = machine.gpus.known().map_or(&[][..], Vec::as_slice);
+        if !has(&self.cpu, machine.cpu.known()) {
+            return Some(format!("the trial ran on another processor: {}", told(machine.cpu.known())));
+        }
+        if self.cores.is_some_and(|cores| machine.cores.known() != Some(&cores)) {
+            return Some("the trial ran on another number of cores".to_owned());
+        }
+        let named = self.gpu.as_ref().is_none_or(|wanted| {
+            !gpus.is_empty() && gpus.iter().all(|gpu| gpu.name.contains(wanted.as_str()))
+        });
+        if !named || self.gpus.is_some_and(|count| count != gpus.len()) {
+            let names: Vec<&str> = gpus.iter().map(|gpu| gpu.name.as_str()).collect();
+            let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            return Some(format!("the trial ran on other GPUs: {names}"));
+        }
+        if !has(&self.platform, machine.platform.known()) {
+            return Some(format!("the trial ran on another platform: {}", told(machine.platform.known())));
+        }
+        None
+    }
+}
+
+impl ModelIs {
+    fn mismatch(&self, model: Option<&Model>) -> Option<String> {
+        let Some(model) = model else { return Some("the trial does not say of which model".to_owned()) };
+        let named = self.name.as_ref().is_none_or(|name| model.name.to_lowercase().contains(name.as_str()));
+        let quantized = self.quantization.as_ref().is_none_or(|wanted| {
+            model.quantization.known().is_some_and(|there| there.starts_with(wanted.as_str()))
+        });
+        let parameters = model.parameters.known();
+        let large = self.parameters_min.is_none_or(|least| parameters.is_some_and(|&count| count >= least));
+        let small = self.parameters_max.is_none_or(|most| parameters.is_some_and(|&count| count <= most));
+        let fits = named && quantized && large && small;
+        (!fits).then(|| format!("the trial was of another model: {}", model.name))
+    }
+}
+
+impl Need {
+    fn can_be_missed(&self) -> bool {
+        let given = [self.at_least, self.at_most];
+        given.iter().any(Option::is_some) && given.iter().flatten().all(|threshold| threshold.is_finite())
+    }
+
+    /// Of several sessions each must keep the threshold.
+    fn judge(&self, sessions: &[(&Bundle, &Summary)], together: &Repeatability) -> (Answer, String) {
+        let whole = match self.metric.as_str() {
+            "sessions" => Some(Some(together.sessions as f64)),
+            "between_decode_percent" => Some(together.decode_percent),
+            "between_ttft_percent" => Some(together.ttft_percent),
+            _ => None,
+        };
+        if let Some(value) = whole {
+            let reason =
+                || together.reasons.first().cloned().unwrap_or_else(|| "nothing to compare".to_owned());
+            return value.map_or_else(|| self.missing(&reason()), |value| self.told(value, value, value));
+        }
+        let judged: Vec<_> = sessions.iter().map(|session| self.judge_one(*session)).collect();
+        let answer = all_of(&judged);
+        let because = judged.into_iter().filter(|(one, _)| *one == answer).map(|(_, because)| because);
+        (answer, because.collect::<Vec<_>>().join("; "))
+    }
+
+    fn judge_one(&self, (bundle, summary): (&Bundle, &Summary)) -> (Answer, String) {
+        let target = bundle.workload.targets.first().map_or("a", |target| target.id.as_str());
+        match summary.figure(&self.metric, self.case.as_deref(), target) {
+            Some(figure) => {
+                let (low, high) = self.range(figure);
+                self.told(figure.value, low, high)
+            }
+            None => {
+                let reason = summary.reason(&self.metric, self.case.as_deref(), target);
+                self.missing(reason.unwrap_or("no such case was measured"))
+            }
+        }
+    }
+
+    /// A level is judged by its interval, a count or share as it is: 20 of 20 are all.
+    fn range(&self, figure: &Figure) -> (f64, f64) {
+        let share = metrics::find(&self.metric).is_ok_and(|metric| metric.unit == "%");
+        if share {
+            return (figure.value, figure.value);
+        }
+        (figure.low.unwrap_or(figure.value), figure.high.unwrap_or(figure.value))
+    }
+
+    fn told(&self, value: f64, low: f64, high: f64) -> (Answer, String) {
+        let (least, most) =
+            (self.at_least.unwrap_or(f64::NEG_INFINITY), self.at_most.unwrap_or(f64::INFINITY));
+        let figure = if low.total_cmp(&high).is_eq() {
+            crate::report::number(value)
+        } else {
+            let (value, low, high) =
+                (crate::report::number(value), crate::report::number(low), crate::report::number(high));
+            format!("{value} [{low}, {high}]")
+        };
+        let named = format!("{}{} = {figure}, wanted {}", self.metric, self.of_case(), self.wanted());
+        if least <= low && high <= most {
+            (Answer::Confirmed, named)
+        } else if high < least || low > most {
+            (Answer::Refuted, named)
+        } else {
+            (
+                Answer::NotMeasured,
+                format!("{named}: the interval holds the threshold, more samples are needed"),
+            )
+        }
+    }
+
+    fn missing(&self, reason: &str) -> (Answer, String) {
+        (Answer::NotMeasured, format!("{}{}: {reason}", self.metric, self.of_case()))
+    }
+
+    fn of_case(&self) -> String {
+        self.case.as_ref().map(|case| format!(" of {case}")).unwrap_or_default()
+    }
+
+    fn wanted(&self) -> String {
+        let least = self.at_least.map(|least| format!("at least {}", crate::report::number(least)));
+        let most = self.at_most.map(|most| format!("at most {}", crate::report::number(most)));
+        [least, most].into_iter().flatten().collect::<Vec<_>>().join(" and ")
+    }
+}

@@ -1,0 +1,214 @@
+//! The figures of one case.
+
+use std::collections::BTreeMap;
+
+use super::{
+    BandwidthAt, CaseOutcome, Collector, Summary,
+    series::{
+        decode_tokens_per_s, gaps_ms, load_ms, prefill_tokens_per_s, total_ms, tpot_ms, ttft_answer_ms,
+        ttft_ms, ttft_server_ms, usable,
+    },
+};
+use crate::{
+    bundle::{Bundle, Case, CaseKind, Goodput, Phase, Request},
+    stats::{Level, Warmup, level, quantile, warmup},
+};
+
+pub(super) fn summarize(
+    summary: &mut Summary,
+    bundle: &Bundle,
+    bandwidth: &BandwidthAt,
+    case: &Case,
+    target: &str,
+) {
+    let all: Vec<&Request> = bundle
+        .requests
+        .iter()
+        .filter(|request| request.case == case.id && request.target == target)
+        .collect();
+    if all.is_empty() {
+        return;
+    }
+    let usable = usable(&bundle.requests, &case.id, target);
+    let found = steady(case, &usable);
+    let left_out = if let Warmup::Steady { after } = found { after } else { 0 };
+    let samples = &usable[left_out..];
+    let mut collector = Collector { summary, bundle, case: Some(&case.id), target };
+    let levels = push_levels(&mut collector, case, samples, bandwidth);
+    push_gaps(&mut collector, samples);
+    if case.kind == CaseKind::Concurrency {
+        push_throughput(&mut collector, case, samples);
+        push_goodput(&mut collector, &all, bundle.workload.goodput);
+    }
+    if case.kind == CaseKind::Determinism {
+        push_identical(&mut collector, samples);
+    }
+    let decode = levels.get("decode_tokens_per_s");
+    let ttft = levels.get(ttft_metric(case.kind));
+    summary.cases.push(CaseOutcome {
+        case: case.id.clone(),
+        target: target.to_owned(),
+        requests: all.len(),
+        failed: failures(&all),
+        warmup: matches!(found, Warmup::Steady { .. }).then_some(left_out),
+        decode_precision: decode.and_then(Level::precision),
+        ttft_precision: ttft.and_then(Level::precision),
+        decode_trend_percent: decode.and_then(|level| level.trend).map(|trend| 100.0 * trend),
+    });
+}
+
+/// Where the case becomes steady, by its decode rates or, of answers of one token, by TTFT. Each cold start is a first one.
+fn steady(case: &Case, samples: &[&Request]) -> Warmup {
+    if case.kind == CaseKind::ColdStart {
+        return Warmup::Steady { after: 0 };
+    }
+    let rates = all_of(samples, decode_tokens_per_s);
+    warmup(&rates.or_else(|| all_of(samples, ttft_ms)).unwrap_or_default())
+}
+
+/// The values of all samples, when all have one.
+fn all_of(samples: &[&Request], value: fn(&Request) -> Option<f64>) -> Option<Vec<f64>> {
+    samples.iter().map(|request| value(request)).collect()
+}
+
+/// The metric that TTFT is of in such a case.
+pub(crate) const fn ttft_metric(kind: CaseKind) -> &'static str {
+    match kind {
+        CaseKind::ColdStart => "ttft_cold_ms",
+        CaseKind::Warm => "ttft_warm_ms",
+        CaseKind::PrefixHit => "ttft_prefix_hit_ms",
+        _ => "ttft_loaded_ms",
+    }
+}
+
+/// A metric, its values, and the field that would have them.
+type Series = (&'static str, fn(&Request) -> Option<f64>, &'static str);
+
+fn push_levels(
+    collector: &mut Collector<'_>,
+    case: &Case,
+    samples: &[&Request],
+    bandwidth: &BandwidthAt,
+) -> BTreeMap<&'static str, Level> {
+    let series: [Series; 7] = [
+        (ttft_metric(case.kind), ttft_ms, "requests.client.first_us"),
+        ("ttft_answer_ms", ttft_answer_ms, "requests.tokens.thinking"),
+        ("ttft_server_ms", ttft_server_ms, "requests.server.first_us"),
+        ("prefill_tokens_per_s", prefill_tokens_per_s, "requests.server.prefill_us"),
+        ("decode_tokens_per_s", decode_tokens_per_s, "requests.tokens.generated"),
+        ("tpot_ms", tpot_ms, "requests.tokens.generated"),
+        ("total_ms", total_ms, "requests.client.end_us"),
+    ];
+    let mut levels = BTreeMap::new();
+    for (metric, value, field) in series {
+        let values: Vec<f64> = samples.iter().filter_map(|request| value(request)).collect();
+        push_series(collector, &mut levels, metric, &values, field);
+    }
+    if case.kind == CaseKind::ColdStart {
+        let values: Vec<f64> = samples.iter().filter_map(|request| load_ms(request)).collect();
+        push_series(collector, &mut levels, "load_ms", &values, "requests.ready_us");
+    }
+    let per_gb = |request: &&Request| {
+        let gb_per_s = bandwidth.bytes_per_s(request.client.sent_us)? / 1e9;
+        decode_tokens_per_s(request).map(|rate| rate / gb_per_s)
+    };
+    let values: Vec<f64> = samples.iter().filter_map(per_gb).collect();
+    push_series(collector, &mut levels, "decode_tokens_per_gb", &values, "probes");
+    let times: Vec<f64> = samples.iter().filter_map(|request| ttft_ms(request)).collect();
+    push_quantiles(collector, &times, &[("ttft_p95_ms", 0.95), ("ttft_max_ms", 1.0)]);
+    levels
+}
+
+fn push_series(
+    collector: &mut Collector<'_>,
+    levels: &mut BTreeMap<&'static str, Level>,
+    metric: &'static str,
+    values: &[f64],
+    field: &str,
+) {
+    match level(values) {
+        Some(level) => {
+            collector.push_level(metric, level);
+            levels.insert(metric, level);
+        }
+        // Not every model thinks; that is no gap in the evidence.
+        None if metric == "ttft_answer_ms" => {}
+        None => collector.absent(metric, field, "no request has it"),
+    }
+}
+
+fn push_gaps(collector: &mut Collector<'_>, samples: &[&Request]) {
+    let gaps: Vec<f64> = samples.iter().flat_map(|request| gaps_ms(request)).collect();
+    let wanted = [("gap_p50_ms", 0.5), ("gap_p95_ms", 0.95), ("gap_p99_ms", 0.99), ("gap_max_ms", 1.0)];
+    push_quantiles(collector, &gaps, &wanted);
+}
+
+fn push_quantiles(collector: &mut Collector<'_>, values: &[f64], wanted: &[(&str, f64)]) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    for (metric, q) in wanted {
+        if let Some(value) = quantile(&sorted, *q) {
+            collector.push(metric, value, None, values.len());
+        }
+    }
+}
+
+/// Requests at the same time are one sample: their tokens over the time of all.
+fn push_throughput(collector: &mut Collector<'_>, case: &Case, samples: &[&Request]) {
+    let mut rounds: BTreeMap<u32, Vec<&Request>> = BTreeMap::new();
+    for request in samples {
+        rounds.entry(request.index / case.concurrency.max(1)).or_default().push(request);
+    }
+    let rate = |round: &Vec<&Request>| {
+        let tokens: u32 = round.iter().map(|request| request.tokens.generated).sum::<Option<u32>>()?;
+        let begun = round.iter().map(|request| request.client.sent_us).min()?;
+        let ended = round.iter().map(|request| request.client.end_us).max()?;
+        (ended > begun).then(|| f64::from(tokens) * 1e6 / (ended - begun) as f64)
+    };
+    let whole = rounds.values().filter(|round| round.len() == case.concurrency as usize);
+    let rates: Vec<f64> = whole.filter_map(rate).collect();
+    match level(&rates) {
+        Some(level) => collector.push_level("throughput_tokens_per_s", level),
+        None => {
+            collector.absent("throughput_tokens_per_s", "requests.tokens.generated", "no round was whole")
+        }
+    }
+}
+
+/// Failed requests are not good.
+fn push_goodput(collector: &mut Collector<'_>, all: &[&Request], limits: Goodput) {
+    let sampled: Vec<_> = all.iter().filter(|request| request.phase == Phase::Sample).collect();
+    let good = sampled.iter().filter(|request| {
+        let begun = ttft_ms(request).is_some_and(|ms| ms <= limits.ttft_ms);
+        request.error.is_none() && begun && tpot_ms(request).is_none_or(|ms| ms <= limits.tpot_ms)
+    });
+    collector.push_share("goodput_percent", good.count(), sampled.len());
+}
+
+fn push_identical(collector: &mut Collector<'_>, samples: &[&Request]) {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for hash in samples.iter().filter_map(|request| request.tokens.ids_sha256.as_deref()) {
+        *counts.entry(hash).or_default() += 1;
+    }
+    let of = counts.values().sum();
+    match counts.values().max() {
+        Some(most) => collector.push_share("identical_ids_percent", *most, of),
+        None => {
+            collector.absent(
+                "identical_ids_percent",
+                "requests.tokens.ids_sha256",
+                "no answer has token ids",
+            );
+        }
+    }
+}
+
+fn failures(all: &[&Request]) -> BTreeMap<String, usize> {
+    let mut failed = BTreeMap::new();
+    for failure in all.iter().filter_map(|request| request.error.as_ref()) {
+        let kind = serde_json::to_value(failure.kind).ok();
+        let name = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or("other").to_owned();
+        *failed.entry(name).or_default() += 1;
+    }
+    failed
+}

@@ -1,0 +1,223 @@
+//! The figures of the whole trial.
+
+use super::{Collector, Summary};
+use crate::{
+    bundle::{Bundle, CaseKind, Phase, QualityKind, QualityLine, Question, Telemetry, Verdict},
+    stats::{level, quantile},
+};
+
+pub(super) fn summarize(summary: &mut Summary, bundle: &Bundle, target: &str) {
+    let mut collector = Collector { summary, bundle, case: None, target };
+    push_completed(&mut collector);
+    push_memory(&mut collector);
+    push_load(&mut collector);
+    push_bandwidth(&mut collector);
+    push_restarts(&mut collector);
+    push_quality(&mut collector);
+    push_session(&mut collector);
+}
+
+fn push_completed(collector: &mut Collector<'_>) {
+    let target = collector.target;
+    let of_target = |request: &&crate::bundle::Request| request.target == target;
+    let sampled: Vec<_> =
+        collector.bundle.requests.iter().filter(of_target).filter(|one| one.phase == Phase::Sample).collect();
+    let completed = sampled.iter().filter(|one| one.error.is_none() && one.finish.is_some()).count();
+    if sampled.is_empty() {
+        return collector.absent("completed_requests", "requests", "no request was sent");
+    }
+    collector.push("completed_requests", completed as f64, None, sampled.len());
+    collector.push_share("completed_percent", completed, sampled.len());
+    let cases = &collector.bundle.workload.cases;
+    let deep = |id: &str| cases.iter().find(|case| case.id == id && case.kind == CaseKind::Depth);
+    let depths = sampled
+        .iter()
+        .filter(|one| one.error.is_none() && one.finish.is_some())
+        .filter_map(|one| deep(&one.case))
+        .map(|case| case.depth_tokens);
+    if let Some(longest) = depths.max() {
+        collector.push("longest_depth_tokens", f64::from(longest), None, 1);
+    }
+}
+
+fn lines<'a>(collector: &Collector<'a>) -> Vec<&'a Telemetry> {
+    collector.bundle.telemetry.iter().filter(|line| line.target == collector.target).collect()
+}
+
+fn push_memory(collector: &mut Collector<'_>) {
+    let lines = lines(collector);
+    match lines.iter().filter_map(|line| line.rss_bytes).max() {
+        Some(peak) => {
+            collector.push("peak_memory_bytes", peak as f64, None, lines.len());
+            if let Some(&total) = collector.bundle.machine.memory_bytes.known().filter(|total| **total > 0) {
+                collector.push("peak_memory_percent", 100.0 * peak as f64 / total as f64, None, lines.len());
+            }
+        }
+        None => collector.absent("peak_memory_bytes", "telemetry.rss_bytes", "it was not sampled"),
+    }
+    let on_gpus = |line: &&Telemetry| {
+        line.gpus.iter().map(|gpu| gpu.target_bytes.or(gpu.used_bytes)).sum::<Option<u64>>()
+    };
+    let gpus = collector.bundle.machine.gpus.known().filter(|gpus| !gpus.is_empty());
+    let peak = lines.iter().filter(|line| !line.gpus.is_empty()).filter_map(on_gpus).max();
+    match (gpus, peak) {
+        (Some(gpus), Some(peak)) => {
+            let total: u64 = gpus.iter().map(|gpu| gpu.memory_bytes).sum();
+            collector.push("peak_gpu_bytes", peak as f64, None, lines.len());
+            collector.push("peak_gpu_percent", 100.0 * peak as f64 / total.max(1) as f64, None, lines.len());
+        }
+        (Some(_), None) => collector.absent("peak_gpu_bytes", "telemetry.gpus", "it was not sampled"),
+        (None, _) => collector.absent("peak_gpu_bytes", "telemetry.gpus", "the machine has no GPU"),
+    }
+}
+
+fn push_load(collector: &mut Collector<'_>) {
+    let lines = lines(collector);
+    let used: Vec<f64> = lines.iter().filter_map(|line| line.cpu_percent).collect();
+    match quantile(&used, 0.5) {
+        Some(middle) => collector.push("cpu_percent", middle, None, used.len()),
+        None => collector.absent("cpu_percent", "telemetry.cpu_percent", "it was not sampled"),
+    }
+    let Some(&cores) = collector.bundle.machine.cores.known().filter(|cores| **cores > 0) else { return };
+    let other =
+        |line: &&Telemetry| Some((line.machine_percent? - line.cpu_percent? / f64::from(cores)).max(0.0));
+    let others: Vec<f64> = lines.iter().filter_map(other).collect();
+    match quantile(&others, 0.5) {
+        Some(middle) => collector.push("other_cpu_percent", middle, None, others.len()),
+        None => collector.absent("other_cpu_percent", "telemetry.machine_percent", "it was not sampled"),
+    }
+}
+
+fn push_bandwidth(collector: &mut Collector<'_>) {
+    let rates: Vec<f64> = collector.bundle.probes.iter().map(|probe| probe.bandwidth_bytes_per_s).collect();
+    let Some(found) = level(&rates) else {
+        return collector.absent("bandwidth_bytes_per_s", "probes", "it was not probed");
+    };
+    collector.push_level("bandwidth_bytes_per_s", found);
+    let (low, high) = (quantile(&rates, 0.0), quantile(&rates, 1.0));
+    if let (Some(low), Some(high)) = (low.filter(|low| *low > 0.0), high) {
+        collector.push("bandwidth_swing_percent", 100.0 * (high / low - 1.0), None, rates.len());
+    }
+}
+
+fn push_restarts(collector: &mut Collector<'_>) {
+    let target = collector.target;
+    let restarts: Vec<_> =
+        collector.bundle.restarts.iter().filter(|restart| restart.target == target).collect();
+    if restarts.is_empty() {
+        return collector.absent("restarts", "restarts", "no runner was killed");
+    }
+    let count = restarts.len();
+    collector.push("restarts", count as f64, None, count);
+    let completed = restarts.iter().filter(|restart| restart.completed).count();
+    collector.push_share("restart_completed_percent", completed, count);
+    let lost = restarts.iter().map(|restart| restart.tokens_lost).sum::<Option<u32>>();
+    let repeated = restarts.iter().map(|restart| restart.tokens_repeated).sum::<Option<u32>>();
+    for (metric, tokens) in [("restart_lost_tokens", lost), ("restart_repeated_tokens", repeated)] {
+        match tokens {
+            Some(tokens) => collector.push(metric, f64::from(tokens), None, count),
+            None => {
+                collector.absent(metric, "restarts.tokens_lost", "the positions of some answers are unknown")
+            }
+        }
+    }
+    let after = |from: u64, to: Option<u64>| to?.checked_sub(from).map(|us| us as f64 / 1000.0);
+    let ready: Vec<f64> =
+        restarts.iter().filter_map(|restart| after(restart.killed_us, restart.ready_us)).collect();
+    let next: Vec<f64> =
+        restarts.iter().filter_map(|restart| after(restart.killed_us, restart.next_token_us)).collect();
+    for (metric, times) in [("restart_ready_ms", ready), ("restart_next_token_ms", next)] {
+        match level(&times) {
+            Some(level) => collector.push_level(metric, level),
+            None => collector.absent(metric, "restarts.ready_us", "no restart came so far"),
+        }
+    }
+}
+
+fn push_quality(collector: &mut Collector<'_>) {
+    let target = collector.target;
+    let questions: Vec<&Question> = collector
+        .bundle
+        .quality
+        .iter()
+        .filter_map(|line| if let QualityLine::Question(question) = line { Some(question) } else { None })
+        .filter(|question| question.target == target && question.verdict != Verdict::Failed)
+        .collect();
+    let kinds = [
+        ("quality_percent", None),
+        ("quality_arithmetic_percent", Some(QualityKind::Arithmetic)),
+        ("quality_word_problem_percent", Some(QualityKind::WordProblem)),
+        ("quality_logic_percent", Some(QualityKind::Logic)),
+        ("quality_needle_percent", Some(QualityKind::Needle)),
+        ("quality_json_schema_percent", Some(QualityKind::JsonSchema)),
+    ];
+    for (metric, kind) in kinds {
+        let asked: Vec<_> =
+            questions.iter().filter(|question| kind.is_none_or(|kind| question.kind == kind)).collect();
+        let correct = asked.iter().filter(|question| question.verdict == Verdict::Correct).count();
+        if asked.is_empty() {
+            collector.absent(metric, "quality", "no such question was asked");
+        } else {
+            collector.push_share(metric, correct, asked.len());
+        }
+    }
+    let cut = questions.iter().filter(|question| question.cut_in_thinking).count();
+    collector.push_share("cut_in_thinking_percent", cut, questions.len());
+    let thinking: Vec<f64> = questions
+        .iter()
+        .filter_map(|question| question.thinking_tokens)
+        .filter(|&tokens| tokens > 0)
+        .map(f64::from)
+        .collect();
+    if let Some(level) = level(&thinking) {
+        collector.push_level("tokens_to_answer", level);
+    }
+    push_perplexity(collector);
+}
+
+fn push_perplexity(collector: &mut Collector<'_>) {
+    let target = collector.target;
+    let found = collector.bundle.quality.iter().find_map(|line| match line {
+        QualityLine::Perplexity(line) if line.target == target && line.tokens > 0 => Some(line),
+        _ => None,
+    });
+    match found {
+        Some(line) => {
+            let perplexity = (line.nll / f64::from(line.tokens)).exp();
+            collector.push("perplexity", perplexity, None, line.tokens as usize);
+        }
+        None => collector.absent("perplexity", "quality.perplexity", "it was not measured"),
+    }
+}
+
+fn push_session(collector: &mut Collector<'_>) {
+    let bundle = collector.bundle;
+    let target = collector.target;
+    let model = bundle.models.models.iter().find(|model| model.target == target);
+    match model.map(|model| &model.context_tokens) {
+        Some(context) => match context.known() {
+            Some(&tokens) => collector.push("context_tokens", f64::from(tokens), None, 1),
+            None => collector.absent("context_tokens", "", context.reason().unwrap_or_default()),
+        },
+        None => collector.absent("context_tokens", "", "the model is not described"),
+    }
+    let Some(session) = &bundle.session else { return };
+    collector.push("measured_hours", session.measured_s / 3600.0, None, 1);
+    match session.left_s.known() {
+        Some(&left_s) => collector.push("session_left_hours", left_s as f64 / 3600.0, None, 1),
+        None => collector.absent("session_left_hours", "", session.left_s.reason().unwrap_or_default()),
+    }
+    match session.hosts_contacted.known() {
+        Some(hosts) => {
+            let unexpected = hosts.iter().filter(|host| !session.hosts_expected.contains(host)).count();
+            collector.push("hosts_unexpected", unexpected as f64, None, hosts.len());
+        }
+        None => {
+            collector.absent("hosts_unexpected", "", session.hosts_contacted.reason().unwrap_or_default());
+        }
+    }
+    match session.cost.known() {
+        Some(cost) => collector.push("cost_amount", cost.amount, None, 1),
+        None => collector.absent("cost_amount", "", session.cost.reason().unwrap_or_default()),
+    }
+}

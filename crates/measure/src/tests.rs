@@ -1,0 +1,369 @@
+//! The whole way of a bundle: written, checked, changed, shared, reported, compared, held against claims.
+
+use std::{fs, path::Path};
+
+use firepot_store::write_atomic;
+use tempfile::TempDir;
+
+use crate::{
+    Identity,
+    bundle::{Bundle, BundleError, BundleWriter, File},
+    check,
+    claims::{Answer, Claims, ClaimsError},
+    compare::{Change, compare},
+    repeat::repeatability,
+    report, share,
+    summary::{Summary, summarize},
+    testing::Simulated,
+};
+
+fn written(simulated: &Simulated) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    simulated.write(dir.path()).unwrap();
+    dir
+}
+
+fn session(simulated: &Simulated) -> (Bundle, Summary) {
+    let bundle = Bundle::open(written(simulated).path()).unwrap();
+    let summary = summarize(&bundle);
+    (bundle, summary)
+}
+
+fn claims(name: &str) -> Claims {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deployment/claims").join(name);
+    Claims::parse(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn what_was_written_checks() {
+    let dir = written(&Simulated::default());
+    let checked = check(dir.path()).unwrap();
+    assert!(checked.differences.is_empty(), "{:#?}", checked.differences);
+    assert!(checked.figures > 80, "{} figures", checked.figures);
+}
+
+#[test]
+fn one_changed_byte_is_found_in_every_file() {
+    let dir = written(&Simulated { samples: 6, ..Simulated::default() });
+    for file in File::ALL {
+        let path = dir.path().join(file.name());
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        let middle = bad.len() / 2;
+        bad[middle] ^= 1;
+        write_atomic(&path, &bad).unwrap();
+        let checked = check(dir.path()).unwrap();
+        assert!(checked.differences[0].starts_with(file.name()), "{:?}", checked.differences);
+        assert!(Bundle::open(dir.path()).is_err(), "{}", file.name());
+        fs::remove_file(&path).unwrap();
+        // Without its first file it is no bundle at all.
+        let Ok(checked) = check(dir.path()) else {
+            assert_eq!(file, File::Trial);
+            write_atomic(&path, &good).unwrap();
+            continue;
+        };
+        assert_eq!(checked.differences[0], format!("{} is missing", file.name()));
+        write_atomic(&path, &good).unwrap();
+    }
+    assert!(check(dir.path()).unwrap().differences.is_empty());
+}
+
+#[test]
+fn a_figure_that_does_not_follow_from_the_samples_is_named() {
+    let dir = written(&Simulated { samples: 6, ..Simulated::default() });
+    let path = dir.path().join("summary.json");
+    let mut summary: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let figures = summary["figures"].as_array_mut().unwrap();
+    let figure = figures.iter_mut().find(|figure| figure["metric"] == "decode_tokens_per_s").unwrap();
+    figure["value"] = serde_json::json!(1234.5);
+    write_atomic(&path, summary.to_string().as_bytes()).unwrap();
+    let differences = check(dir.path()).unwrap().differences;
+    assert_eq!(differences.len(), 2, "{differences:?}");
+    assert!(differences[1].contains("decode_tokens_per_s/value: 1234.5 is written"), "{differences:?}");
+}
+
+#[test]
+fn a_trial_that_was_killed_at_any_byte_loses_at_most_the_line_in_flight() {
+    let dir = written(&Simulated { samples: 6, ..Simulated::default() });
+    fs::remove_file(dir.path().join("manifest.json")).unwrap();
+    let path = dir.path().join("requests.jsonl");
+    let whole = fs::read(&path).unwrap();
+    let before = Bundle::read_unfinished(dir.path()).unwrap().requests;
+    for cut in [0, 1, whole.len() / 3, whole.len() / 2, whole.len() - 1] {
+        write_atomic(&path, &whole[..cut]).unwrap();
+        let complete = whole[..cut].iter().filter(|&&byte| byte == b'\n').count();
+        let (writer, found) = BundleWriter::resume(dir.path()).unwrap();
+        assert_eq!(found.requests, before[..complete], "cut at {cut}");
+        writer.append(&before[complete]).unwrap();
+        drop(writer);
+        assert_eq!(Bundle::read_unfinished(dir.path()).unwrap().requests, before[..=complete]);
+    }
+}
+
+#[test]
+fn a_finished_bundle_is_not_resumed() {
+    let dir = written(&Simulated { samples: 6, ..Simulated::default() });
+    assert!(matches!(BundleWriter::resume(dir.path()), Err(BundleError::Finished { .. })));
+}
+
+#[test]
+fn a_shared_bundle_checks_and_does_not_say_whose_it_is() {
+    let dir = written(&Simulated { samples: 6, ..Simulated::default() });
+    let out = dir.path().join("shared.tar.gz");
+    let identity = Identity { names: vec!["somebody".to_owned()] };
+    share(dir.path(), &out, &identity).unwrap();
+    let checked = check(&out).unwrap();
+    assert!(checked.differences.is_empty(), "{:?}", checked.differences);
+    let (original, shared) = (Bundle::open(dir.path()).unwrap(), Bundle::open(&out).unwrap());
+    assert_eq!(summarize(&original), summarize(&shared));
+    assert!(shared.manifest.clone().unwrap().shared_of.is_some());
+    let told = format!("{shared:?}");
+    assert!(!told.contains("somebody") && !told.contains("/home/"), "traces are left");
+    let first = fs::read(&out).unwrap();
+    share(dir.path(), &out, &identity).unwrap();
+    assert_eq!(fs::read(&out).unwrap(), first, "packing twice gives the same file");
+}
+
+#[test]
+fn an_archive_that_is_none_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.tar.gz");
+    write_atomic(&path, b"not an archive").unwrap();
+    assert!(matches!(Bundle::open(&path), Err(BundleError::Archive { .. } | BundleError::NoBundle { .. })));
+}
+
+#[test]
+fn warm_up_is_found_and_left_out() {
+    let (_, summary) = session(&Simulated::default());
+    let outcome = summary.cases.iter().find(|case| case.case == "warm-512").unwrap();
+    assert_eq!(outcome.warmup, Some(2), "{outcome:?}");
+    let figure = summary.figure("decode_tokens_per_s", Some("warm-512"), "a").unwrap();
+    let expected = 1e6 / 11_000.0 / (1.0 + 512.0 / 8000.0);
+    assert!((figure.value / expected - 1.0).abs() < 0.01, "{figure:?}, expected {expected}");
+}
+
+#[test]
+fn claims_of_the_test_model_are_confirmed_and_impossible_ones_refuted() {
+    let (bundle, summary) = session(&Simulated::default());
+    let answer = |name: &str| claims(name).answer(&[(&bundle, &summary)]);
+    for answered in answer("cpu-smollm2.toml").iter().filter(|answered| answered.id != "arithmetic") {
+        assert_eq!(answered.answer, Answer::Confirmed, "{answered:?}");
+    }
+    for answered in answer("refuted-example.toml") {
+        assert_eq!(answered.answer, Answer::Refuted, "{answered:?}");
+    }
+    for answered in answer("kaggle-t4x2.toml") {
+        assert_eq!(answered.answer, Answer::NotMeasured, "{answered:?}");
+        assert!(
+            answered.because[0].contains("another platform") || answered.because[0].contains("other GPUs"),
+            "{answered:?}"
+        );
+    }
+}
+
+#[test]
+fn without_samples_nothing_is_confirmed() {
+    let (mut bundle, _) = session(&Simulated { samples: 6, ..Simulated::default() });
+    bundle.requests.clear();
+    bundle.restarts.clear();
+    bundle.telemetry.clear();
+    bundle.quality.clear();
+    bundle.session = None;
+    let summary = summarize(&bundle);
+    for answered in claims("cpu-smollm2.toml").answer(&[(&bundle, &summary)]) {
+        assert_eq!(answered.answer, Answer::NotMeasured, "{answered:?}");
+    }
+    for answered in claims("refuted-example.toml").answer(&[]) {
+        assert_eq!(answered.answer, Answer::NotMeasured, "{answered:?}");
+    }
+}
+
+#[test]
+fn a_claim_about_an_unknown_metric_is_an_error_with_a_hint() {
+    let text =
+        |needs: &str| format!("source = \"x\"\n[[claim]]\nid = \"a\"\nsays = \"b\"\nneeds = [{needs}]\n");
+    let error = Claims::parse(&text("{ metric = \"ttft_warm\", at_most = 1 }")).unwrap_err();
+    assert_eq!(error.to_string(), "claim 'a' is about the unknown metric 'ttft_warm'");
+    assert_eq!(error.hint().unwrap(), "did you mean 'ttft_warm_ms'?");
+    assert!(matches!(Claims::parse(&text("{ metric = \"ttft_warm_ms\" }")), Err(ClaimsError::Empty { .. })));
+    assert!(matches!(Claims::parse(&text("")), Err(ClaimsError::Empty { .. })));
+    assert!(matches!(
+        Claims::parse(&text("{ metric = \"ttft_warm_ms\", at_moost = 1 }")),
+        Err(ClaimsError::Toml(_))
+    ));
+}
+
+#[test]
+fn a_quiet_pair_repeats_and_a_disturbed_one_says_why() {
+    let quiet = (session(&Simulated::default()), session(&Simulated { seed: 2, ..Simulated::default() }));
+    let found = repeatability(&[(&quiet.0.0, &quiet.0.1), (&quiet.1.0, &quiet.1.1)]);
+    assert_eq!(found.repeatable, Some(true), "{found:#?}");
+    let disturbed = session(&Simulated {
+        seed: 3,
+        slowdown: 0.3,
+        bandwidth_bytes_per_s: 3.0e10,
+        others_percent: 40.0,
+        ..Simulated::default()
+    });
+    let found = repeatability(&[(&quiet.0.0, &quiet.0.1), (&disturbed.0, &disturbed.1)]);
+    assert_eq!(found.repeatable, Some(false));
+    let told = found.reasons.join("\n");
+    assert!(told.contains("the machine changed: its memory bandwidth differs by 33"), "{told}");
+    assert!(told.contains("other programs used 4") && told.contains("in session 2"), "{told}");
+    let other = session(&Simulated { seed: 4, model: "qwen".to_owned(), ..Simulated::default() });
+    let found = repeatability(&[(&quiet.0.0, &quiet.0.1), (&other.0, &other.1)]);
+    assert_eq!(found.repeatable, Some(false));
+    assert!(found.reasons.iter().any(|reason| reason.contains("the model is not the same")), "{found:?}");
+    assert_eq!(repeatability(&[(&quiet.0.0, &quiet.0.1)]).repeatable, None);
+}
+
+#[test]
+fn a_slowdown_is_found_and_unequal_sides_are_labelled() {
+    let (first, same) =
+        (session(&Simulated::default()), session(&Simulated { seed: 2, ..Simulated::default() }));
+    let found = compare((&first.0, &first.1), (&same.0, &same.1));
+    assert!(found.unequal.is_empty(), "{:?}", found.unequal);
+    assert!(found.rows.len() > 6 && found.worse_by(1.0).next().is_none(), "{:#?}", found.rows);
+    let slow = session(&Simulated { seed: 3, slowdown: 0.05, ..Simulated::default() });
+    let found = compare((&first.0, &first.1), (&slow.0, &slow.1));
+    let row =
+        found.rows.iter().find(|row| row.metric == "decode_tokens_per_s" && row.case == "warm-512").unwrap();
+    assert_eq!(row.change, Change::Worse, "{row:?}");
+    assert!((row.worse_percent() - 4.8).abs() < 1.5, "{row:?}");
+    assert!(found.worse_by(3.0).next().is_some() && found.worse_by(20.0).next().is_none());
+    let other = session(&Simulated {
+        model: "qwen".to_owned(),
+        bandwidth_bytes_per_s: 5.0e10,
+        ..Simulated::default()
+    });
+    let found = compare((&first.0, &first.1), (&other.0, &other.1));
+    assert_eq!(found.unequal[0], "the models differ: smollm2:135m and qwen");
+    assert!(found.unequal[1].starts_with("the memory bandwidth differs by 2"), "{:?}", found.unequal);
+}
+
+#[test]
+fn a_report_is_the_same_each_time_small_and_without_script() {
+    let sessions = [session(&Simulated::default())];
+    let all = [claims("cpu-smollm2.toml"), claims("refuted-example.toml")];
+    let input = report::Input { sessions: &sessions, claims: &all };
+    let page = report::html(&input);
+    assert_eq!(page, report::html(&input));
+    assert!(page.len() < 1_500_000, "{} bytes", page.len());
+    for forbidden in ["<script", "http://", "https://", "url(", "@import", "src="] {
+        assert!(!page.contains(forbidden), "{forbidden}");
+    }
+    assert!(page.matches("<svg").count() >= 7, "{} drawings", page.matches("<svg").count());
+    assert!(page.find("confirmed").unwrap() < page.find("<svg").unwrap(), "verdicts come first");
+    let markdown = report::markdown(&input);
+    assert!(
+        markdown.contains("| decode\\_tokens") || markdown.contains("| decode_tokens_per_s |"),
+        "{markdown}"
+    );
+    let csv = report::csv(&input);
+    assert!(csv.lines().all(|line| line.matches(',').count() >= 9) && csv.lines().count() > 80);
+    let llama_bench: serde_json::Value = serde_json::from_str(&report::llama_bench(&input)).unwrap();
+    assert_eq!(llama_bench[1]["n_gen"], 32);
+    assert_eq!(llama_bench[1]["samples_ts"].as_array().unwrap().len(), 18);
+}
+
+#[test]
+fn a_foreign_name_is_no_markup_in_a_report() {
+    let mut hostile = session(&Simulated { samples: 6, ..Simulated::default() });
+    hostile.0.models.models[0].name = "<script>alert(1)</script>|`x`".to_owned();
+    hostile.0.workload.targets[0].server = "\"><img src=x onerror=y>".to_owned();
+    let sessions = [hostile];
+    let input = report::Input { sessions: &sessions, claims: &[] };
+    let page = report::html(&input);
+    assert!(!page.contains("<script") && !page.contains("<img"));
+    let markdown = report::markdown(&input);
+    assert!(markdown.match_indices('<').all(|(at, _)| markdown[..at].ends_with('\\')), "{markdown}");
+}
+
+#[test]
+fn the_lists_of_a_readme_put_a_confirmed_negative_claim_where_it_belongs() {
+    let sessions = [session(&Simulated::default())];
+    let text = r#"
+source = "a test"
+[[claim]]
+id = "slow"
+negative = true
+says = "It is too slow for a million tokens a second."
+needs = [{ metric = "decode_tokens_per_s", at_most = 1_000_000 }]
+[[claim]]
+id = "works"
+says = "It answers."
+needs = [{ metric = "completed_percent", at_least = 100 }]
+[[claim]]
+id = "gpu"
+says = "It uses a GPU."
+needs = [{ metric = "peak_gpu_bytes", at_least = 1 }]
+"#;
+    let claims = [Claims::parse(text).unwrap()];
+    let lists = report::readme(&report::Input { sessions: &sessions, claims: &claims });
+    let place = |text: &str| lists.find(text).unwrap_or_else(|| panic!("{text} is not in {lists}"));
+    assert!(place("**Works**") < place("It answers") && place("It answers") < place("**Does not work**"));
+    assert!(place("**Does not work**") < place("too slow") && place("too slow") < place("**Not measured**"));
+    assert!(place("**Not measured**") < place("It uses a GPU"));
+    assert!(lists.contains("the machine has no GPU"), "{lists}");
+}
+
+#[test]
+fn published_schemas_are_those_of_the_types() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema");
+    for (file, schema) in crate::schema::schemas() {
+        let path = dir.join(crate::schema::file_name(file));
+        let published = fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            published == crate::schema::text(&schema),
+            "{} is stale: run `cargo xtask schemas`",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn a_written_bundle_keeps_to_the_schemas() {
+    let dir = written(&Simulated { samples: 6, ..Simulated::default() });
+    for (file, schema) in crate::schema::schemas() {
+        let validator = jsonschema::validator_for(schema.as_value()).unwrap();
+        let text = fs::read_to_string(dir.path().join(file)).unwrap();
+        let values: Vec<serde_json::Value> = if file.ends_with(".jsonl") {
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        } else {
+            vec![serde_json::from_str(&text).unwrap()]
+        };
+        assert!(!values.is_empty(), "{file}");
+        for value in values {
+            let error = validator.validate(&value).err().map(|error| error.to_string());
+            assert_eq!(error, None, "{file}: {value}");
+        }
+    }
+}
+
+/// The README says what the evidence in docs/evidence says, once there is some.
+#[test]
+fn the_readme_says_what_the_evidence_says() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let Ok(entries) = fs::read_dir(root.join("docs/evidence")) else { return };
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
+    paths.sort();
+    let sessions: Vec<(Bundle, Summary)> = paths
+        .iter()
+        .map(|path| {
+            let bundle = Bundle::open(path).unwrap();
+            let summary = summarize(&bundle);
+            (bundle, summary)
+        })
+        .collect();
+    if sessions.is_empty() {
+        return;
+    }
+    let all = [claims("cpu-smollm2.toml"), claims("kaggle-t4x2.toml")];
+    let lists = report::readme(&report::Input { sessions: &sessions, claims: &all });
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let fresh = report::replaced(&readme, &lists).expect("README.md has the marks for the lists");
+    assert!(
+        fresh == readme,
+        "README.md is stale: run `firepot report docs/evidence/* --claims … --format readme --out README.md`"
+    );
+}
