@@ -1,9 +1,6 @@
 //! `firepot report`, `compare` and `check`: what bundles say. They read files and nothing else.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use firepot_measure::{
