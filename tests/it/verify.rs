@@ -80,7 +80,11 @@ fn trials_that_cannot_be_are_refused_with_a_hint() {
     for (args, code, word) in [
         (&["verify"][..], 1, "firepot verify MODEL"),
         (&["verify", "--resume", "/nowhere"], 1, "/nowhere"),
-        (&["verify", "any", "--target", "http://127.0.0.1:9", "--out", "/tmp/firepot-none"], 4, "no server answers"),
+        (
+            &["verify", "any", "--target", "http://127.0.0.1:9", "--out", "/tmp/firepot-none"],
+            4,
+            "no server answers",
+        ),
         (&["verify", MODEL, "--suite", "huge"], 2, "--suite"),
     ] {
         let output = run_in(home.path(), args);

@@ -21,8 +21,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use cli::{Cli, Command};
 use commands::{
-    calibrate, create, doctor, down, dry_run, fit as fit_command, models, perplexity, pull, report, run, runner,
-    store, up, verify as verify_command,
+    calibrate, create, doctor, down, dry_run, fit as fit_command, models, perplexity, pull, report, run,
+    runner, store, up, verify as verify_command,
 };
 use settings::{Environment, Settings};
 

@@ -41,5 +41,5 @@ pub use pci::{GpuVendor, PciGpu};
 pub use platform::{Platform, PlatformKind};
 pub use read_speed::{BLOCK_BYTES, CacheBypass, READ_BYTES_MIN, READ_TIME_MAX, ReadSpeed, read_speed};
 pub use reading::{NOT_LOOKED_AT, Reading};
-pub use watch::{CpuMoment, CpuWatch, GpuMoment, GpuWatch};
 pub use session::{COLAB_SESSION_S, KAGGLE_SESSION_S, KAGGLE_TPU_SESSION_S, SessionLimit};
+pub use watch::{CpuMoment, CpuWatch, GpuMoment, GpuWatch};

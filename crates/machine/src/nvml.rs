@@ -6,7 +6,9 @@
 use std::{collections::HashSet, ffi::OsStr, mem, process};
 
 use nvml_wrapper::{
-    Device, Nvml, bitmasks::device::ThrottleReasons, cuda_driver_version_major, cuda_driver_version_minor,
+    Device, Nvml,
+    bitmasks::device::ThrottleReasons,
+    cuda_driver_version_major, cuda_driver_version_minor,
     enum_wrappers::device::{Clock, TemperatureSensor},
     enums::device::UsedGpuMemory,
     error::NvmlError,

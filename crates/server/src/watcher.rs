@@ -81,7 +81,8 @@ impl Watcher {
         let models = Paced::new(app.models_changed.subscribe());
         let trials = Paced::new(app.trials.changes());
         let seat = Seat { app, chat };
-        let mut watcher = Self { seat, events, older: 0, changes, pace, pulls, models, trials, greeting: None };
+        let mut watcher =
+            Self { seat, events, older: 0, changes, pace, pulls, models, trials, greeting: None };
         let mut greeting = BytesMut::from(&*watcher.hello());
         greeting.extend_from_slice(&watcher.snapshot().await?);
         greeting.extend_from_slice(&watcher.runners());

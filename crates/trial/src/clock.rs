@@ -24,7 +24,8 @@ impl Clock {
     #[must_use]
     pub fn resume(created_unix_s: u64, last_us: u64) -> Self {
         let clock = Self::start();
-        let by_wall_ms = clock.wall.as_millisecond().saturating_sub((created_unix_s as i64).saturating_mul(1000));
+        let by_wall_ms =
+            clock.wall.as_millisecond().saturating_sub((created_unix_s as i64).saturating_mul(1000));
         let by_wall = Duration::from_millis(u64::try_from(by_wall_ms).unwrap_or(0));
         Self { offset: by_wall.max(Duration::from_micros(last_us.saturating_add(1))), ..clock }
     }

@@ -101,9 +101,7 @@ fn sockets(pid: u32) -> Vec<String> {
     let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
     targets
-        .filter_map(|target| {
-            Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned())
-        })
+        .filter_map(|target| Some(target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.to_owned()))
         .collect()
 }
 

@@ -21,6 +21,6 @@ pub use clock::Clock;
 pub use error::TargetError;
 pub use hosts::Hosts;
 pub use run::{Begin, Ground, Progress, Progressed, Side, Trial, TrialError};
-pub use suite::{cases, time};
 pub use seen::{Seen, Step, Text, failure, watch};
+pub use suite::{cases, time};
 pub use target::{Ask, Fact, Http, Ollama, OpenAi, Patience, Target, Turn, discover};

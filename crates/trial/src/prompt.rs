@@ -4,8 +4,9 @@
 use crate::target::Turn;
 
 const WORDS: [&str; 24] = [
-    "river", "sea", "stone", "bridge", "light", "cloud", "garden", "winter", "music", "paper", "table", "window",
-    "road", "hill", "field", "bird", "horse", "ship", "wind", "rain", "house", "water", "night", "fire",
+    "river", "sea", "stone", "bridge", "light", "cloud", "garden", "winter", "music", "paper", "table",
+    "window", "road", "hill", "field", "bird", "horse", "ship", "wind", "rain", "house", "water", "night",
+    "fire",
 ];
 
 /// Tokens that a template and the request for a story add to the words.

@@ -1,8 +1,6 @@
 //! What came of one request: its stamps put together as the bundle wants them. Nothing is averaged here.
 
-use firepot_measure::bundle::{
-    ClientStamps, Failure, FailureKind, Finish, ServerStamps, Tokens, ids_sha256,
-};
+use firepot_measure::bundle::{ClientStamps, Failure, FailureKind, Finish, ServerStamps, Tokens, ids_sha256};
 
 use crate::{
     clock::Clock,
@@ -58,7 +56,11 @@ pub enum Text {
 }
 
 /// Reads an answer to its end; `look` sees it after each piece.
-pub async fn watch(mut answering: Answering, clock: Clock, mut look: impl FnMut(&Seen)) -> (Seen, Option<TargetError>) {
+pub async fn watch(
+    mut answering: Answering,
+    clock: Clock,
+    mut look: impl FnMut(&Seen),
+) -> (Seen, Option<TargetError>) {
     let mut seen = Seen { sent_ns: answering.sent_ns, accepted_ns: answering.accepted_ns, ..Seen::default() };
     let error = loop {
         match answering.next().await {
@@ -153,8 +155,11 @@ impl Seen {
     /// Stamps of the server. Moments of its clock are told only when it is this machine's (`shared`).
     #[must_use]
     pub fn server(&self, clock: &Clock, shared: bool) -> ServerStamps {
-        let stamped: Vec<(i64, u32)> =
-            self.steps.iter().filter_map(|step| Some((step.server_unix_ns?, step.tokens.unwrap_or(1)))).collect();
+        let stamped: Vec<(i64, u32)> = self
+            .steps
+            .iter()
+            .filter_map(|step| Some((step.server_unix_ns?, step.tokens.unwrap_or(1))))
+            .collect();
         let moment = |unix_ns: Option<&(i64, u32)>| {
             unix_ns.filter(|_| shared).and_then(|&(unix_ns, _)| clock.us_of_wall(unix_ns))
         };
@@ -275,7 +280,10 @@ mod tests {
         seen.take(piece(10_000, 0, &[1], ""));
         seen.take(piece(20_000, 1, &[2], "a"));
         seen.take(piece(50_000, 2, &[3, 4], "b"));
-        seen.take(Piece { end: Some(End { completion_tokens: Some(4), ..End::default() }), ..Piece::default() });
+        seen.take(Piece {
+            end: Some(End { completion_tokens: Some(4), ..End::default() }),
+            ..Piece::default()
+        });
         assert_eq!(seen.client().gaps_us, [30]);
         assert_eq!(seen.server(&Clock::start(), false).gaps_us, [10, 30, 0]);
         assert_eq!((seen.tokens().answer, seen.tokens().chunks), (Some(3), 2));
@@ -287,7 +295,10 @@ mod tests {
         for at in [10_000, 20_000] {
             seen.take(Piece { ids: None, ..piece(at, 0, &[], "two words ") });
         }
-        seen.take(Piece { end: Some(End { completion_tokens: Some(4), ..End::default() }), ..Piece::default() });
+        seen.take(Piece {
+            end: Some(End { completion_tokens: Some(4), ..End::default() }),
+            ..Piece::default()
+        });
         assert!(seen.server(&Clock::start(), false).gaps_us.is_empty());
         assert_eq!(seen.tokens().answer, None);
     }

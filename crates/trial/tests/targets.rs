@@ -36,7 +36,7 @@ async fn ask(fake: &FakeTarget, max_tokens: u32) -> (Seen, Option<TargetError>) 
 }
 
 async fn outcome(script: Script, max_tokens: u32) -> (Seen, Option<TargetError>) {
-    let fake = FakeTarget::start(script).await.unwrap();
+    let fake = FakeTarget::start(script).await.expect("a port of loopback");
     ask(&fake, max_tokens).await
 }
 
@@ -94,7 +94,8 @@ async fn nobody_a_web_page_and_a_wrong_address_are_told_apart() {
 
 #[tokio::test]
 async fn several_tokens_in_a_piece_and_no_usage_leave_counts_absent_that_nobody_can_know() {
-    let (seen, error) = outcome(Script { tokens_per_piece: 3, ..script(Kind::Firepot, Manner::Answers) }, 8).await;
+    let (seen, error) =
+        outcome(Script { tokens_per_piece: 3, ..script(Kind::Firepot, Manner::Answers) }, 8).await;
     assert!(error.is_none());
     assert_eq!((seen.tokens().chunks, seen.generated()), (3, Some(8)));
     assert_eq!(seen.server(&Clock::start(), false).gaps_us.len(), 7);

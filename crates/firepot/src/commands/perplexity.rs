@@ -37,7 +37,8 @@ pub struct Scored {
 
 /// Reads the question from standard input and writes the answer to standard output, both JSON.
 pub fn perplexity() -> anyhow::Result<()> {
-    let asked: Asked = serde_json::from_reader(io::stdin().lock()).context("these are not a text and a load's parameters")?;
+    let asked: Asked = serde_json::from_reader(io::stdin().lock())
+        .context("these are not a text and a load's parameters")?;
     let mut decoder = LlamaDecoder::load(&asked.spec, &mut LoadControl { progress: &mut |_| true })?;
     let scored = score(&mut decoder, &asked.text, asked.pieces_max)?;
     println!("{}", serde_json::to_string(&scored)?);
@@ -86,7 +87,8 @@ fn add(
         for (place, (position, _)) in now.iter().enumerate() {
             if wanted(*position) {
                 let next = usize::try_from(tokens[position + 1])?;
-                scored.nll -= log_probability(decoder.logits(place), next).context("an id beyond the vocabulary")?;
+                scored.nll -=
+                    log_probability(decoder.logits(place), next).context("an id beyond the vocabulary")?;
                 scored.tokens += 1;
             }
         }

@@ -61,7 +61,8 @@ pub async fn verify(settings: &Settings, args: &Verify) -> anyhow::Result<()> {
 /// Where a trial is written when no place was named.
 fn new_dir(home: &Home, model: &str) -> PathBuf {
     let now = Timestamp::now().to_string();
-    let moment: String = now.chars().take_while(|c| *c != '.').filter(|c| c.is_ascii_alphanumeric()).collect();
+    let moment: String =
+        now.chars().take_while(|c| *c != '.').filter(|c| c.is_ascii_alphanumeric()).collect();
     home.path().join("trials").join(format!("{moment}-{}", safe(model)))
 }
 
@@ -159,7 +160,8 @@ impl Campaign<'_> {
     fn workload(&self, sides: &Sides) -> Workload {
         let suite = self.args.suite.into();
         // JSON readers other than ours take numbers for floats.
-        let seed = self.args.seed.unwrap_or_else(|| u64::from(Timestamp::now().subsec_nanosecond().unsigned_abs()));
+        let seed =
+            self.args.seed.unwrap_or_else(|| u64::from(Timestamp::now().subsec_nanosecond().unsigned_abs()));
         Workload {
             suite,
             seed,
@@ -228,7 +230,10 @@ impl Campaign<'_> {
             }))?,
             Ok(Err(error)) => trial.absent(FIELD, &error.to_string()),
             Err(_) => {
-                trial.absent(FIELD, &format!("its pieces of {PIECE_TOKENS} tokens took longer than the trial may"));
+                trial.absent(
+                    FIELD,
+                    &format!("its pieces of {PIECE_TOKENS} tokens took longer than the trial may"),
+                );
             }
         }
         Ok(())
@@ -238,14 +243,19 @@ impl Campaign<'_> {
     fn conclude(&self, dir: &Path) -> anyhow::Result<()> {
         let checked = check(dir)?;
         if let Some(difference) = checked.differences.first() {
-            return Err(Failure::new(Exit::Failed, format!("the bundle is not what it says: {difference}")).into());
+            return Err(
+                Failure::new(Exit::Failed, format!("the bundle is not what it says: {difference}")).into()
+            );
         }
         if let Some(file) = &self.args.share {
             share(dir, file, &self.settings.identity())?;
         }
         if !self.args.progress_json {
             let dir = dir.display();
-            println!("The bundle is {dir}: {} figures. A report: firepot report {dir} --out report.html", checked.figures);
+            println!(
+                "The bundle is {dir}: {} figures. A report: firepot report {dir} --out report.html",
+                checked.figures
+            );
         }
         self.args.claims.as_deref().map_or(Ok(()), |file| answer(file, dir))
     }
@@ -261,13 +271,18 @@ fn answer(file: &Path, dir: &Path) -> anyhow::Result<()> {
     }
     match answered.iter().filter(|one| one.answer == Answer::Refuted).count() {
         0 => Ok(()),
-        count => Err(Failure::new(Exit::Failed, format!("{count} of {} claims are refuted", answered.len())).into()),
+        count => {
+            Err(Failure::new(Exit::Failed, format!("{count} of {} claims are refuted", answered.len()))
+                .into())
+        }
     }
 }
 
 fn trial_id() -> String {
     let mut bytes = [0_u8; 16];
-    match std::fs::File::open("/dev/urandom").and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes)) {
+    match std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+    {
         Ok(()) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
         Err(_) => format!("{:032x}", Timestamp::now().as_nanosecond()),
     }

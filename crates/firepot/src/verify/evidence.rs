@@ -106,7 +106,8 @@ pub fn tool() -> Tool {
     build_flags.push(format!("llama.cpp={}", firepot_llama::build_info()));
     Tool {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: option_env!("FIREPOT_COMMIT").map_or_else(|| Reading::absent(unknown), |commit| Reading::Known(commit.to_owned())),
+        commit: option_env!("FIREPOT_COMMIT")
+            .map_or_else(|| Reading::absent(unknown), |commit| Reading::Known(commit.to_owned())),
         dirty: dirty.map_or_else(|| Reading::absent(unknown), Reading::Known),
         binary_sha256: binary.into(),
         build_flags,

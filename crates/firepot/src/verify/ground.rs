@@ -29,7 +29,8 @@ fn quota(machine: &Machine) -> Reading<Quota> {
     match machine.platform.kind {
         PlatformKind::Kaggle if !machine.gpus.devices.is_empty() => Reading::Known(Quota {
             hours_per_week: 30.0,
-            source: "Kaggle's documentation: about 30 h of GPU a week; `kaggle quota` says what is left".to_owned(),
+            source: "Kaggle's documentation: about 30 h of GPU a week; `kaggle quota` says what is left"
+                .to_owned(),
         }),
         PlatformKind::Kaggle => Reading::absent("Kaggle has no quota of CPU hours"),
         PlatformKind::Colab => Reading::absent("Colab does not publish its quota"),

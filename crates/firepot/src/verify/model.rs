@@ -16,7 +16,10 @@ pub fn own(target: &str, model: &Model, context_tokens: Reading<u32>) -> Record 
         target: target.to_owned(),
         name: model.name.to_string(),
         revision: Reading::Known(format!("manifest sha256:{}", model.manifest_digest.hex())),
-        size_bytes: std::fs::metadata(&model.blob_path).map(|file| file.len()).map_err(|error| error.to_string()).into(),
+        size_bytes: std::fs::metadata(&model.blob_path)
+            .map(|file| file.len())
+            .map_err(|error| error.to_string())
+            .into(),
         sha256: Reading::Known(model.digest.hex()),
         header_sha256: header.clone().map(|header| header.0),
         tokenizer_sha256: header.map(|header| header.1),
@@ -57,7 +60,11 @@ fn tokenizer(gguf: &Gguf, bytes: &[u8]) -> Vec<u8> {
         if !key.starts_with("tokenizer.") || key == "tokenizer.chat_template" {
             continue;
         }
-        let next = gguf.entries.get(index + 1).and_then(|(key, _)| place(key)).or_else(|| place(&gguf.tensors.first()?.name));
+        let next = gguf
+            .entries
+            .get(index + 1)
+            .and_then(|(key, _)| place(key))
+            .or_else(|| place(&gguf.tensors.first()?.name));
         if let (Some(from), Some(to)) = (place(key), next)
             && from < to
         {

@@ -57,7 +57,9 @@ impl Lines {
 impl Progress for Lines {
     fn tell(&self, progressed: Progressed<'_>) {
         let Progressed { case, number, cases, samples, most } = progressed;
-        Self::write(&json!({"case": case, "number": number, "cases": cases, "samples": samples, "most": most}));
+        Self::write(
+            &json!({"case": case, "number": number, "cases": cases, "samples": samples, "most": most}),
+        );
     }
 
     fn note(&self, text: &str) {

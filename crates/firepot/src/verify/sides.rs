@@ -79,7 +79,12 @@ pub struct Sides {
 
 impl Sides {
     /// Finds the servers, or starts ours.
-    pub async fn open(settings: &Settings, home: &Home, wanted: &Wanted, key: Option<&str>) -> anyhow::Result<Self> {
+    pub async fn open(
+        settings: &Settings,
+        home: &Home,
+        wanted: &Wanted,
+        key: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let mut found = Self { sides: Vec::new(), model: None, attached: None, server_versions: Vec::new() };
         match &wanted.target {
             Some(address) => found.add(discover_with(address, key).await?, &wanted.model, true).await?,

@@ -60,7 +60,10 @@ async fn a_trial_is_begun_listed_and_opened() {
     let (status, begun) = begin(&test, "quick").await;
     assert_eq!(status, StatusCode::ACCEPTED, "{begun}");
     let trial = newest(&test, "finished").await;
-    assert_eq!((&trial["id"], &trial["suite"], &trial["model"]), (&begun["id"], &json!("smoke"), &json!("quick:latest")));
+    assert_eq!(
+        (&trial["id"], &trial["suite"], &trial["model"]),
+        (&begun["id"], &json!("smoke"), &json!("quick:latest"))
+    );
     let path = format!("/firepot/v1/trials/{}/report", begun["id"].as_str().unwrap());
     let request = axum::http::Request::get(&path).body(axum::body::Body::empty()).unwrap();
     let response = test.send(request).await;

@@ -105,8 +105,14 @@ impl Trials {
         }
         let id = format!("{}-{}", moment(), safe(model));
         let dir = self.inner.dir.join(&id);
-        let args: Vec<OsString> =
-            vec!["verify".into(), model.into(), "--suite".into(), suite.as_str().into(), "--out".into(), dir.into()];
+        let args: Vec<OsString> = vec![
+            "verify".into(),
+            model.into(),
+            "--suite".into(),
+            suite.as_str().into(),
+            "--out".into(),
+            dir.into(),
+        ];
         self.run(id, args)
     }
 
@@ -145,8 +151,10 @@ impl Trials {
             (state.running.clone(), state.failed.clone())
         };
         let names = std::fs::read_dir(&self.inner.dir).into_iter().flatten().flatten();
-        let mut ids: Vec<String> =
-            names.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| is_id(name)).collect();
+        let mut ids: Vec<String> = names
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| is_id(name))
+            .collect();
         ids.sort_unstable_by(|one, other| other.cmp(one));
         ids.truncate(limits::MAX_TRIALS_LISTED);
         let view = |id: &String| {
@@ -169,9 +177,12 @@ impl Trials {
     pub async fn report(&self, id: &str) -> Result<Vec<u8>, ApiError> {
         let dir = self.bundle(id)?;
         let mut command = self.command(&["report".into(), "--format".into(), "html".into(), dir.into()])?;
-        let failed = |why: String| ApiError::new(ErrorCode::Internal, "the report cannot be made").with_detail(why);
+        let failed =
+            |why: String| ApiError::new(ErrorCode::Internal, "the report cannot be made").with_detail(why);
         let output = timeout(limits::REPORT_WAIT, command.output()).await;
-        let output = output.map_err(|_| failed("it takes too long".to_owned()))?.map_err(|error| failed(error.to_string()))?;
+        let output = output
+            .map_err(|_| failed("it takes too long".to_owned()))?
+            .map_err(|error| failed(error.to_string()))?;
         if output.status.success() && output.stdout.len() <= limits::MAX_REPORT_BYTES {
             return Ok(output.stdout);
         }
@@ -300,7 +311,10 @@ async fn last_error(from: Option<impl AsyncRead + Unpin>) -> Option<String> {
 /// Whether a name from outside names a trial and nothing else.
 fn is_id(name: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    !name.is_empty() && name.len() <= limits::MAX_TRIAL_ID_BYTES && !name.starts_with('.') && name.chars().all(plain)
+    !name.is_empty()
+        && name.len() <= limits::MAX_TRIAL_ID_BYTES
+        && !name.starts_with('.')
+        && name.chars().all(plain)
 }
 
 fn moment() -> String {

@@ -27,7 +27,12 @@ pub struct TrialView {
 }
 
 /// A trial; with `progress` while it runs.
-pub(super) fn of(trials: &Path, id: &str, progress: Option<Option<Value>>, error: Option<String>) -> TrialView {
+pub(super) fn of(
+    trials: &Path,
+    id: &str,
+    progress: Option<Option<Value>>,
+    error: Option<String>,
+) -> TrialView {
     let dir = trials.join(id);
     let text = |value: &Value| value.as_str().map(str::to_owned);
     let state = match &progress {

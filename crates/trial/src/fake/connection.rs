@@ -91,7 +91,8 @@ async fn answer(
 
 async fn page(stream: &mut TcpStream) -> io::Result<bool> {
     let text = "<html><body>Log in to the hotel's network</body></html>";
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", text.len());
+    let head =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: {}\r\n\r\n", text.len());
     stream.write_all(format!("{head}{text}").as_bytes()).await?;
     Ok(true)
 }
@@ -102,7 +103,9 @@ fn question(request: &Request, script: &Script, shared: &Shared) -> (u16, String
     let body = match request.path.as_str() {
         "/" if ollama => return (200, "Ollama is running".to_owned()),
         "/api/version" if ollama => json!({"version": "0.0.0-fake"}),
-        "/api/ps" if ollama && shared.loaded.load(Ordering::Relaxed) => json!({"models": [{"name": "fake:latest"}]}),
+        "/api/ps" if ollama && shared.loaded.load(Ordering::Relaxed) => {
+            json!({"models": [{"name": "fake:latest"}]})
+        }
         "/api/ps" if ollama => json!({"models": []}),
         "/api/generate" if ollama => {
             shared.loaded.store(request.body["keep_alive"] != 0, Ordering::Relaxed);
@@ -153,7 +156,8 @@ async fn generate(
         chunk(stream, "this is not JSON\n").await?;
         return Ok(false);
     }
-    let size = if script.manner == Manner::OnePiece { times.len().max(1) } else { script.tokens_per_piece.max(1) };
+    let size =
+        if script.manner == Manner::OnePiece { times.len().max(1) } else { script.tokens_per_piece.max(1) };
     let mut written = 0;
     while written < times.len() {
         let until = (written + size).min(times.len());
@@ -213,7 +217,7 @@ fn piece(script: &Script, prompt: &str, from: usize, until: usize) -> String {
 fn ending(script: &Script, prompt: &str, times: &[Duration]) -> String {
     let prompt_tokens = prompt.split_whitespace().count();
     let span = |from: Option<&Duration>, to: Option<&Duration>| {
-        to.zip(from).map_or(0, |(to, from)| (*to - *from).as_nanos() as u64)
+        to.zip(from).map_or(0, |(to, from)| to.saturating_sub(*from).as_nanos() as u64)
     };
     if script.kind == Kind::OpenAi {
         let mut value = json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "length"}]});

@@ -12,7 +12,8 @@ impl Trial {
             self.give_up(side, Some(error))?;
         }
         let index = self.done().next(&case.id, &side.id);
-        let ask = self.question_of(case, side, prompt::fresh(case.seed, u64::from(index), case.prompt_tokens));
+        let ask =
+            self.question_of(case, side, prompt::fresh(case.seed, u64::from(index), case.prompt_tokens));
         let known = side.target.runner_pids();
         let spawned = async {
             let server = side.target.server_pid()?;

@@ -52,8 +52,9 @@ impl Done {
         };
         for event in &bundle.events {
             saw(event.part, event.at_us);
-            if let EventKind::Cap { case, .. } | EventKind::StoppedEarly { case, .. } | EventKind::Skipped { case, .. } =
-                &event.kind
+            if let EventKind::Cap { case, .. }
+            | EventKind::StoppedEarly { case, .. }
+            | EventKind::Skipped { case, .. } = &event.kind
             {
                 done.over.insert(case.clone());
             }
@@ -66,7 +67,9 @@ impl Done {
             saw(restart.part, restart.killed_us);
             done.restarted(restart);
         }
-        let at_once = |id: &str| bundle.workload.cases.iter().find(|case| case.id == id).map_or(1, |case| case.concurrency);
+        let at_once = |id: &str| {
+            bundle.workload.cases.iter().find(|case| case.id == id).map_or(1, |case| case.concurrency)
+        };
         let mut rounds: BTreeMap<(&str, &str, bool, u32), Vec<&Request>> = BTreeMap::new();
         for request in &bundle.requests {
             let round = request.index / at_once(&request.case).max(1);
@@ -79,7 +82,10 @@ impl Done {
         for line in &bundle.quality {
             if let QualityLine::Question(question) = line {
                 let case = super::quality::case_of(question.kind);
-                done.questions.entry((case.to_owned(), question.target.clone())).or_default().insert(question.index);
+                done.questions
+                    .entry((case.to_owned(), question.target.clone()))
+                    .or_default()
+                    .insert(question.index);
             }
         }
         done.parts = spans.keys().max().map_or(0, |last| last + 1).max(1);

@@ -63,9 +63,8 @@ impl Trial {
         })?;
         self.writer.put(&Absent(std::mem::take(&mut lock(&self.absent))))?;
         let finished = self.clock.wall_unix_s() + self.clock.measured().as_secs();
-        let writer = Arc::try_unwrap(self.writer).map_err(|writer| {
-            firepot_measure::bundle::BundleError::Busy { path: writer.dir().to_owned() }
-        })?;
+        let writer = Arc::try_unwrap(self.writer)
+            .map_err(|writer| firepot_measure::bundle::BundleError::Busy { path: writer.dir().to_owned() })?;
         Ok(writer.finish(tool, finished)?)
     }
 }

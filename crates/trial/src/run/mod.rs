@@ -24,8 +24,8 @@ use firepot_measure::bundle::{
     Bundle, BundleError, BundleWriter, Case, CaseKind, Event, EventKind, Probe, Workload,
 };
 
-pub use self::finish::Ground;
 use self::done::Done;
+pub use self::finish::Ground;
 use crate::{
     clock::Clock,
     error::TargetError,
@@ -274,7 +274,8 @@ impl Trial {
             return self.event(EventKind::Cap { case: case.id.clone(), samples });
         }
         let limit = self.limit.as_secs();
-        let reason = format!("its part of {limit} s was over after {samples} of {} samples", case.min_samples);
+        let reason =
+            format!("its part of {limit} s was over after {samples} of {} samples", case.min_samples);
         self.skip(case, &reason)
     }
 
@@ -346,17 +347,35 @@ impl Trial {
     /// Notes once what the servers withhold.
     fn note_absent(&self) {
         const FIELDS: [(Fact, &[&str]); 5] = [
-            (Fact::ServerStamps, &["requests.server.gaps_us", "requests.server.first_us", "requests.server.last_us"]),
-            (Fact::TokenIds, &["requests.tokens.ids_sha256", "requests.tokens.thinking", "requests.tokens.answer"]),
+            (
+                Fact::ServerStamps,
+                &["requests.server.gaps_us", "requests.server.first_us", "requests.server.last_us"],
+            ),
+            (
+                Fact::TokenIds,
+                &["requests.tokens.ids_sha256", "requests.tokens.thinking", "requests.tokens.answer"],
+            ),
             (Fact::PromptTimes, &["requests.server.prefill_us", "requests.server.decode_us"]),
-            (Fact::Processes, &["telemetry.rss_bytes", "telemetry.anonymous_bytes", "telemetry.cpu_percent", "requests.spawned_us"]),
+            (
+                Fact::Processes,
+                &[
+                    "telemetry.rss_bytes",
+                    "telemetry.anonymous_bytes",
+                    "telemetry.cpu_percent",
+                    "requests.spawned_us",
+                ],
+            ),
             (Fact::ColdStart, &["requests.ready_us"]),
         ];
         for side in &self.sides {
             for (fact, fields) in FIELDS {
                 let Some(why) = side.target.withholds(fact) else { continue };
                 for field in fields {
-                    let field = if self.sides.len() > 1 { format!("{}:{field}", side.id) } else { (*field).to_owned() };
+                    let field = if self.sides.len() > 1 {
+                        format!("{}:{field}", side.id)
+                    } else {
+                        (*field).to_owned()
+                    };
                     self.why(field, why);
                 }
             }

@@ -50,7 +50,7 @@ impl Trial {
     pub(super) async fn question(&self, case: &Case, side: &Side) -> Result<bool, TrialError> {
         let key = (case.id.clone(), side.id.clone());
         let asked = self.done().questions.get(&key).cloned().unwrap_or_default();
-        let index = (0..).find(|index| !asked.contains(index)).unwrap_or(0);
+        let index = (0..case.max_samples).find(|index| !asked.contains(index)).unwrap_or(0);
         let can_hold = side.target.withholds(Fact::Schema).is_none();
         let posed = pose(kind_of(&case.id), case, index, self.workload.suite, can_hold);
         let mut ask = self.question_of(case, side, vec![Turn::user(posed.task.prompt.clone())]);

@@ -32,7 +32,8 @@ impl Trial {
         let Some(server) = side.target.server_pid() else { return Ok(false) };
         let fault = fault_of(&case.id);
         let index = self.done().next(&case.id, &side.id);
-        let ask = self.question_of(case, side, prompt::fresh(case.seed, u64::from(index), case.prompt_tokens));
+        let ask =
+            self.question_of(case, side, prompt::fresh(case.seed, u64::from(index), case.prompt_tokens));
         let undisturbed = self.ask(side, &ask, |_| {}).await.0;
         if fault == Fault::KillLoading {
             side.target.unload(&side.model).await?;

@@ -82,7 +82,8 @@ impl Trial {
         phase: Phase,
         turns: impl Fn(u32) -> Vec<Turn>,
     ) -> Result<bool, TrialError> {
-        let asks: Vec<Ask> = (0..case.concurrency).map(|stream| self.question_of(case, side, turns(stream))).collect();
+        let asks: Vec<Ask> =
+            (0..case.concurrency).map(|stream| self.question_of(case, side, turns(stream))).collect();
         let answers = join_all(asks.iter().map(|ask| self.ask(side, ask, |_| {}))).await;
         let mut requests = Vec::with_capacity(answers.len());
         let mut lost = None;
@@ -135,9 +136,7 @@ impl Trial {
         let sent_ns = self.clock.ns();
         match side.target.generate(ask, self.clock).await {
             Ok(answering) => watch(answering, self.clock, look).await,
-            Err(error) => {
-                (Seen { sent_ns, ended_ns: self.clock.ns(), ..Seen::default() }, Some(error))
-            }
+            Err(error) => (Seen { sent_ns, ended_ns: self.clock.ns(), ..Seen::default() }, Some(error)),
         }
     }
 

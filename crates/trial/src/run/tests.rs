@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path};
 
+use firepot_machine::Reading;
 use firepot_measure::bundle::{
     CaseKind, FailureKind, Goodput, MachineRecord, Models, Phase, Request, Rules, SCHEMA, Suite, Tool,
     Trial as Record,
 };
-use firepot_machine::Reading;
 use tokio::time::timeout;
 
 use super::*;
@@ -65,7 +65,8 @@ fn tool() -> Tool {
 }
 
 fn create(dir: &Path, cases: Vec<Case>) -> (BundleWriter, Workload) {
-    let record = Record { schema: SCHEMA, id: "test".to_owned(), created_unix_s: 1_800_000_000, tool: tool() };
+    let record =
+        Record { schema: SCHEMA, id: "test".to_owned(), created_unix_s: 1_800_000_000, tool: tool() };
     let writer = BundleWriter::create(dir, &record).unwrap();
     let workload = Workload {
         suite: Suite::Full,
@@ -160,7 +161,8 @@ async fn every_case_has_its_samples_and_what_the_server_withholds_is_left_out_by
         bundle.events
     );
     assert!(bundle.requests.iter().all(|request| request.error.is_none()), "{:?}", bundle.requests);
-    let hashes: Vec<_> = of(&bundle, "same").iter().map(|request| request.tokens.ids_sha256.clone()).collect();
+    let hashes: Vec<_> =
+        of(&bundle, "same").iter().map(|request| request.tokens.ids_sha256.clone()).collect();
     assert!(hashes[0].is_some() && hashes.windows(2).all(|two| two[0] == two[1]));
     assert!(skipped(&bundle, "restart").unwrap().contains("processes"));
     let many: Vec<_> = of(&bundle, "many").iter().map(|request| (request.index, request.stream)).collect();
@@ -229,7 +231,8 @@ async fn a_trial_that_was_dropped_anywhere_goes_on_and_loses_the_sample_in_fligh
             break;
         }
         let (writer, bundle) = BundleWriter::resume(dir.path()).unwrap();
-        next = Some(begin(writer, bundle.workload.clone(), vec![side("a", &fake, Kind::Firepot)], Some(bundle)));
+        next =
+            Some(begin(writer, bundle.workload.clone(), vec![side("a", &fake, Kind::Firepot)], Some(bundle)));
     }
     let bundle = read(dir.path());
     let whole = |case: &str| -> Vec<(u32, u32)> {
@@ -239,7 +242,8 @@ async fn a_trial_that_was_dropped_anywhere_goes_on_and_loses_the_sample_in_fligh
     assert_eq!(whole("prefix").len(), 4);
     let many = whole("many");
     assert_eq!(many.len(), 9, "{many:?}");
-    let resumed = bundle.events.iter().filter(|event| matches!(event.kind, EventKind::Resumed { .. })).count();
+    let resumed =
+        bundle.events.iter().filter(|event| matches!(event.kind, EventKind::Resumed { .. })).count();
     assert!(resumed > 0, "it was never dropped within");
     assert!(bundle.requests.windows(2).all(|two| two[0].part <= two[1].part));
 }
@@ -252,7 +256,8 @@ async fn requests_that_fail_are_kept_and_a_case_that_only_fails_is_left_out() {
         (Manner::Garbage, FailureKind::Protocol),
         (Manner::Refuses(500), FailureKind::Status),
     ] {
-        let cases = vec![case("warm", CaseKind::Warm, 1, (3, 3)), case("many", CaseKind::Concurrency, 2, (1, 1))];
+        let cases =
+            vec![case("warm", CaseKind::Warm, 1, (3, 3)), case("many", CaseKind::Concurrency, 2, (1, 1))];
         let (bundle, outcome) = trial(Script { manner, ..fast() }, cases).await;
         outcome.unwrap();
         assert_eq!(skipped(&bundle, "warm").unwrap(), "5 requests in a row failed", "{manner:?}");

@@ -142,7 +142,12 @@ impl Http {
     }
 
     /// `POST`s JSON and reads JSON, within this time.
-    pub(super) async fn post(&self, path: &str, body: &Value, within: Duration) -> Result<Value, TargetError> {
+    pub(super) async fn post(
+        &self,
+        path: &str,
+        body: &Value,
+        within: Duration,
+    ) -> Result<Value, TargetError> {
         self.question(self.request(Method::POST, path).json(body), within).await
     }
 

@@ -74,14 +74,12 @@ impl Target for Ollama {
 
     fn withholds(&self, fact: Fact) -> Option<&'static str> {
         match fact {
-            Fact::ColdStart | Fact::ServerStamps | Fact::PromptTimes | Fact::Schema => None,
             Fact::TokenIds if !self.ours => Some("an Ollama server does not show token ids"),
             Fact::Strict if !self.ours => Some("an Ollama server has no strict mode"),
-            Fact::TokenIds | Fact::Strict => None,
             Fact::Processes if self.pid.is_none() => {
                 Some("the server's processes are not known: it was not started here")
             }
-            Fact::Processes => None,
+            _ => None,
         }
     }
 
@@ -98,7 +96,10 @@ impl Target for Ollama {
             let until = tokio::time::Instant::now() + limits::RUNNER_MAX;
             while tokio::time::Instant::now() < until {
                 let loaded = self.http.get("api/ps").await?;
-                if loaded["models"].as_array().is_none_or(|models| !models.iter().any(|entry| is(entry, model))) {
+                if loaded["models"]
+                    .as_array()
+                    .is_none_or(|models| !models.iter().any(|entry| is(entry, model)))
+                {
                     return Ok(());
                 }
                 tokio::time::sleep(limits::RUNNER_POLL * 10).await;
@@ -110,7 +111,8 @@ impl Target for Ollama {
 
     fn generate<'a>(&'a self, ask: &'a Ask, clock: Clock) -> BoxFuture<'a, Result<Answering, TargetError>> {
         let body = self.body(ask);
-        async move { self.http.stream("api/chat", &body, Dialect::Ollama, ask.max_tokens, clock).await }.boxed()
+        async move { self.http.stream("api/chat", &body, Dialect::Ollama, ask.max_tokens, clock).await }
+            .boxed()
     }
 
     fn server_pid(&self) -> Option<u32> {
@@ -132,9 +134,9 @@ pub(super) fn read(line: &str, tokens: usize) -> Result<Read, TargetError> {
     let value = answering::json(line, tokens)?;
     let text = |field: &str| value["message"][field].as_str().unwrap_or_default().to_owned();
     let server_unix_ns = value["created_at"].as_str().and_then(unix_ns);
-    let ids = value["firepot"]["ids"].as_array().map(|ids| {
-        ids.iter().filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect()
-    });
+    let ids = value["firepot"]["ids"]
+        .as_array()
+        .map(|ids| ids.iter().filter_map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok())).collect());
     Ok(Read::Piece(Box::new(Piece {
         at_ns: 0,
         server_unix_ns,

@@ -74,7 +74,8 @@ impl Target for OpenAi {
                 json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}});
         }
         let tokens = ask.max_tokens;
-        async move { self.http.stream("chat/completions", &body, Dialect::OpenAi, tokens, clock).await }.boxed()
+        async move { self.http.stream("chat/completions", &body, Dialect::OpenAi, tokens, clock).await }
+            .boxed()
     }
 }
 
@@ -82,7 +83,11 @@ impl Target for OpenAi {
 pub(super) fn read(line: &str, tokens: usize) -> Result<Read, TargetError> {
     let Some(data) = line.strip_prefix("data:").map(str::trim) else {
         // Comments, names of events, empty lines; a bare object is an error of a server that does not stream.
-        return if line.starts_with('{') { answering::json(line, tokens).map(|_| Read::Nothing) } else { Ok(Read::Nothing) };
+        return if line.starts_with('{') {
+            answering::json(line, tokens).map(|_| Read::Nothing)
+        } else {
+            Ok(Read::Nothing)
+        };
     };
     if data == "[DONE]" {
         return Ok(Read::Over);
