@@ -10,7 +10,6 @@ mod sides;
 
 pub use evidence::{calibration, machine, plan, tool};
 pub use ground::{ground, time_left};
-pub use model::{foreign, own};
 pub use perplexity::perplexity;
 pub use progress::{Bars, Lines};
 pub use sides::{Sides, Wanted};

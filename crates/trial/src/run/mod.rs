@@ -244,7 +244,11 @@ impl Trial {
             }
             self.probe().await?;
             let sample_began = Instant::now();
-            let good = self.sample(case, first).await?;
+            // A sample that would outlast the trial is given up, whatever it waits for.
+            let Ok(good) = tokio::time::timeout(self.time_left(), self.sample(case, first)).await else {
+                return self.out_of_time(case, samples);
+            };
+            let good = good?;
             failures = if good { 0 } else { failures + 1 };
             longest = longest.max(sample_began.elapsed());
             first = false;
