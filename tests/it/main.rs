@@ -15,3 +15,4 @@ mod split;
 mod sshd;
 mod stack;
 mod tunnels;
+mod verify;

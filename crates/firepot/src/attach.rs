@@ -44,6 +44,15 @@ impl Attached {
         &self.client
     }
 
+    /// The server's process, when it was started here or is the one of this home.
+    pub fn server_pid(&self, settings: &Settings) -> Option<u32> {
+        let of_home = || {
+            let record = Home::open(&settings.home, Access::ReadOnly).ok()?.server_record().ok()??;
+            (record.address == self.client.address()).then_some(record.pid)
+        };
+        self.started.as_ref().map(Child::id).or_else(of_home)
+    }
+
     /// Stops the server if it was started here.
     pub async fn stop(self) -> anyhow::Result<()> {
         let Some(mut child) = self.started else { return Ok(()) };

@@ -69,6 +69,8 @@ pub enum Command {
     /// Make, list and revoke keys, and make links to log in with.
     #[command(subcommand)]
     Key(Key),
+    /// Measure what a model really does here, and leave evidence that others can check.
+    Verify(Verify),
     /// Make a report of what trials measured, and answer claims by it.
     Report(Report),
     /// Compare two trials.
@@ -86,6 +88,9 @@ pub enum Command {
     /// Host one model; started by the server, with the link on standard input.
     #[command(hide = true)]
     Runner,
+    /// Say how well a model predicts a text; started by `verify`, JSON in and out.
+    #[command(hide = true)]
+    Perplexity,
     /// Print what llama.cpp computes on; started by `doctor`.
     #[command(hide = true)]
     Devices,
@@ -344,6 +349,70 @@ pub struct Calibrate {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// Which models; by the other server's names with `--target`.
+    pub models: Vec<String>,
+    /// How much is measured: at most a minute, 8 minutes, or 45 minutes.
+    #[arg(long, value_enum, default_value_t = SuiteName::Standard)]
+    pub suite: SuiteName,
+    /// Where the bundle is written, an empty or new directory; without it, one in the home.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Measure the server at this address (Ollama's or OpenAI's API) in place of our own.
+    #[arg(long, value_name = "URL")]
+    pub target: Option<String>,
+    /// Key for the servers at named addresses.
+    #[arg(long, env = "FIREPOT_TARGET_KEY", value_name = "KEY", hide_env_values = true)]
+    pub target_key: Option<String>,
+    /// Measure the server at this address too, in turn with the first.
+    #[arg(long, value_name = "URL")]
+    pub versus: Option<String>,
+    /// The model by that server's name, when it is another.
+    #[arg(long, value_name = "MODEL", requires = "versus")]
+    pub versus_model: Option<String>,
+    /// Go on with a trial that was interrupted.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["models", "out", "target", "versus"])]
+    pub resume: Option<PathBuf>,
+    /// Answer the claims of this file when the trial has ended; refuted ones make the exit code 1.
+    #[arg(long, value_name = "FILE")]
+    pub claims: Option<PathBuf>,
+    /// Pack the bundle into this file, without names, paths or addresses of the user.
+    #[arg(long, value_name = "FILE")]
+    pub share: Option<PathBuf>,
+    /// Do not look at machine and processes meanwhile; for measuring what looking costs.
+    #[arg(long)]
+    pub no_telemetry: bool,
+    /// Makes all prompts repeatable.
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Tell how far it is in lines of JSON; for the server.
+    #[arg(long, hide = true)]
+    pub progress_json: bool,
+}
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SuiteName {
+    /// At most a minute.
+    Smoke,
+    /// At most 8 minutes.
+    Standard,
+    /// At most 45 minutes.
+    Full,
+}
+
+impl From<SuiteName> for firepot_measure::bundle::Suite {
+    fn from(name: SuiteName) -> Self {
+        match name {
+            SuiteName::Smoke => Self::Smoke,
+            SuiteName::Standard => Self::Standard,
+            SuiteName::Full => Self::Full,
+        }
+    }
 }
 
 /// Arguments of `report`.

@@ -6,6 +6,7 @@ use firepot_fetch::{FetchError, PullError};
 use firepot_measure::bundle::BundleError;
 use firepot_server::StartError;
 use firepot_store::{ImportError, StoreError, state::StateError};
+use firepot_trial::{TargetError, TrialError};
 
 /// Shown below `--help`.
 pub const HELP: &str = "\
@@ -145,6 +146,13 @@ fn classify(error: &anyhow::Error) -> (Exit, Option<String>) {
             _ => Exit::Failed,
         };
         return (exit, error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<TrialError>() {
+        return (Exit::Failed, error.hint());
+    }
+    if let Some(error) = error.downcast_ref::<TargetError>() {
+        let exit = if matches!(error, TargetError::Down { .. }) { Exit::NoServer } else { Exit::Failed };
+        return (exit, error.hint().map(str::to_owned));
     }
     if let Some(error) = error.downcast_ref::<BundleError>() {
         return (Exit::Failed, error.hint());

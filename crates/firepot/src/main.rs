@@ -17,14 +17,15 @@ mod session;
 mod settings;
 mod snapshots;
 mod table;
+mod verify;
 
 use std::process::ExitCode;
 
 use clap::Parser as _;
 use cli::{Cli, Command};
 use commands::{
-    calibrate, create, doctor, down, dry_run, fit as fit_command, key, models, pull, report, run, runner,
-    state, store, up,
+    calibrate, create, doctor, down, dry_run, fit as fit_command, key, models, perplexity, pull, report, run,
+    runner, state, store, up, verify as verify_command,
 };
 use settings::{Environment, Settings};
 
@@ -64,6 +65,7 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
         Command::State(what) => state::state(&settings, &what),
         Command::Cp(args) => models::cp(&settings, &args),
         Command::Runner => runner::runner(),
+        Command::Perplexity => perplexity::perplexity(),
         Command::Report(args) => report::report(&args),
         Command::Compare(args) => report::compare(&args),
         Command::Check(args) => report::check(&settings, &args),
@@ -83,6 +85,7 @@ async fn with_server(settings: &Settings, command: Command) -> anyhow::Result<()
         Command::Create(args) => create::create(settings, &args).await,
         Command::Store(args) => store::store(settings, &args).await,
         Command::Key(command) => key::key(settings, command).await,
+        Command::Verify(args) => verify_command::verify(settings, &args).await,
         Command::Ps(output) => models::ps(settings, &output).await,
         Command::Stop(args) => models::stop(settings, &args).await,
         _ => unreachable!("the other commands need no server"),

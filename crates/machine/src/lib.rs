@@ -25,6 +25,7 @@ mod session;
 mod swap;
 mod topology;
 mod tree;
+mod watch;
 
 pub use caches::Cache;
 pub use compute::{ComputeDevice, ComputeKind};
@@ -41,3 +42,4 @@ pub use platform::{Platform, PlatformKind};
 pub use read_speed::{BLOCK_BYTES, CacheBypass, READ_BYTES_MIN, READ_TIME_MAX, ReadSpeed, read_speed};
 pub use reading::{NOT_LOOKED_AT, Reading};
 pub use session::{COLAB_SESSION_S, KAGGLE_SESSION_S, KAGGLE_TPU_SESSION_S, SessionLimit};
+pub use watch::{CpuMoment, CpuWatch, GpuMoment, GpuWatch};

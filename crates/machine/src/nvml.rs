@@ -6,7 +6,9 @@
 use std::{collections::HashSet, ffi::OsStr, mem, process};
 
 use nvml_wrapper::{
-    Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor,
+    Device, Nvml,
+    bitmasks::device::ThrottleReasons,
+    cuda_driver_version_major, cuda_driver_version_minor,
     enum_wrappers::device::{Clock, TemperatureSensor},
     enums::device::UsedGpuMemory,
     error::NvmlError,
@@ -14,7 +16,7 @@ use nvml_wrapper::{
 };
 
 use crate::{
-    Gpu, GpuClocks, GpuPower, GpuProcess, Gpus, LostGpu, PcieLink, Reading,
+    Gpu, GpuClocks, GpuMoment, GpuPower, GpuProcess, Gpus, LostGpu, PcieLink, Reading,
     limits::{GPU_PROCESSES_MAX, GPUS_MAX, PROCESS_NAME_BYTES_MAX},
     pci::normal_address,
 };
@@ -32,7 +34,29 @@ pub fn ask(libraries: &[&str]) -> Gpus {
     }
 }
 
-fn open(libraries: &[&str]) -> Result<Nvml, String> {
+/// An idle card has low clocks of its own; that is no throttling.
+fn throttled(reasons: ThrottleReasons) -> Vec<String> {
+    let held = reasons.iter_names().filter(|(_, reason)| *reason != ThrottleReasons::GPU_IDLE);
+    held.map(|(name, _)| name.to_ascii_lowercase()).filter(|name| name != "none").collect()
+}
+
+/// What a GPU does now, of the values that change while it computes.
+pub fn moment(nvml: &Nvml, index: u32) -> Option<GpuMoment> {
+    let device = nvml.device_by_index(index).ok()?;
+    let busy = device.utilization_rates().ok();
+    Some(GpuMoment {
+        index,
+        used_bytes: device.memory_info().ok().map(|memory| memory.used),
+        busy_percent: busy.map(|busy| busy.gpu),
+        sm_mhz: device.clock_info(Clock::SM).ok(),
+        memory_mhz: device.clock_info(Clock::Memory).ok(),
+        temperature_c: device.temperature(TemperatureSensor::Gpu).ok(),
+        milliwatts: device.power_usage().ok(),
+        throttled: device.current_throttle_reasons().ok().map(throttled),
+    })
+}
+
+pub fn open(libraries: &[&str]) -> Result<Nvml, String> {
     let mut reason = format!("NVIDIA's library {} is not installed", LIBRARIES[0]);
     for path in libraries {
         match Nvml::builder().lib_path(OsStr::new(path)).init() {

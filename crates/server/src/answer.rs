@@ -135,6 +135,8 @@ struct Answer {
     waited: Waited,
     model: String,
     arrived: Instant,
+    /// The same moment by the wall's clock: what is told as time goes on from here by a clock that does not jump.
+    began: Timestamp,
     /// `None` where the answer was counted when the request was sent first.
     metrics: Option<Metrics>,
 }
@@ -173,6 +175,7 @@ impl Answer {
             waited,
             model,
             arrived,
+            began: Timestamp::now().checked_sub(arrived.elapsed()).unwrap_or(Timestamp::MIN),
             metrics,
         })
     }
@@ -208,7 +211,7 @@ impl Answer {
     /// The next bytes, which may be none; `None` at the end.
     async fn next(&mut self) -> Result<Option<Vec<u8>>, ApiError> {
         let Some((choice, event)) = self.events.next().await else { return Ok(None) };
-        let now = Timestamp::now();
+        let now = self.began.checked_add(self.arrived.elapsed()).unwrap_or(Timestamp::MAX);
         match event {
             GenerateEvent::Prompt(_) | GenerateEvent::Started { .. } => Ok(Some(Vec::new())),
             GenerateEvent::Delta(delta) => {

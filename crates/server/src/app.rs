@@ -25,6 +25,7 @@ use crate::{
     pulls::{Fetcher, Pulls},
     settings::ServerSettings,
     talk::{Talks, Turn},
+    trials::Trials,
 };
 
 /// What every route can reach.
@@ -54,6 +55,8 @@ pub struct App {
     pub deadline: Deadline,
     /// How the mirrored state stands; `None` without a folder.
     pub mirror: watch::Sender<Option<MirrorStatus>>,
+    /// Trials of this home.
+    pub trials: Trials,
     /// Told whenever there is another model, or one less.
     pub models_changed: watch::Sender<()>,
     /// A place for each file that is being received.
@@ -88,7 +91,6 @@ impl App {
         let models_changed = watch::Sender::new(());
         let deadline = Deadline::new(settings.deadline.clone(), settings.times);
         Self {
-            settings,
             pool,
             metrics,
             planner,
@@ -100,6 +102,8 @@ impl App {
             pulls: Pulls::new(fetcher, models_changed.clone()),
             deadline,
             mirror: watch::Sender::new(None),
+            trials: Trials::new(settings.verify.clone(), home.path().join("trials")),
+            settings,
             models_changed,
             uploads: Semaphore::new(limits::MAX_UPLOADS),
             home,

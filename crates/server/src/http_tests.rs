@@ -13,4 +13,5 @@ mod restarts;
 mod security_md;
 mod talks;
 mod tree;
+mod trials;
 mod watching;

@@ -31,6 +31,7 @@ mod settings;
 mod start;
 mod talk;
 mod tls;
+mod trials;
 mod watcher;
 
 #[cfg(test)]

@@ -206,6 +206,30 @@ pub const PULL_LINES_INTERVAL: Duration = Duration::from_millis(100);
 /// Lines about pulls and new models that wait for a client who reads slowly; then whoever makes them waits.
 pub const MAX_WAITING_LINES: usize = 64;
 
+/// Trials that are listed, the newest; older ones stay on disk.
+pub const MAX_TRIALS_LISTED: usize = 200;
+
+/// Longest name of a trial's directory, in bytes; longer ones are not trials.
+pub const MAX_TRIAL_ID_BYTES: usize = 128;
+
+/// Largest file of a bundle that a listing reads, in bytes; of a larger one nothing is shown.
+pub const MAX_TRIAL_FILE_BYTES: u64 = 1 << 20;
+
+/// Bytes that a running trial may tell; what is beyond is not read, and the trial goes on.
+pub const MAX_TRIAL_TOLD_BYTES: u64 = 16 << 20;
+
+/// Trials whose failure is remembered; with one more, the oldest is forgotten.
+pub const MAX_FAILED_TRIALS: usize = 64;
+
+/// How long a report may take to be made; then it is given up.
+pub const REPORT_WAIT: Duration = Duration::from_secs(30);
+
+/// Longest report that is sent, in bytes.
+pub const MAX_REPORT_BYTES: usize = 8 << 20;
+
+/// How long a running trial may take to end when the server does; then it is killed, and can be taken up again all the same.
+pub const TRIAL_END_WAIT: Duration = Duration::from_secs(2);
+
 /// Files that are sent to `/api/blobs` at the same time. One more is 503.
 pub const MAX_UPLOADS: usize = 8;
 

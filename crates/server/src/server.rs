@@ -134,6 +134,7 @@ impl Server {
         tracing::info!(in_flight = app.pool.in_flight(), "shutting down");
         app.talks.close();
         app.pulls.close().await;
+        app.trials.close().await;
         let closing = tokio::spawn(connections.shutdown());
         app.pool.shutdown().await;
         app.talks.ended().await;

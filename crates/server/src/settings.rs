@@ -22,6 +22,8 @@ pub struct ServerSettings {
     pub tls: Option<Arc<rustls::ServerConfig>>,
     /// How a runner is started.
     pub runner: RunnerCommand,
+    /// The program that runs trials, with what stands before its subcommand; without it there are none.
+    pub verify: Option<RunnerCommand>,
     /// Where runners log.
     pub log_dir: PathBuf,
     /// Wishes for loading that hold when a request has none.
@@ -62,6 +64,7 @@ impl ServerSettings {
             require_key: false,
             tls: None,
             runner,
+            verify: None,
             log_dir,
             load: LoadDefaults::default(),
             keep_alive: KeepAlive::default(),

@@ -39,6 +39,8 @@ pub struct Watcher {
     /// Models that are on their way, and those that are here.
     pulls: Paced,
     models: Paced,
+    /// The trial that runs.
+    trials: Paced,
     /// What is sent first.
     greeting: Option<BytesMut>,
 }
@@ -77,12 +79,15 @@ impl Watcher {
         let pace = Pace::new(Instant::now());
         let pulls = Paced::new(app.pulls.changes());
         let models = Paced::new(app.models_changed.subscribe());
+        let trials = Paced::new(app.trials.changes());
         let seat = Seat { app, chat };
-        let mut watcher = Self { seat, events, older: 0, changes, pace, pulls, models, greeting: None };
+        let mut watcher =
+            Self { seat, events, older: 0, changes, pace, pulls, models, trials, greeting: None };
         let mut greeting = BytesMut::from(&*watcher.hello());
         greeting.extend_from_slice(&watcher.snapshot().await?);
         greeting.extend_from_slice(&watcher.runners());
         greeting.extend_from_slice(&watcher.pulls());
+        greeting.extend_from_slice(&watcher.trials());
         watcher.greeting = Some(greeting);
         Ok(watcher)
     }
@@ -101,6 +106,7 @@ impl Watcher {
                 () = sleep_until(self.pace.due().into()) => {}
                 Ok(()) = self.changes.changed(), if !self.pace.changed => self.pace.changed = true,
                 () = self.pulls.due() => chunk.extend_from_slice(&self.pulls()),
+                () = self.trials.due() => chunk.extend_from_slice(&self.trials()),
                 () = self.models.due() => chunk.extend_from_slice(&encode("models", &json!({}))),
             }
             self.add_runners(&mut chunk);
@@ -180,6 +186,10 @@ impl Watcher {
 
     fn pulls(&self) -> Bytes {
         encode("pulls", &json!({ "pulls": self.seat.app.pulls.views() }))
+    }
+
+    fn trials(&self) -> Bytes {
+        encode("trials", &json!({ "running": self.seat.app.trials.running() }))
     }
 
     /// The watched chat as it is now. All events until now are older.

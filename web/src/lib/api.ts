@@ -1,5 +1,5 @@
 // The server's routes that the page uses, as functions. No state is kept here.
-import type { Access, Attachment, Chat, Credential, Message, Model, Preset, Pull, SearchHit, Settings } from "./types";
+import type { Access, Attachment, Chat, Credential, Message, Model, Preset, Pull, SearchHit, Settings, Trial } from "./types";
 
 const BASE = "/firepot/v1";
 
@@ -92,6 +92,14 @@ export const unloadModel = (model: string) => request("POST", `${BASE}/models/un
 export const beginPull = (model: string) => json<Pull>("POST", `${BASE}/pulls`, { model });
 /** Ends a pull, or forgets one that failed. */
 export const endPull = (id: string) => request("DELETE", `${BASE}/pulls/${encodeURIComponent(id)}`);
+
+export const listTrials = async () => (await json<{ trials: Trial[] }>("GET", `${BASE}/trials`)).trials;
+/** Begins a trial; how far it is comes with the events. */
+export const beginTrial = (model: string, suite: string) => json<{ id: string }>("POST", `${BASE}/trials`, { model, suite });
+export const resumeTrial = (id: string) => request("POST", `${BASE}/trials/${encodeURIComponent(id)}/resume`);
+/** Ends a trial that runs; it can be taken up again. */
+export const stopTrial = (id: string) => request("DELETE", `${BASE}/trials/${encodeURIComponent(id)}`);
+export const reportAddress = (id: string) => `${BASE}/trials/${encodeURIComponent(id)}/report`;
 
 export const listPresets = async () => (await json<{ presets: Preset[] }>("GET", `${BASE}/presets`)).presets;
 export const savePreset = (name: string, settings: Settings) => request("PUT", `${BASE}/presets/${encodeURIComponent(name)}`, settings);

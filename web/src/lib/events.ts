@@ -6,7 +6,7 @@
 //
 // A page that nobody sees holds no connection: browsers allow six for all tabs together.
 import { EventParser } from "./sse";
-import type { ChatFull, Delta, Live, Message, Chat, Pull, Runners } from "./types";
+import type { ChatFull, Delta, Live, Message, Chat, Pull, Runners, Trial } from "./types";
 
 export interface EventMap {
   hello: { server: string; version: string };
@@ -16,6 +16,7 @@ export interface EventMap {
   runners: Runners;
   pulls: { pulls: Pull[] };
   models: object;
+  trials: { running: Trial | null };
   message: { message: Message; leaf_id: string | null };
   messages_removed: { ids: string[]; leaf_id: string | null };
   progress: Live;

@@ -122,6 +122,17 @@ export interface Pull {
   error?: { message: string; hint?: string };
 }
 
+/** A trial of this home. */
+export interface Trial {
+  id: string;
+  model: string | null;
+  suite: "smoke" | "standard" | "full" | null;
+  created_unix_s: number | null;
+  state: "running" | "finished" | "unfinished";
+  progress: { case: string; number: number; cases: number; samples: number; most: number } | null;
+  error: string | null;
+}
+
 export interface Runner {
   model: string;
   /** 0 for the first runner of a model; those on further GPUs count from 1. */

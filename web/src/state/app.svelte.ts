@@ -7,8 +7,9 @@ import type { Chat, Model, Runner, Runners, Settings } from "../lib/types";
 import { OpenChat } from "./chat.svelte";
 import { pulls } from "./pulls.svelte";
 import { toasts } from "./toasts.svelte";
+import { trials } from "./trials.svelte";
 
-export type Panel = "settings" | "stack" | "keys" | null;
+export type Panel = "settings" | "stack" | "keys" | "trials" | null;
 export type DialogName = "search" | "help" | null;
 
 /** A server that is silent for less than this is not worth a banner. */
@@ -41,6 +42,7 @@ class App {
       chats: (change) => ("chat" in change ? this.putChat(change.chat) : this.dropChat(change.removed)),
       runners: (runners) => (this.runners = runners),
       pulls: (now) => pulls.replace(now.pulls, performance.now()),
+      trials: ({ running }) => trials.tell(running),
       models: () => void this.refreshModels().catch(() => undefined),
       message: ({ message, leaf_id }) => this.open.put([message], leaf_id),
       messages_removed: ({ ids, leaf_id }) => this.open.remove(ids, leaf_id),

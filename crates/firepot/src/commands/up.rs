@@ -191,8 +191,16 @@ async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::R
     server.snapshots = snapshots::settings(home, load.snapshot_bytes);
     reach.apply(&mut server)?;
     let others = server.asks_for_keys() && !reach.allow_private_pulls;
+    server.verify = Some(trials(settings)?);
     let fetcher = Arc::new(HubFetcher(hub::puller(settings, home, others)?));
     Ok(Server::bind(server, home.clone(), Arc::new(settings.planner()), fetcher).await?)
+}
+
+/// This program, as it runs trials of this home.
+fn trials(settings: &Settings) -> anyhow::Result<RunnerCommand> {
+    let program = std::env::current_exe().context("the path of this program is not known")?;
+    let args = vec!["--home".into(), settings.home.clone().into(), "--log".into(), "error".into()];
+    Ok(RunnerCommand { program, args })
 }
 
 /// Until somebody asks this process to end.

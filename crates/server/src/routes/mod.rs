@@ -12,6 +12,7 @@
 //! | `/firepot/v1/models/load` and loads by `/api/generate` | the load goes on, for whoever comes next |
 //! | `/api/pull`, and `/api/create` while it pulls | the pull ends when nobody else waits for it; what was downloaded stays |
 //! | `/firepot/v1/pulls` | the pull goes on: it belongs to the server, `DELETE` ends it |
+//! | `/firepot/v1/trials` | the trial goes on: it belongs to the server, `DELETE` ends it |
 //! | `/api/blobs/{digest}` | what came of the file is removed |
 //! | everything else that stores or removes | it is carried out |
 
@@ -33,6 +34,7 @@ pub mod reply;
 mod show;
 mod table;
 mod transfer;
+mod trials;
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -100,6 +102,7 @@ pub fn routes() -> Routes {
         .merge(transfer::routes())
         .merge(presets::routes())
         .merge(pulls::routes())
+        .merge(trials::routes())
         .merge(events::routes())
         .merge(keys::routes())
 }

@@ -183,7 +183,7 @@ async fn act(
     attempt: Option<Attempt>,
 ) -> Result<Response, ApiError> {
     let model = app.model(&parsed.model).await?;
-    let encoder = OllamaEncoder::new(parsed.model, parsed.shape, parsed.mode);
+    let encoder = OllamaEncoder::new(parsed.model, parsed.shape, parsed.mode).with_stamps(parsed.stamps);
     if parsed.action == Action::Unload {
         app.pool.unload(&model.name).await;
         let times = firepot_wire::ServerTimes::default();

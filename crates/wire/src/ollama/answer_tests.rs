@@ -82,6 +82,26 @@ fn a_delta_with_nothing_certain_in_it_sends_nothing_but_keeps_its_ids() {
 }
 
 #[test]
+fn whoever_measures_gets_a_line_for_each_step_with_its_ids() {
+    let mut encoder = OllamaEncoder::new("m", Shape::Chat, Mode::Stream).with_stamps(true);
+    let line = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).unwrap();
+    let silent = line(encoder.delta(0, &delta(&[4, 5], &[]), now()));
+    assert_eq!((&silent["firepot"]["ids"], &silent["message"]["content"]), (&json!([4, 5]), &json!("")));
+    let told = line(encoder.delta(0, &delta(&[6], &[content("a")]), now()));
+    assert_eq!(told["firepot"]["ids"], json!([6]));
+    let last = line(encoder.finish(0, &ending(FinishReason::Stop), now()).unwrap());
+    assert_eq!(last.get("firepot"), None);
+    for (body, stamps) in [
+        (json!({"model": "m", "messages": []}), Ok(false)),
+        (json!({"model": "m", "messages": [], "firepot": {"stamps": true}}), Ok(true)),
+        (json!({"model": "m", "messages": [], "firepot": {"stamps": 1}}), Err(())),
+    ] {
+        let read = chat_from_wire(body.to_string().as_bytes());
+        assert_eq!(read.map(|parsed| parsed.stamps).map_err(drop), stamps, "{body}");
+    }
+}
+
+#[test]
 fn a_raw_answer_has_no_context_and_losses_are_told() {
     let mut encoder = OllamaEncoder::new("m", Shape::Raw, Mode::Whole);
     encoder.prompt(

@@ -30,6 +30,8 @@ pub struct Parsed {
     pub load: LoadOptions,
     /// The options that it says itself: a model's own defaults do not touch them.
     pub said: Said,
+    /// Whether it wants a line for each step, with token ids (`firepot.stamps`).
+    pub stamps: bool,
     /// What the request says to no effect, for a header and the log.
     pub warnings: Vec<String>,
 }
@@ -58,7 +60,7 @@ pub enum Shape {
 
 /// Reads the body of `POST /api/chat`: `model`, `messages`, `tools`, and what [`generate_from_wire`] has in
 /// common with it (`options`, `format`, `think`, `keep_alive`, `stream`, `truncate`, `shift`, `logprobs`,
-/// `top_logprobs`).
+/// `top_logprobs`, our own `firepot.stamps`).
 ///
 /// `truncate` is true by default: the oldest turns are dropped when the context is too small, and the answer
 /// says so. `shift` has no effect, because a running answer's context is never shifted.
@@ -120,8 +122,15 @@ fn finish(
     } else {
         Action::Load
     };
+    let stamps = stamps(body)?;
     warnings.extend(common::unknown_fields(body));
-    Ok(Parsed { model, action, shape, mode, keep_alive, load, said: said(body), warnings })
+    Ok(Parsed { model, action, shape, mode, keep_alive, load, said: said(body), stamps, warnings })
+}
+
+/// `firepot`: our own extension.
+fn stamps(body: &Fields<'_>) -> Result<bool, ApiError> {
+    let ours = body.object("firepot")?;
+    Ok(ours.map(|ours| ours.bool("stamps")).transpose()?.flatten().unwrap_or(false))
 }
 
 fn request(body: &Fields<'_>, options: Options, prompt: Prompt) -> Result<GenerateRequest, ApiError> {

@@ -17,6 +17,10 @@
 //! | `tools_ignored` | our own: the model has no place for tools; absent when it has |
 //!
 //! All times are nanoseconds. A field that is zero is sent as zero, never left out.
+//!
+//! A request with `"firepot": {"stamps": true}`, our own extension for whoever measures, gets a line for each step of the
+//! engine, also where no text became certain. `firepot` in it has the `position` and the `ids` of the tokens, and
+//! `created_at` is when they came, by a clock that does not jump while the answer runs.
 
 use firepot_chat::{Delta, FinishReason, PromptReport, TokenId, ToolCall};
 use jiff::Timestamp;
@@ -77,6 +81,7 @@ pub struct OllamaEncoder {
     context: Vec<TokenId>,
     dropped_messages: u32,
     tools_ignored: bool,
+    stamps: bool,
 }
 
 impl OllamaEncoder {
@@ -92,7 +97,14 @@ impl OllamaEncoder {
             context: Vec::new(),
             dropped_messages: 0,
             tools_ignored: false,
+            stamps: false,
         }
+    }
+
+    /// The same, with a line for each step and the token ids in it, when they are wanted.
+    #[must_use]
+    pub fn with_stamps(self, stamps: bool) -> Self {
+        Self { stamps, ..self }
     }
 
     /// The only line of an answer to a request without a prompt.
@@ -113,6 +125,7 @@ impl OllamaEncoder {
             created_at: timestamp(now),
             text: self.text(piece, first_call),
             logprobs: logprob::entries(&piece.logprobs),
+            firepot: None,
             done: false,
             done_reason: None,
             context: None,
@@ -182,10 +195,12 @@ impl Encoder for OllamaEncoder {
             return Vec::new();
         }
         let piece = Piece::of(delta);
-        if piece.is_empty() {
+        if piece.is_empty() && !self.stamps {
             return Vec::new();
         }
-        let bytes = self.bytes(&self.line(&piece, self.calls_sent, now));
+        let mut line = self.line(&piece, self.calls_sent, now);
+        line.firepot = self.stamps.then_some(Stamp { position: delta.position, ids: &delta.ids });
+        let bytes = self.bytes(&line);
         self.calls_sent += piece.tool_calls.len();
         bytes
     }
@@ -235,6 +250,8 @@ struct Line<'a> {
     text: Text<'a>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     logprobs: Vec<Entry<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    firepot: Option<Stamp<'a>>,
     done: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     done_reason: Option<&'static str>,
@@ -244,6 +261,13 @@ struct Line<'a> {
     times: Option<Times>,
     #[serde(flatten)]
     counts: Option<Counts>,
+}
+
+/// Which tokens a line is about.
+#[derive(Serialize)]
+struct Stamp<'a> {
+    position: u32,
+    ids: &'a [TokenId],
 }
 
 #[derive(Serialize)]

@@ -1,0 +1,15 @@
+//! What `firepot verify` knows that the trial itself does not: this machine, its calibration, the model's file, the plan, and
+//! the program.
+
+mod evidence;
+mod ground;
+mod model;
+mod perplexity;
+mod progress;
+mod sides;
+
+pub use evidence::{calibration, machine, plan, tool};
+pub use ground::{ground, time_left};
+pub use perplexity::perplexity;
+pub use progress::{Bars, Lines};
+pub use sides::{Sides, Wanted};

@@ -1,0 +1,171 @@
+//! The suites, as data: what is asked, how often, and how long each case may take at most.
+//!
+//! Times are shares of the suite's limit, so that a slow machine measures less of everything rather than nothing of the
+//! last cases; what was left out is named in the bundle. A case that a server or a model cannot do is left out by name, too.
+
+use std::time::Duration;
+
+use firepot_measure::bundle::{Case, CaseKind, Suite};
+
+/// A line of a suite.
+struct Row {
+    id: &'static str,
+    kind: CaseKind,
+    prompt: u32,
+    depth: u32,
+    concurrency: u32,
+    tokens: u32,
+    samples: (u32, u32),
+    /// Share of the suite's time, in thousandths.
+    permille: u32,
+}
+
+const fn row(
+    id: &'static str,
+    kind: CaseKind,
+    [prompt, depth, concurrency, tokens]: [u32; 4],
+    samples: (u32, u32),
+    permille: u32,
+) -> Row {
+    Row { id, kind, prompt, depth, concurrency, tokens, samples, permille }
+}
+
+use CaseKind::{ColdStart, Concurrency, Depth, Determinism, PrefixHit, Quality, Restart, Warm};
+
+/// [prompt, depth, concurrency, tokens], (fewest, most samples), thousandths of the time.
+const SMOKE: &[Row] = &[
+    row("cold", ColdStart, [32, 0, 1, 8], (3, 5), 90),
+    row("warm-128", Warm, [128, 0, 1, 32], (10, 12), 170),
+    row("prefix-hit-512", PrefixHit, [32, 512, 1, 8], (10, 12), 110),
+    row("depth-1024", Depth, [32, 1024, 1, 32], (5, 8), 170),
+    row("concurrency-1", Concurrency, [64, 0, 1, 32], (2, 3), 40),
+    row("concurrency-4", Concurrency, [64, 0, 4, 32], (2, 3), 110),
+    row("determinism", Determinism, [64, 0, 1, 32], (6, 6), 80),
+    row("restart-decode", Restart, [32, 0, 1, 32], (1, 1), 50),
+    row("quality-arithmetic", Quality, [0, 0, 1, 64], (3, 3), 30),
+    row("quality-word-problem", Quality, [0, 0, 1, 96], (2, 2), 30),
+    row("quality-logic", Quality, [0, 0, 1, 96], (2, 2), 30),
+    row("quality-needle", Quality, [256, 0, 1, 48], (2, 2), 40),
+    row("quality-json-schema", Quality, [0, 0, 1, 96], (2, 2), 30),
+];
+
+const STANDARD: &[Row] = &[
+    row("cold", ColdStart, [32, 0, 1, 8], (10, 12), 50),
+    row("warm-32", Warm, [32, 0, 1, 64], (10, 20), 45),
+    row("warm-128", Warm, [128, 0, 1, 64], (10, 25), 70),
+    row("warm-512", Warm, [512, 0, 1, 64], (10, 16), 90),
+    row("warm-2048", Warm, [2048, 0, 1, 32], (10, 10), 170),
+    row("prefix-hit-512", PrefixHit, [32, 512, 1, 16], (10, 20), 30),
+    row("depth-512", Depth, [32, 512, 1, 64], (10, 16), 35),
+    row("depth-2048", Depth, [32, 2048, 1, 64], (10, 14), 60),
+    row("concurrency-1", Concurrency, [64, 0, 1, 64], (4, 5), 12),
+    row("concurrency-2", Concurrency, [64, 0, 2, 64], (4, 5), 16),
+    row("concurrency-4", Concurrency, [64, 0, 4, 64], (4, 5), 25),
+    row("concurrency-8", Concurrency, [64, 0, 8, 64], (4, 5), 45),
+    row("concurrency-16", Concurrency, [64, 0, 16, 64], (4, 5), 85),
+    row("determinism", Determinism, [64, 0, 1, 96], (6, 6), 25),
+    row("restart-loading", Restart, [32, 0, 1, 32], (1, 1), 10),
+    row("restart-prefill", Restart, [1024, 0, 1, 16], (1, 1), 20),
+    row("restart-decode", Restart, [32, 0, 1, 48], (1, 2), 15),
+    row("quality-arithmetic", Quality, [0, 0, 1, 96], (12, 12), 25),
+    row("quality-word-problem", Quality, [0, 0, 1, 160], (10, 10), 30),
+    row("quality-logic", Quality, [0, 0, 1, 128], (10, 10), 25),
+    row("quality-needle", Quality, [1024, 0, 1, 48], (10, 10), 60),
+    row("quality-json-schema", Quality, [0, 0, 1, 128], (10, 10), 27),
+];
+
+const FULL: &[Row] = &[
+    row("cold", ColdStart, [32, 0, 1, 8], (10, 20), 20),
+    row("warm-32", Warm, [32, 0, 1, 128], (10, 60), 35),
+    row("warm-128", Warm, [128, 0, 1, 128], (10, 60), 45),
+    row("warm-512", Warm, [512, 0, 1, 128], (10, 40), 60),
+    row("warm-2048", Warm, [2048, 0, 1, 64], (10, 20), 75),
+    row("warm-4096", Warm, [4096, 0, 1, 64], (10, 12), 90),
+    row("prefix-hit-512", PrefixHit, [32, 512, 1, 16], (10, 60), 20),
+    row("prefix-hit-2048", PrefixHit, [32, 2048, 1, 16], (10, 40), 25),
+    row("depth-512", Depth, [32, 512, 1, 128], (10, 40), 30),
+    row("depth-2048", Depth, [32, 2048, 1, 128], (10, 30), 45),
+    row("depth-4096", Depth, [32, 4096, 1, 128], (10, 24), 60),
+    row("depth-7000", Depth, [32, 7000, 1, 128], (10, 16), 70),
+    row("concurrency-1", Concurrency, [64, 0, 1, 128], (10, 10), 10),
+    row("concurrency-2", Concurrency, [64, 0, 2, 128], (10, 10), 15),
+    row("concurrency-4", Concurrency, [64, 0, 4, 128], (10, 10), 22),
+    row("concurrency-8", Concurrency, [64, 0, 8, 128], (10, 10), 35),
+    row("concurrency-16", Concurrency, [64, 0, 16, 128], (10, 10), 65),
+    row("determinism", Determinism, [64, 0, 1, 256], (6, 6), 12),
+    row("restart-loading", Restart, [32, 0, 1, 48], (3, 3), 5),
+    row("restart-prefill", Restart, [2048, 0, 1, 16], (3, 3), 20),
+    row("restart-decode", Restart, [32, 0, 1, 96], (3, 3), 8),
+    row("quality-arithmetic", Quality, [0, 0, 1, 256], (50, 50), 40),
+    row("quality-word-problem", Quality, [0, 0, 1, 384], (50, 50), 55),
+    row("quality-logic", Quality, [0, 0, 1, 384], (50, 50), 50),
+    row("quality-needle", Quality, [4096, 0, 1, 64], (50, 50), 45),
+    row("quality-json-schema", Quality, [0, 0, 1, 256], (40, 40), 38),
+];
+
+/// How long a suite may take, from the first sample on. Finding the servers, loading the model and hashing files comes before it,
+/// so that the whole command stays within 1, 8 and 45 minutes.
+#[must_use]
+pub const fn time(suite: Suite) -> Duration {
+    match suite {
+        Suite::Smoke => Duration::from_secs(55),
+        Suite::Standard => Duration::from_secs(470),
+        Suite::Full => Duration::from_secs(2680),
+    }
+}
+
+const fn rows(suite: Suite) -> &'static [Row] {
+    match suite {
+        Suite::Smoke => SMOKE,
+        Suite::Standard => STANDARD,
+        Suite::Full => FULL,
+    }
+}
+
+/// The cases of a suite.
+#[must_use]
+pub fn cases(suite: Suite, seed: u64) -> Vec<Case> {
+    let case = |(number, row): (u64, &Row)| Case {
+        id: row.id.to_owned(),
+        kind: row.kind,
+        prompt_tokens: row.prompt,
+        depth_tokens: row.depth,
+        concurrency: row.concurrency,
+        max_tokens: row.tokens,
+        strict: matches!(row.kind, Determinism | Restart),
+        // JSON readers other than ours take numbers for floats.
+        seed: fastrand::Rng::with_seed(seed.wrapping_add(number)).u64(..1 << 53),
+        min_samples: row.samples.0,
+        max_samples: row.samples.1,
+    };
+    (0..).zip(rows(suite)).map(case).collect()
+}
+
+/// How long a case of a suite may take, when the whole suite may take `limit`.
+#[must_use]
+pub fn share(suite: Suite, case: &str, limit: Duration) -> Duration {
+    let permille = rows(suite).iter().find(|row| row.id == case).map_or(50, |row| row.permille);
+    limit * permille / 1000
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_suite_has_each_kind_once_by_name_and_fits_its_time() {
+        for suite in [Suite::Smoke, Suite::Standard, Suite::Full] {
+            let cases = cases(suite, 7);
+            let ids: HashSet<&str> = cases.iter().map(|case| case.id.as_str()).collect();
+            assert_eq!(ids.len(), cases.len(), "{suite:?}");
+            let kinds: HashSet<String> = cases.iter().map(|case| format!("{:?}", case.kind)).collect();
+            assert_eq!(kinds.len(), 8, "{suite:?}");
+            // What is left is for probes, loads, and the writing of the bundle.
+            let permille: u32 = rows(suite).iter().map(|row| row.permille).sum();
+            assert!((900..=1000).contains(&permille), "{suite:?}: {permille}");
+            assert!(cases.iter().all(|case| case.min_samples <= case.max_samples && case.seed < 1 << 53));
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `firepot verify` on the real model: what is left of a trial that was killed, and what comes of it in the end.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::stack::{MODEL, alive, eventually, firepot, home_with_model, run_in, send};
+
+fn lines(dir: &Path, file: &str) -> Vec<Value> {
+    let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn verify(home: &Path, args: &[&str]) -> Child {
+    let mut command = Command::new(firepot());
+    command.arg("--home").arg(home).args(["--port", "0", "verify"]).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn server_of(home: &Path) -> Option<u32> {
+    let record: Value = serde_json::from_slice(&fs::read(home.join("run/server.json")).ok()?).ok()?;
+    u32::try_from(record["pid"].as_u64()?).ok()
+}
+
+#[tokio::test]
+async fn a_trial_that_is_killed_is_taken_up_again_and_its_bundle_is_found_whole() {
+    let home = home_with_model();
+    let out = home.path().join("bundle");
+    let out_text = out.to_str().unwrap();
+    let mut first = verify(home.path(), &[MODEL, "--suite", "smoke", "--out", out_text]);
+    eventually("some samples", async || (lines(&out, "requests.jsonl").len() >= 9).then_some(())).await;
+    send(first.id(), Signal::KILL);
+    first.wait().unwrap();
+    let kept = lines(&out, "requests.jsonl");
+    // The killed trial cannot have stopped the server that it started.
+    let orphan = server_of(home.path()).unwrap();
+    send(orphan, Signal::TERM);
+    eventually("the server's end", async || (!alive(orphan)).then_some(())).await;
+
+    let second = verify(home.path(), &["--resume", out_text]).wait_with_output().unwrap();
+    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
+    let requests = lines(&out, "requests.jsonl");
+    assert_eq!(requests[..kept.len()], kept, "what was written stays");
+    assert!(requests.iter().any(|request| request["part"] == 1), "nothing was left to be taken");
+    assert!(!home.path().join("run/server.json").exists(), "the second trial has stopped its server");
+
+    let check = run_in(home.path(), &["check", out_text]);
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
+    shows_what_was_asked(&out, &requests);
+}
+
+fn shows_what_was_asked(out: &Path, requests: &[Value]) {
+    let of = |case: &str| requests.iter().filter(|request| request["case"] == case).collect::<Vec<_>>();
+    let hashes: Vec<&Value> = of("determinism").iter().map(|one| &one["tokens"]["ids_sha256"]).collect();
+    assert_eq!(hashes.len(), 6);
+    assert!(hashes[0].is_string() && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    assert!(of("cold").iter().all(|one| one["spawned_us"].is_u64() && one["error"].is_null()));
+    let warm = of("warm-128")[0];
+    assert_eq!(warm["server"]["gaps_us"].as_array().unwrap().len(), 31, "{warm}");
+    let restarts = lines(out, "restarts.jsonl");
+    assert_eq!((&restarts[0]["completed"], &restarts[0]["tokens_lost"]), (&true.into(), &0.into()));
+    assert_eq!(restarts[0]["ids_equal"], true, "a strict answer goes on as it would have");
+    assert!(!lines(out, "telemetry.jsonl").is_empty() && !lines(out, "probes.jsonl").is_empty());
+    let session: Value = serde_json::from_slice(&fs::read(out.join("session.json")).unwrap()).unwrap();
+    assert_eq!(session["hosts_contacted"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn trials_that_cannot_be_are_refused_with_a_hint() {
+    let home = home_with_model();
+    let full = home.path().join("full");
+    fs::create_dir(&full).unwrap();
+    fs::create_dir(full.join("something")).unwrap();
+    for (args, code, word) in [
+        (&["verify"][..], 1, "firepot verify MODEL"),
+        (&["verify", "--resume", "/nowhere"], 1, "/nowhere"),
+        (
+            &["verify", "any", "--target", "http://127.0.0.1:9", "--out", "/tmp/firepot-none"],
+            4,
+            "no server answers",
+        ),
+        (&["verify", MODEL, "--suite", "huge"], 2, "--suite"),
+    ] {
+        let output = run_in(home.path(), args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {stderr}");
+        assert!(stderr.contains(word), "{args:?}: {stderr}");
+    }
+    let taken = run_in(home.path(), &["--port", "0", "verify", MODEL, "--out", full.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&taken.stderr).contains("not empty"), "{taken:?}");
+}
