@@ -22,7 +22,8 @@ pub fn number(value: f64) -> String {
     } else {
         3
     };
-    format!("{value:.decimals$}")
+    let text = format!("{value:.decimals$}");
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
 fn thousands(value: i64) -> String {
