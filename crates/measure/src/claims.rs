@@ -248,10 +248,10 @@ impl MachineIs {
         if self.cores.is_some_and(|cores| machine.cores.known() != Some(&cores)) {
             return Some("the trial ran on another number of cores".to_owned());
         }
-        let named = self.gpu.as_ref().is_none_or(|wanted| {
+        let alike = self.gpu.as_ref().is_none_or(|wanted| {
             !gpus.is_empty() && gpus.iter().all(|gpu| gpu.name.contains(wanted.as_str()))
         });
-        if !named || self.gpus.is_some_and(|count| count != gpus.len()) {
+        if !alike || self.gpus.is_some_and(|count| count != gpus.len()) {
             let names: Vec<&str> = gpus.iter().map(|gpu| gpu.name.as_str()).collect();
             let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             return Some(format!("the trial ran on other GPUs: {names}"));
@@ -305,16 +305,12 @@ impl Need {
 
     fn judge_one(&self, (bundle, summary): (&Bundle, &Summary)) -> (Answer, String) {
         let target = bundle.workload.targets.first().map_or("a", |target| target.id.as_str());
-        match summary.figure(&self.metric, self.case.as_deref(), target) {
-            Some(figure) => {
-                let (low, high) = self.range(figure);
-                self.told(figure.value, low, high)
-            }
-            None => {
-                let reason = summary.reason(&self.metric, self.case.as_deref(), target);
-                self.missing(reason.unwrap_or("no such case was measured"))
-            }
+        if let Some(figure) = summary.figure(&self.metric, self.case.as_deref(), target) {
+            let (low, high) = self.range(figure);
+            return self.told(figure.value, low, high);
         }
+        let reason = summary.reason(&self.metric, self.case.as_deref(), target);
+        self.missing(reason.unwrap_or("no such case was measured"))
     }
 
     /// A level is judged by its interval, a count or share as it is: 20 of 20 are all.

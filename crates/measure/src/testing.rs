@@ -70,7 +70,7 @@ impl Simulated {
         }
         self.write_questions(&writer, &mut clock)?;
         self.write_telemetry(&writer, clock.now_us)?;
-        self.write_after(&writer, clock.now_us)?;
+        write_after(&writer, clock.now_us)?;
         writer.finish(&tool(), BEGUN_UNIX_S + clock.now_us / 1_000_000)
     }
 
@@ -345,27 +345,27 @@ impl Simulated {
         }
         Ok(())
     }
+}
 
-    fn write_after(&self, writer: &BundleWriter, until_us: u64) -> Result<(), BundleError> {
-        let reasons = [
-            ("telemetry.cpu_celsius", "the machine shows no sensor"),
-            ("telemetry.cpu_watts", "the machine shows no sensor"),
-        ];
-        writer.put(&Absent(reasons.map(|(field, why)| (field.to_owned(), why.to_owned())).into()))?;
-        writer.put(&Session {
-            measured_s: until_us as f64 / 1e6,
-            left_s: Reading::absent("no limit of sessions is known of this platform"),
-            quota: Reading::absent("no account"),
-            cost: Reading::Known(Cost {
-                amount: 0.0,
-                currency: "EUR".to_owned(),
-                source: "own machine".to_owned(),
-            }),
-            hosts_contacted: Reading::Known(Vec::new()),
-            hosts_expected: Vec::new(),
-            settings: BTreeMap::new(),
-        })
-    }
+fn write_after(writer: &BundleWriter, until_us: u64) -> Result<(), BundleError> {
+    let reasons = [
+        ("telemetry.cpu_celsius", "the machine shows no sensor"),
+        ("telemetry.cpu_watts", "the machine shows no sensor"),
+    ];
+    writer.put(&Absent(reasons.map(|(field, why)| (field.to_owned(), why.to_owned())).into()))?;
+    writer.put(&Session {
+        measured_s: until_us as f64 / 1e6,
+        left_s: Reading::absent("no limit of sessions is known of this platform"),
+        quota: Reading::absent("no account"),
+        cost: Reading::Known(Cost {
+            amount: 0.0,
+            currency: "EUR".to_owned(),
+            source: "own machine".to_owned(),
+        }),
+        hosts_contacted: Reading::Known(Vec::new()),
+        hosts_expected: Vec::new(),
+        settings: BTreeMap::new(),
+    })
 }
 
 struct Clock {

@@ -114,7 +114,7 @@ fn lines<L: Line>(files: &Files) -> Result<Vec<L>, BundleError> {
     let bytes = files.get(L::FILE)?;
     let whole = bytes.strip_suffix(b"\n");
     if whole.is_none() && !bytes.is_empty() {
-        let last = bytes.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let last = bytes.split(|&byte| byte == b'\n').count();
         return Err(malformed(last, "the line is cut".to_owned()));
     }
     let mut parsed = Vec::new();

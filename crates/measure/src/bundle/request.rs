@@ -157,7 +157,9 @@ pub enum FailureKind {
 #[must_use]
 pub fn ids_sha256(ids: &[u32]) -> String {
     let mut hasher = Sha256::new();
-    ids.iter().for_each(|id| hasher.update(id.to_le_bytes()));
+    for id in ids {
+        hasher.update(id.to_le_bytes());
+    }
     hex(&hasher.finalize())
 }
 

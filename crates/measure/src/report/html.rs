@@ -20,7 +20,9 @@ pub(super) fn render(blocks: &[Block]) -> String {
         "<title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n",
         escape(title.unwrap_or("Report"))
     );
-    blocks.iter().for_each(|block| push_block(&mut out, block));
+    for block in blocks {
+        push_block(&mut out, block);
+    }
     out.push_str("</main>\n</body>\n</html>\n");
     out
 }

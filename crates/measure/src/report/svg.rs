@@ -70,8 +70,11 @@ pub(super) fn chart(x: Axis, y: Axis, series: &[Series]) -> Option<String> {
     Some(out)
 }
 
+/// A name, an interval, a dot, and a bar.
+pub(super) type Row = (String, Option<(f64, f64)>, f64, Option<f64>);
+
 /// A line for each thing: an interval, a dot within and a second one, over a common axis.
-pub(super) fn rows(x: Axis, rows: &[(String, Option<(f64, f64)>, f64, Option<f64>)]) -> Option<String> {
+pub(super) fn rows(x: Axis, rows: &[Row]) -> Option<String> {
     const LABELS: f64 = 250.0;
     const STEP: f64 = 26.0;
     let values = rows.iter().flat_map(|(_, range, first, second)| {
@@ -210,7 +213,7 @@ fn push_series(out: &mut String, series: &Series, colour: usize, x: &Scale, y: &
     let points: Vec<(f64, f64)> =
         series.points.iter().map(|(place, value, _)| (x.at(*place), y.at(*value))).collect();
     let path = |d: String, class: &str| format!("<path class=\"{class} c{colour}\" d=\"{d}\"/>");
-    let dots = || points.iter().map(|(x, y)| format!("M{x:.1} {y:.1}h0")).collect::<String>();
+    let dots = || points.iter().fold(String::new(), |path, (x, y)| path + &format!("M{x:.1} {y:.1}h0"));
     match series.style {
         Style::Dots => out.push_str(&path(dots(), "dots many")),
         Style::Line | Style::Ranges => {

@@ -127,8 +127,8 @@ pub fn stopped(shape: Shape, spread: f64, precision: f64, rounds: u32, seed: u64
             break;
         }
     }
-    let share = |count: u32| f64::from(count) / f64::from(rounds);
-    Stopped { coverage: share(held), mean_samples: samples as f64 / f64::from(rounds), capped: share(capped) }
+    let part = |count: u32| f64::from(count) / f64::from(rounds);
+    Stopped { coverage: part(held), mean_samples: samples as f64 / f64::from(rounds), capped: part(capped) }
 }
 
 /// Share of `rounds` comparisons of two sessions of `count` samples in which a difference is found (p < 0.05), when
@@ -153,11 +153,11 @@ pub fn found(shape: Shape, spread: f64, slowdown: f64, count: usize, rounds: u32
 pub fn found_in_pairs(spread: f64, wander: f64, slowdown: f64, count: usize, rounds: u32, seed: u64) -> f64 {
     let mut random = Random::of(seed, "pairs", (slowdown * 1e6) as u64);
     let found = (0..rounds).filter(|round| {
-        let mut speed = 1.0;
+        let mut pace = 1.0;
         let pairs: Vec<(f64, f64)> = (0..count)
             .map(|_| {
-                speed *= (wander * random.normal()).exp();
-                let mut sample = |level: f64| level * speed * (spread * random.normal()).exp();
+                pace *= (wander * random.normal()).exp();
+                let mut sample = |level: f64| level * pace * (spread * random.normal()).exp();
                 (sample(1.0), sample(1.0 + slowdown))
             })
             .collect();

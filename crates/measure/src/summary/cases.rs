@@ -35,7 +35,6 @@ pub(super) fn summarize(
     let samples = &usable[left_out..];
     let mut collector = Collector { summary, bundle, case: Some(&case.id), target };
     let levels = push_levels(&mut collector, case, samples, bandwidth);
-    push_gaps(&mut collector, samples);
     if case.kind == CaseKind::Concurrency {
         push_throughput(&mut collector, case, samples);
         push_goodput(&mut collector, &all, bundle.workload.goodput);
@@ -100,13 +99,21 @@ fn push_levels(
         ("total_ms", total_ms, "requests.client.end_us"),
     ];
     let mut levels = BTreeMap::new();
+    // A cold start is measured for its first token; the machine is not yet warm for the rest.
+    let cold = case.kind == CaseKind::ColdStart;
     for (metric, value, field) in series {
+        if cold && metric != "ttft_cold_ms" && metric != "total_ms" {
+            continue;
+        }
         let values: Vec<f64> = samples.iter().filter_map(|request| value(request)).collect();
         push_series(collector, &mut levels, metric, &values, field);
     }
-    if case.kind == CaseKind::ColdStart {
+    let times: Vec<f64> = samples.iter().filter_map(|request| ttft_ms(request)).collect();
+    push_quantiles(collector, &times, &[("ttft_p95_ms", 0.95), ("ttft_max_ms", 1.0)]);
+    if cold {
         let values: Vec<f64> = samples.iter().filter_map(|request| load_ms(request)).collect();
         push_series(collector, &mut levels, "load_ms", &values, "requests.ready_us");
+        return levels;
     }
     let per_gb = |request: &&Request| {
         let gb_per_s = bandwidth.bytes_per_s(request.client.sent_us)? / 1e9;
@@ -114,8 +121,7 @@ fn push_levels(
     };
     let values: Vec<f64> = samples.iter().filter_map(per_gb).collect();
     push_series(collector, &mut levels, "decode_tokens_per_gb", &values, "probes");
-    let times: Vec<f64> = samples.iter().filter_map(|request| ttft_ms(request)).collect();
-    push_quantiles(collector, &times, &[("ttft_p95_ms", 0.95), ("ttft_max_ms", 1.0)]);
+    push_gaps(collector, samples);
     levels
 }
 
@@ -170,7 +176,7 @@ fn push_throughput(collector: &mut Collector<'_>, case: &Case, samples: &[&Reque
     match level(&rates) {
         Some(level) => collector.push_level("throughput_tokens_per_s", level),
         None => {
-            collector.absent("throughput_tokens_per_s", "requests.tokens.generated", "no round was whole")
+            collector.absent("throughput_tokens_per_s", "requests.tokens.generated", "no round was whole");
         }
     }
 }

@@ -117,7 +117,7 @@ fn push_restarts(collector: &mut Collector<'_>) {
         match tokens {
             Some(tokens) => collector.push(metric, f64::from(tokens), None, count),
             None => {
-                collector.absent(metric, "restarts.tokens_lost", "the positions of some answers are unknown")
+                collector.absent(metric, "restarts.tokens_lost", "the positions of some answers are unknown");
             }
         }
     }
