@@ -87,7 +87,7 @@ fn main() -> anyhow::Result<()> {
         Chore::BenchEngine(args) => bench::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
         Chore::CheckStatistics => measure::statistics(),
-        Chore::Schemas => measure::schemas_command(),
+        Chore::Schemas => measure::schemas(),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),
     }
 }

@@ -1,6 +1,9 @@
 //! JSON Schemas of a bundle's files, as docs/schema/ publishes them.
 
+use std::{fs, path::Path};
+
 use firepot_machine::Reading;
+use firepot_store::{StoreError, write_atomic};
 use schemars::{Schema, schema_for};
 
 use crate::{
@@ -32,6 +35,18 @@ pub fn schemas() -> Vec<(&'static str, Schema)> {
         ("absent.json", schema_for!(Absent)),
         ("summary.json", schema_for!(Summary)),
     ]
+}
+
+/// Writes all schemas into a directory.
+///
+/// # Errors
+/// When they cannot be written.
+pub fn publish(dir: &Path) -> Result<(), StoreError> {
+    let failed = |source| StoreError::Io { action: "make", path: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(failed)?;
+    schemas()
+        .iter()
+        .try_for_each(|(file, schema)| write_atomic(&dir.join(file_name(file)), text(schema).as_bytes()))
 }
 
 /// A schema as its file has it.

@@ -367,3 +367,32 @@ fn the_readme_says_what_the_evidence_says() {
         "README.md is stale: run `firepot report docs/evidence/* --claims … --format readme --out README.md`"
     );
 }
+
+#[test]
+#[ignore = "writes docs/schema and docs/statistics.md, as `cargo xtask schemas` and `check-statistics` do, without building those"]
+fn publish() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+    crate::schema::publish(&docs.join("schema")).unwrap();
+    let (page, missed) = crate::simulation::document();
+    write_atomic(&docs.join("statistics.md"), page.as_bytes()).unwrap();
+    // What is not reached is on the page.
+    println!("{missed:#?}");
+}
+
+#[test]
+#[ignore = "writes a report of a simulated trial to look at, to target/report.html"]
+fn look() {
+    let sessions = [session(&Simulated::default())];
+    let all = [claims("cpu-smollm2.toml"), claims("refuted-example.toml"), claims("kaggle-t4x2.toml")];
+    let input = report::Input { sessions: &sessions, claims: &all };
+    let started = std::time::Instant::now();
+    let page = report::html(&input);
+    println!("{} bytes in {:?}", page.len(), started.elapsed());
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target");
+    write_atomic(&target.join("report.html"), page.as_bytes()).unwrap();
+    write_atomic(&target.join("report.md"), report::markdown(&input).as_bytes()).unwrap();
+    let dir = written(&Simulated::default());
+    let started = std::time::Instant::now();
+    let checked = check(dir.path()).unwrap();
+    println!("checked {} bytes in {:?}", checked.bytes, started.elapsed());
+}

