@@ -2,6 +2,7 @@
 
 mod access;
 mod bench;
+mod chaos;
 mod check_planner;
 mod page;
 mod pull;
@@ -62,6 +63,8 @@ enum Chore {
     BenchPage,
     /// Measure a pull beside curl, and the list of a full store, and write docs/pull.md. Takes a minute or two.
     BenchPull,
+    /// Kill runner and server in every state while clients read, and count what they lost.
+    Chaos(chaos::Args),
     /// Take the README's pictures of the page anew.
     Screenshots,
 }
@@ -80,6 +83,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Chore::BenchPull => pull::run(),
+        Chore::Chaos(args) => chaos::run(&args),
         Chore::CheckPlanner(args) => check_planner::run(&args),
         Chore::CheckSpeeds(args) => speeds::run(&args),
         Chore::BenchEngine(args) => bench::run(args),

@@ -16,6 +16,7 @@ use crate::{
     access::Access,
     capabilities::Capabilities,
     guard::{Guard, PublicUrl},
+    journal::Journal,
     limits,
     metrics::Metrics,
     pool::{Launcher, Planner, Pool, PoolParts, Wishes},
@@ -43,6 +44,8 @@ pub struct App {
     pub access: Access,
     /// Answers of stored chats, and who watches them.
     pub talks: Talks,
+    /// Answers, as they are kept on the disk.
+    pub journal: Journal,
     /// Models that are on their way.
     pub pulls: Pulls,
     /// Told whenever there is another model, or one less.
@@ -85,6 +88,7 @@ impl App {
             guard,
             access,
             talks: Talks::default(),
+            journal: Journal::new(home.clone()),
             pulls: Pulls::new(fetcher, models_changed.clone()),
             models_changed,
             uploads: Semaphore::new(limits::MAX_UPLOADS),

@@ -3,6 +3,7 @@
 mod access;
 mod answers;
 mod chats;
+mod journal;
 mod life;
 mod models;
 mod page;

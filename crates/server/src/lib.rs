@@ -14,6 +14,7 @@ mod capabilities;
 mod door;
 mod events;
 mod guard;
+mod journal;
 mod library;
 pub mod limits;
 mod memory;

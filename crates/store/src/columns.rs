@@ -1,6 +1,6 @@
 //! Columns of more than one table that SQLite has no type for.
 
-use std::{error::Error as StdError, str::FromStr};
+use std::str::FromStr;
 
 use jiff::Timestamp;
 use rusqlite::{Error, Row, types::Type};
@@ -22,15 +22,6 @@ pub fn optional_time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Tim
         .transpose()
 }
 
-/// A value that is stored as its text.
-pub fn parsed<T>(row: &Row<'_>, column: &str) -> rusqlite::Result<T>
-where
-    T: FromStr<Err: StdError + Send + Sync + 'static>,
-{
-    let text: String = row.get(column)?;
-    text.parse().map_err(|error: T::Err| Error::FromSqlConversionFailure(0, Type::Text, error.into()))
-}
-
 /// JSON that is always there.
 pub fn json(row: &Row<'_>, column: &str) -> rusqlite::Result<Value> {
     Ok(optional_json(row, column)?.unwrap_or_default())
@@ -42,6 +33,15 @@ pub fn optional_json(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Val
     text.map(|text| serde_json::from_str(&text))
         .transpose()
         .map_err(|error| Error::FromSqlConversionFailure(0, Type::Text, error.into()))
+}
+
+/// A value that is stored as its text.
+pub fn parsed<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    row: &Row<'_>,
+    column: &str,
+) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }
 
 /// JSON or `NULL`, to be stored.

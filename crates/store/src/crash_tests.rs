@@ -57,7 +57,7 @@ fn act(order: &Order) -> Result<String, String> {
                 (0..1000).try_for_each(|_| database.chats().append(*chat, &[user(&text)]).map(drop))
             })
         }
-        Action::Migrate => Database::open_with(&home.database_path(), &NEXT_SCHEMA).map(drop),
+        Action::Migrate => Database::open_with(&home.database_path(), NEXT_SCHEMA).map(drop),
     };
     done.map(|()| "done".to_owned()).map_err(|error| error.to_string())
 }
@@ -237,7 +237,7 @@ fn a_migration_killed_at_any_step_can_be_done_again() {
         test.sweep_all();
         assert!(!has_temporary_file(test.home.path()), "{step:?}");
 
-        let new = Database::open_with(&test.home.database_path(), &NEXT_SCHEMA).unwrap();
+        let new = Database::open_with(&test.home.database_path(), NEXT_SCHEMA).unwrap();
         assert_eq!(new.chats().get(chat).unwrap().chat.title, "kept", "{step:?}");
     }
 }

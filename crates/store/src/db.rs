@@ -1,7 +1,8 @@
 //! The SQLite database: opening, versions, transactions.
 //!
 //! WAL with `synchronous=NORMAL`: a commit survives the death of the process; a power cut can take what was
-//! committed since the last checkpoint, but leaves the file whole. What the tables hold is in `chats` and `presets`.
+//! committed since the last checkpoint, but leaves the file whole. What the tables hold is in `chats`,
+//! `presets` and `journal`.
 
 use std::{
     fs,
@@ -14,7 +15,7 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::{
-    Chats, Credentials, Presets, StoreError,
+    Chats, Credentials, Journal, Presets, StoreError,
     atomic::{locked_temp, publish},
     fail::{Step, step},
     limits::{CACHED_STATEMENTS_MAX, DATABASE_BUSY_TIMEOUT},
@@ -24,6 +25,7 @@ use crate::{
 pub const SCHEMA: &[&str] = &[
     include_str!("schema/001_chats.sql"),
     include_str!("schema/002_page.sql"),
+    include_str!("schema/003_journal.sql"),
     include_str!("schema/004_access.sql"),
 ];
 
@@ -84,6 +86,12 @@ impl Database {
     #[must_use]
     pub const fn credentials(&self) -> Credentials<'_> {
         Credentials::new(self)
+    }
+
+    /// The journal of answers.
+    #[must_use]
+    pub const fn journal(&self) -> Journal<'_> {
+        Journal::new(self)
     }
 
     pub(crate) fn open_with(path: &Path, schema: &[&str]) -> Result<Self, StoreError> {
@@ -273,7 +281,7 @@ mod tests {
     #[test]
     fn a_newer_database_is_refused_and_not_touched() {
         let (dir, path) = path();
-        drop(Database::open_with(&path, &NEXT_SCHEMA).unwrap());
+        drop(Database::open_with(&path, NEXT_SCHEMA).unwrap());
         let before = fs::read(&path).unwrap();
         let error = Database::open(&path).unwrap_err();
         assert_eq!(
@@ -291,7 +299,7 @@ mod tests {
         let chat = old.chats().create(&NewChat { title: Some("kept".into()), ..NewChat::default() }).unwrap();
         drop(old);
 
-        let new = Database::open_with(&path, &NEXT_SCHEMA).unwrap();
+        let new = Database::open_with(&path, NEXT_SCHEMA).unwrap();
         assert_eq!(pragma::<u32>(&new, "user_version"), NOW as u32 + 1);
         assert_eq!(new.chats().get(chat.id).unwrap().chat.title, "kept");
         new.connection().execute("UPDATE chats SET colour = 'red'", []).unwrap();
