@@ -244,8 +244,8 @@ mod tests {
             (key.id, key.kind, "phone", key.scopes, key.created_at, Some(used))
         );
         drop(database);
-        let text = token.text();
-        let (_, secret) = text.reveal().rsplit_once('_').unwrap();
+        let whole = token.text();
+        let (_, secret) = whole.reveal().rsplit_once('_').unwrap();
         let file = std::fs::read(test.home.database_path()).unwrap();
         assert!(!file.windows(secret.len()).any(|bytes| bytes == secret.as_bytes()));
         assert!(!serde_json::to_string(&key).unwrap().contains("hash"));

@@ -8,7 +8,7 @@ use axum::{
 
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE");
 const HEADERS: HeaderValue =
-    HeaderValue::from_static("authorization, content-type, x-api-key, idempotency-key");
+    HeaderValue::from_static("authorization, content-type, x-api-key, idempotency-key, last-event-id");
 /// Seconds that a browser may remember it.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 

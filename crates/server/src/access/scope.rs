@@ -66,6 +66,7 @@ const TABLE: &[(&str, &str, Need)] = &[
     ("POST", "/v1/completions", Need::Chat),
     ("*", "/firepot/v1/chats*", Need::Chat),
     ("*", "/firepot/v1/presets*", Need::Chat),
+    ("*", "/firepot/v1/generations*", Need::Chat),
     ("*", "/firepot/v1/events", Need::Chat),
     ("POST", "/api/pull", Need::Models),
     ("POST", "/api/push", Need::Models),

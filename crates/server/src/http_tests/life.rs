@@ -214,7 +214,7 @@ async fn a_head_that_comes_too_slowly_is_cut_and_one_that_is_too_long_is_431() {
     let head = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Long: {long}\r\n\r\n");
     let answer = rest(running.connect(head).await).await;
     assert!(answer.starts_with("HTTP/1.1 431") || answer.is_empty(), "{answer}");
-    let many: String = (0..2000).map(|number| format!("X-{number}: y\r\n")).collect();
+    let many = "X-Many: y\r\n".repeat(2000);
     let head = format!("GET /healthz HTTP/1.1\r\nHost: localhost\r\n{many}\r\n");
     let answer = rest(running.connect(head).await).await;
     assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
