@@ -1,9 +1,6 @@
 //! `firepot report`, `compare` and `check`: what bundles say. They read files and nothing else.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use anyhow::Context as _;
 use firepot_measure::{
@@ -120,7 +117,7 @@ fn session(path: &Path) -> anyhow::Result<(Bundle, Summary)> {
     Ok((bundle, summary))
 }
 
-fn claims(path: &PathBuf) -> anyhow::Result<Claims> {
+fn claims(path: &Path) -> anyhow::Result<Claims> {
     let text = read_text(path)?;
     let told = |error: ClaimsError| {
         let failure = Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
