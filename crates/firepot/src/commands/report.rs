@@ -111,13 +111,15 @@ pub fn check(settings: &Settings, args: &cli::Check) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn session(path: &Path) -> anyhow::Result<(Bundle, Summary)> {
+/// A finished bundle and what follows from it.
+pub fn session(path: &Path) -> anyhow::Result<(Bundle, Summary)> {
     let bundle = Bundle::open(path)?;
     let summary = summarize(&bundle);
     Ok((bundle, summary))
 }
 
-fn claims(path: &Path) -> anyhow::Result<Claims> {
+/// Reads a file of claims.
+pub fn claims(path: &Path) -> anyhow::Result<Claims> {
     let text = read_text(path)?;
     let told = |error: ClaimsError| {
         let failure = Failure::new(Exit::Failed, format!("{}: {error}", path.display()));
