@@ -1,6 +1,7 @@
 //! Developer chores; `cargo xtask --help` lists them. Nothing of it is shipped.
 
 mod bench;
+mod chaos;
 mod check_planner;
 mod measure;
 mod page;
@@ -64,6 +65,8 @@ enum Chore {
     CheckStatistics,
     /// Write the JSON Schemas of a bundle's files to docs/schema/.
     Schemas,
+    /// Kill runner and server in every state while clients read, and count what they lost.
+    Chaos(chaos::Args),
     /// Take the README's pictures of the page anew.
     Screenshots,
 }
@@ -82,6 +85,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Chore::BenchPull => pull::run(),
+        Chore::Chaos(args) => chaos::run(&args),
         Chore::CheckPlanner(args) => check_planner::run(&args),
         Chore::CheckSpeeds(args) => speeds::run(&args),
         Chore::BenchEngine(args) => bench::run(args),

@@ -20,6 +20,9 @@ pub struct Cli {
     /// Log filter, e.g. `debug` or `firepot_server=trace`.
     #[arg(long, global = true, env = "FIREPOT_LOG", value_name = "FILTER", hide = true)]
     pub log: Option<String>,
+    /// File with planned deaths, for tests of survival.
+    #[arg(long, global = true, value_name = "FILE", hide = true)]
+    pub die_by: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,

@@ -38,6 +38,9 @@ fn main() -> ExitCode {
 }
 
 fn run_command(cli: Cli) -> anyhow::Result<()> {
+    if let Some(file) = &cli.die_by {
+        firepot_fail::arm(file.clone());
+    }
     let settings = Settings::resolve(&cli, Environment::read());
     let log = matches!(cli.command, Command::Up(_) | Command::Serve(_))
         .then(|| settings.home.join("logs/server.log"));

@@ -77,6 +77,8 @@ pub struct Settings {
     pub address: SocketAddr,
     /// The address was named by the user and is not the default.
     pub address_named: bool,
+    /// Planned deaths, also of runners.
+    pub die_by: Option<PathBuf>,
     /// What the environment says.
     pub environment: Environment,
 }
@@ -90,6 +92,7 @@ impl Settings {
             home: cli.home.clone().unwrap_or_else(default_home),
             address: SocketAddr::new(host, cli.port.unwrap_or(DEFAULT_PORT)),
             address_named: cli.host.is_some() || cli.port.is_some(),
+            die_by: cli.die_by.clone(),
             environment,
         }
     }

@@ -1,12 +1,12 @@
 //! What crosses the link. Prompt ids, token ids and positions are in it from the first day, so that a generation
 //! can be continued by another runner without a new message.
 
-use firepot_chat::{GenerateEvent, GenerateRequest, TokenId};
+use firepot_chat::{GenerateEvent, GenerateRequest, PromptReport, TokenId};
 use firepot_engine::{DecoderInfo, LoadSpec};
 use serde::{Deserialize, Serialize};
 
 /// Version of the messages; changes whenever one of them does.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// A generation, unique within one server process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,12 +45,10 @@ pub enum ToRunner {
 /// Where a continued generation goes on: raw ids, never text through the template again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resume {
-    /// The prompt as the first runner tokenized it.
-    pub prompt: Vec<TokenId>,
+    /// The prompt as the first runner tokenized it, and what it decided with it: the seed, the most tokens.
+    pub report: PromptReport,
     /// Ids already emitted; the next delta has position `emitted.len()`.
     pub emitted: Vec<TokenId>,
-    /// The seed in use.
-    pub seed: u64,
 }
 
 /// From runner to server.

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::mpsc::{Receiver, TryRecvError},
+    sync::{
+        Arc,
+        mpsc::{Receiver, TryRecvError},
+    },
     time::Instant,
 };
 
@@ -10,7 +13,8 @@ use firepot_chat::{
     Delta, ErrorKind, FinishReason, GenerateError, GenerateEvent, OutputParser, Part, Timings, TokenId,
     TokenLogprob, Usage,
 };
-use firepot_engine::{Decoder, EngineEvent, EngineStats, Key, Scheduler, SchedulerConfig};
+use firepot_engine::{Decoder, EngineEvent, EngineStats, Key, Scheduler, SchedulerConfig, Tokenizer};
+use firepot_fail::Point;
 use firepot_link::{GenerationId, RunnerStats, ToServer};
 
 use crate::{prepare::Prepared, shared::Shared};
@@ -34,6 +38,7 @@ pub fn run_engine(
 ) {
     let mut engine = Engine {
         scheduler: Scheduler::new(config, decoder),
+        tokenizer: decoder.tokenizer(),
         answers: HashMap::new(),
         outbox: Vec::new(),
         shared,
@@ -46,6 +51,7 @@ pub fn run_engine(
 
 struct Engine<'a> {
     scheduler: Scheduler,
+    tokenizer: Arc<dyn Tokenizer>,
     answers: HashMap<Key, Answer>,
     outbox: Vec<ToServer>,
     shared: &'a Shared,
@@ -55,6 +61,8 @@ struct Answer {
     parser: OutputParser,
     /// Ids emitted so far, those of an earlier runner included.
     emitted: u32,
+    /// Its form is constrained.
+    constrained: bool,
 }
 
 impl Engine<'_> {
@@ -86,18 +94,23 @@ impl Engine<'_> {
             ));
         }
         let (key, emitted) = (request.key, request.emitted.len() as u32);
+        let constrained = request.constraint.is_some();
         if self.scheduler.submit(since, request).is_err() {
             let error = GenerateError::new(ErrorKind::QueueFull, "too many requests wait for this model");
             return self.shared.send(&event(id, GenerateEvent::Failed(error)));
         }
-        self.answers.insert(key, Answer { parser, emitted });
+        self.answers.insert(key, Answer { parser, emitted, constrained });
     }
 
     fn tick(&mut self, decoder: &mut dyn Decoder) {
         let now = Instant::now();
         self.shared.set_call(Some(self.scheduler.prepare(now, decoder)));
+        let computed = self.scheduler.stats().prefill_tokens;
         let tick = self.scheduler.tick(now, decoder);
         self.shared.set_call(None);
+        if self.scheduler.stats().prefill_tokens > computed {
+            firepot_fail::pass(Point::Prefill);
+        }
         self.deliver(tick.events);
         self.publish();
     }
@@ -140,6 +153,11 @@ impl Engine<'_> {
         let Some(answer) = self.answers.get_mut(&key) else { return };
         answer.emitted = position + 1;
         let parts = answer.parser.push(text);
+        if firepot_fail::is_armed() {
+            let mut piece = Vec::new();
+            self.tokenizer.piece(token, true, &mut piece);
+            pass_points(&piece, text, &parts, answer.constrained);
+        }
         self.delta(key, position, vec![token], parts, logprob.into_iter().collect());
     }
 
@@ -168,6 +186,23 @@ impl Engine<'_> {
         let error = GenerateError::new(ErrorKind::ShuttingDown, "the server is shutting down");
         let events = self.scheduler.fail_all(decoder, &error);
         self.deliver(events);
+    }
+}
+
+/// The states in which a token that is not told yet can leave its answer.
+fn pass_points(piece: &[u8], text: &str, parts: &[Part], constrained: bool) {
+    firepot_fail::pass(Point::Decode);
+    match std::str::from_utf8(piece) {
+        Err(_) => firepot_fail::pass(Point::HalfCharacter),
+        // Its end is held back.
+        Ok(piece) if !text.ends_with(piece) => firepot_fail::pass(Point::HalfStop),
+        Ok(_) => {}
+    }
+    if parts.iter().any(|part| matches!(part, Part::Thinking(_))) {
+        firepot_fail::pass(Point::Thinking);
+    }
+    if constrained {
+        firepot_fail::pass(Point::Constraint);
     }
 }
 

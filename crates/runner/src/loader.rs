@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use firepot_engine::{Decoder, LoadSpec};
+use firepot_fail::Point;
 use firepot_link::{LoadFailure, ToServer};
 
 use crate::shared::Shared;
@@ -33,6 +34,7 @@ impl<'a> LoadProgress<'a> {
 
     /// `fraction` of the load is done. Cheap enough to be called for each tensor.
     pub fn report(&self, fraction: f32) {
+        firepot_fail::pass(Point::Loading);
         self.shared.progress();
         let permille = (fraction.clamp(0.0, 1.0) * 1000.0) as u16;
         if self.last_permille.swap(permille, Ordering::Relaxed) != permille {

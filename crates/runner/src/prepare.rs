@@ -81,13 +81,12 @@ impl Preparer {
     pub fn prepare(&self, job: Job) -> Result<Prepared, GenerateError> {
         let Job { id, mut request, client, resume, since } = job;
         self.check(&request)?;
-        let mut rendered = self.render(&request)?;
-        let mut emitted = Vec::new();
-        if let Some(resume) = resume {
-            rendered.ids = resume.prompt;
-            emitted = resume.emitted;
-            request.sampling.seed = Some(resume.seed);
+        let (known, emitted) = resume.map_or((None, Vec::new()), |known| (Some(known.report), known.emitted));
+        if let Some(report) = &known {
+            request.sampling.seed = Some(report.seed);
+            request.limits.max_tokens = Some(report.max_tokens);
         }
+        let rendered = self.render(&request, known)?;
         let seed = *request.sampling.seed.get_or_insert_with(|| random(id));
         let room = self.ctx.saturating_sub(rendered.ids.len() as u32);
         if room == 0 {
@@ -144,7 +143,12 @@ impl Preparer {
         Ok(())
     }
 
-    fn render(&self, request: &GenerateRequest) -> Result<Rendered, GenerateError> {
+    /// A prompt that is `known` is not tokenized again: only how its answer is read is found out.
+    fn render(
+        &self,
+        request: &GenerateRequest,
+        known: Option<PromptReport>,
+    ) -> Result<Rendered, GenerateError> {
         let plain = |ids| Rendered {
             ids,
             dropped_messages: 0,
@@ -155,6 +159,7 @@ impl Preparer {
             forced: None,
         };
         match &request.prompt {
+            Prompt::Tokens(_) | Prompt::Text(_) if let Some(report) = known => Ok(plain(report.ids)),
             Prompt::Tokens(ids) => Ok(plain(ids.clone())),
             Prompt::Text(text) => Ok(plain(self.tokenize(text)?)),
             Prompt::Chat { messages, tools, tool_choice, context, template } => {
@@ -168,7 +173,7 @@ impl Preparer {
                     None => (self.template.as_ref().map_err(template_error)?, self.source.as_str()),
                 };
                 let chat = Chat { preparer: self, request, template, source };
-                chat.render(messages, tools, tool_choice, context)
+                chat.render(messages, tools, tool_choice, context, known)
             }
         }
     }
@@ -247,6 +252,7 @@ impl Chat<'_> {
         tools: &[Tool],
         choice: &ToolChoice,
         context: &[TokenId],
+        known: Option<PromptReport>,
     ) -> Result<Rendered, GenerateError> {
         let abilities = self.template.abilities();
         let wanted = !tools.is_empty() && *choice != ToolChoice::None;
@@ -257,14 +263,13 @@ impl Chat<'_> {
         if mode == ThinkMode::On && !abilities.thinking {
             return Err(GenerateError::new(ErrorKind::Unsupported, "the model does not support thinking"));
         }
-        let ctx = self.preparer.ctx.saturating_sub(context.len() as u32);
-        let budget = ctx - ctx / ANSWER_SHARE;
-        let mut count = |messages: &[Message]| Ok(self.ids(messages, shown, forced.as_ref())?.0.len() as u32);
-        let fitted = fit(messages, self.request.overflow, ctx, budget, &mut count)?;
-        let (ids, starts_thinking) = self.ids(&fitted.messages, shown, forced.as_ref())?;
+        let (ids, starts_thinking, dropped_messages) = match known {
+            Some(report) => (report.ids, report.starts_thinking, report.dropped_messages),
+            None => self.fitted_ids(messages, shown, context, forced.as_ref())?,
+        };
         Ok(Rendered {
-            ids: [context, &ids].concat(),
-            dropped_messages: fitted.dropped,
+            ids,
+            dropped_messages,
             tools_ignored: wanted && !abilities.tools,
             starts_thinking,
             // A call that is forced leaves no room for thoughts.
@@ -272,6 +277,23 @@ impl Chat<'_> {
             tool_style,
             forced,
         })
+    }
+
+    /// Ids of a conversation within the context, whether they end inside a thinking block, and how many turns were
+    /// dropped.
+    fn fitted_ids(
+        &self,
+        messages: &[Message],
+        shown: &[Tool],
+        context: &[TokenId],
+        forced: Option<&ForcedCall>,
+    ) -> Result<(Vec<TokenId>, bool, u32), GenerateError> {
+        let ctx = self.preparer.ctx.saturating_sub(context.len() as u32);
+        let budget = ctx - ctx / ANSWER_SHARE;
+        let mut count = |messages: &[Message]| Ok(self.ids(messages, shown, forced)?.0.len() as u32);
+        let fitted = fit(messages, self.request.overflow, ctx, budget, &mut count)?;
+        let (ids, starts_thinking) = self.ids(&fitted.messages, shown, forced)?;
+        Ok(([context, &ids].concat(), starts_thinking, fitted.dropped))
     }
 
     /// Ids of a conversation, and whether they end inside a thinking block.

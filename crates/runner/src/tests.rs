@@ -344,7 +344,7 @@ fn a_continued_answer_is_the_undisturbed_one() {
     let whole = Client::loaded("").ask(question("go on"));
     let report = whole.prompt.clone().unwrap();
     let mut client = Client::loaded("");
-    let resume = Resume { prompt: report.ids, emitted: whole.ids[..15].to_vec(), seed: report.seed };
+    let resume = Resume { report, emitted: whole.ids[..15].to_vec() };
     client.generate(1, question("ignored: raw ids are continued"), Some(resume));
     let rest = client.collect(1).remove(&1).unwrap();
     assert_eq!(rest.ids, whole.ids[15..]);
@@ -356,7 +356,7 @@ fn goes_on_from_anywhere(path: &str, request: &GenerateRequest) -> Answer {
     let report = whole.prompt.clone().unwrap();
     for tokens in 0..=whole.ids.len() {
         let mut got = whole.cut(tokens);
-        let resume = Resume { prompt: report.ids.clone(), emitted: got.ids.clone(), seed: report.seed };
+        let resume = Resume { report: report.clone(), emitted: got.ids.clone() };
         let mut client = Client::loaded(path);
         client.generate(1, request.clone(), Some(resume));
         let rest = client.collect(1).remove(&1).unwrap();

@@ -2,7 +2,9 @@
 //!
 //! The status is decided by the first event of each generation, before any header is sent. After that a
 //! failure is the stream's last line. A client that goes away drops the response, and with it the
-//! generations, which cancels them.
+//! followers of its generations, which cancels them unless the request can be sent again.
+
+mod pieces;
 
 use std::{
     sync::Arc,
@@ -15,6 +17,8 @@ use axum::{
     response::Response,
 };
 use firepot_chat::{Delta, GenerateEvent, GenerateRequest, PromptReport};
+use firepot_link::GenerationId;
+use firepot_store::Model;
 use firepot_wire::{ApiError, Encoder, Ending, ErrorCode, Mode, ServerTimes};
 use futures_util::{
     StreamExt as _,
@@ -23,12 +27,16 @@ use futures_util::{
 use jiff::Timestamp;
 use tokio::time::timeout;
 
+use self::pieces::Pieces;
 use crate::{
+    app::App,
     arrived::Arrived,
+    journal::{Attempt, Begun, Call, Follower, Keep, attach},
     limits,
     metrics::{AnswerCounts, Metrics, reason_label},
-    pool::{Generation, Lease},
+    pool::{Lease, Seen, Waited, Wishes},
     routes::reply,
+    settings::KeepAlive,
 };
 
 /// Turns that the context policy dropped.
@@ -37,21 +45,29 @@ const DROPPED_MESSAGES: HeaderName = HeaderName::from_static("x-firepot-dropped-
 /// Tools were given and the model's template has no place for them.
 const TOOLS_IGNORED: HeaderName = HeaderName::from_static("x-firepot-tools-ignored");
 
+/// The answers' names in the journal, one for each choice.
+const GENERATION: HeaderName = HeaderName::from_static("x-firepot-generation");
+
 /// The seed in use.
 const SEED: HeaderName = HeaderName::from_static("x-firepot-seed");
 
 /// What the request says to no effect.
 const WARNINGS: HeaderName = HeaderName::from_static("x-firepot-warnings");
 
+/// The type of a stream of server-sent events.
+const SSE: &str = "text/event-stream";
+
 /// A comment in a stream of server-sent events.
 const SSE_COMMENT: &[u8] = b": still computing\n\n";
 
 /// A request that is ready to be answered.
 pub struct Asked {
-    /// The loaded model.
-    pub lease: Lease,
-    /// Its name, for metrics.
-    pub model: String,
+    /// Who is asked.
+    pub model: Arc<Model>,
+    /// How the model should be loaded.
+    pub wishes: Wishes,
+    /// How long it stays loaded.
+    pub keep_alive: Option<KeepAlive>,
     /// One generation for each.
     pub requests: Vec<GenerateRequest>,
     /// The dialect.
@@ -60,38 +76,43 @@ pub struct Asked {
     pub arrived: Arrived,
     /// What it says to no effect.
     pub warnings: Vec<String>,
-    /// Told how it ended.
-    pub metrics: Metrics,
+    /// How it can be sent again.
+    pub attempt: Option<Attempt>,
 }
 
-/// Answers a request.
-pub async fn answer(asked: Asked) -> Response {
+/// Answers a request, or follows the answers to it that were begun when it was sent before.
+///
+/// # Errors
+/// When no answer can begin; what fails later is said in the dialect's own way.
+pub async fn answer(app: &App, asked: Asked) -> Result<Response, ApiError> {
     let warnings = warnings_header(&asked.warnings);
-    let mut answer = match Answer::begin(asked) {
-        Ok(answer) => answer,
-        Err((encoder, error)) => return reply::failure(&error, encoder.error_body(&error)),
-    };
+    let mut answer = Answer::begin(app, asked).await?;
     let reports = match answer.first_events().await {
         Ok(reports) => reports,
-        Err(error) => return answer.refuse(&error),
+        Err(error) => return Ok(answer.refuse(&error)),
     };
+    let names = answer.names();
     let content_type = answer.encoder.content_type();
     let mut response = match answer.encoder.mode() {
         Mode::Stream => reply::bytes(content_type, answer.into_body()),
         Mode::Whole => match answer.whole().await {
             Ok(body) => reply::bytes(content_type, body),
-            Err(error) => return answer.refuse(&error),
+            Err(error) => return Ok(answer.refuse(&error)),
         },
     };
     report_headers(response.headers_mut(), &reports);
+    response.headers_mut().insert(GENERATION, names);
     warnings.map(|value| response.headers_mut().insert(WARNINGS, value));
-    response
+    Ok(response)
 }
 
 /// Times by the server's clock for a request whose model took `lease` to get.
 #[must_use]
-pub fn server_times(lease: &Lease, arrived: Instant, ttft: Option<Duration>) -> ServerTimes {
-    let waited = lease.waited();
+pub fn server_times(lease: &Lease, arrived: Instant) -> ServerTimes {
+    times(lease.waited(), arrived, None)
+}
+
+fn times(waited: Waited, arrived: Instant, ttft: Option<Duration>) -> ServerTimes {
     ServerTimes {
         total_us: micros(arrived.elapsed()),
         load_us: micros(waited.loading),
@@ -102,42 +123,63 @@ pub fn server_times(lease: &Lease, arrived: Instant, ttft: Option<Duration>) -> 
 
 struct Answer {
     /// Each choice's generation until its first event was seen; then they are merged in `events`.
-    generations: Vec<Generation>,
+    followers: Vec<Follower>,
     events: SelectAll<BoxStream<'static, (usize, GenerateEvent)>>,
+    generations: Vec<GenerationId>,
     /// From arrival to the first token, for each choice.
     ttft: Vec<Option<Duration>>,
     encoder: Box<dyn Encoder>,
-    lease: Arc<Lease>,
+    pieces: Pieces,
+    waited: Waited,
     model: String,
     arrived: Instant,
-    metrics: Metrics,
+    /// `None` where the answer was counted when the request was sent first.
+    metrics: Option<Metrics>,
 }
 
 impl Answer {
-    fn begin(asked: Asked) -> Result<Self, (Box<dyn Encoder>, ApiError)> {
-        let lease = Arc::new(asked.lease);
-        let started: Result<Vec<_>, _> =
-            asked.requests.into_iter().map(|request| lease.generate(request, asked.arrived.client)).collect();
-        match started {
-            Err(error) => Err((asked.encoder, error.into())),
-            Ok(generations) => Ok(Self {
-                ttft: vec![None; generations.len()],
-                generations,
-                events: SelectAll::new(),
-                encoder: asked.encoder,
-                lease,
-                model: asked.model,
-                arrived: asked.arrived.at,
-                metrics: asked.metrics,
-            }),
-        }
+    async fn begin(app: &App, asked: Asked) -> Result<Self, ApiError> {
+        let model = asked.model.name.to_string();
+        let (choices, stream) = (asked.requests.len(), asked.encoder.mode() == Mode::Stream);
+        let sse = asked.encoder.content_type() == SSE;
+        let pieces = match &asked.attempt {
+            Some(attempt) if stream => Pieces::numbered(sse, choices, attempt.after)?,
+            _ => Pieces::plain(),
+        };
+        let arrived = asked.arrived.at;
+        // Held until the answers are in the journal.
+        let _turn = match &asked.attempt {
+            Some(attempt) => Some(app.journal.turn(&attempt.key).await),
+            None => None,
+        };
+        let known = match &asked.attempt {
+            Some(attempt) => attach(app, attempt).await?,
+            None => None,
+        };
+        let metrics = known.is_none().then(|| app.metrics.clone());
+        let (followers, waited, encoder) = match known {
+            Some(followers) => (followers, Waited::default(), asked.encoder),
+            None => start(app, asked).await?,
+        };
+        Ok(Self {
+            ttft: vec![None; followers.len()],
+            generations: followers.iter().map(Follower::id).collect(),
+            followers,
+            events: SelectAll::new(),
+            encoder,
+            pieces,
+            waited,
+            model,
+            arrived,
+            metrics,
+        })
     }
 
     /// Waits until every prompt was accepted.
     async fn first_events(&mut self) -> Result<Vec<PromptReport>, ApiError> {
         let mut reports = Vec::new();
-        for (choice, generation) in self.generations.iter_mut().enumerate() {
-            match generation.next().await {
+        for (choice, follower) in self.followers.iter_mut().enumerate() {
+            match follower.next().await {
                 Some(GenerateEvent::Prompt(report)) => {
                     self.encoder.prompt(choice, &report);
                     reports.push(report);
@@ -146,10 +188,19 @@ impl Answer {
                 _ => return Err(ApiError::new(ErrorCode::Internal, "the runner skipped the prompt")),
             }
         }
-        for (choice, generation) in self.generations.drain(..).enumerate() {
-            self.events.push(generation.map(move |event| (choice, event)).boxed());
+        for (choice, follower) in self.followers.drain(..).enumerate() {
+            let events = stream::unfold(follower, move |mut follower| async move {
+                let event = follower.next().await?;
+                Some(((choice, event), follower))
+            });
+            self.events.push(events.boxed());
         }
         Ok(reports)
+    }
+
+    fn names(&self) -> HeaderValue {
+        let names: Vec<_> = self.generations.iter().map(|id| id.0.to_string()).collect();
+        HeaderValue::from_str(&names.join(",")).unwrap_or(HeaderValue::from_static(""))
     }
 
     /// The next bytes, which may be none; `None` at the end.
@@ -163,10 +214,10 @@ impl Answer {
                 Ok(Some(self.encoder.delta(choice, &delta, now)))
             }
             GenerateEvent::Finished { reason, usage, timings } => {
-                let server = server_times(&self.lease, self.arrived, self.ttft[choice]);
+                let server = times(self.waited, self.arrived, self.ttft[choice]);
                 let ending = Ending { reason, usage, timings, server };
                 let counts = AnswerCounts::new(&usage, &timings, self.ttft[choice]);
-                self.metrics.generation(&self.model, reason_label(reason), &counts);
+                self.count(reason_label(reason), &counts);
                 self.encoder.finish(choice, &ending, now).map(Some)
             }
             GenerateEvent::Failed(error) => Err(error.into()),
@@ -198,11 +249,15 @@ impl Answer {
 
     /// The next chunk of a stream, and whether it is the last; `None` at the end.
     async fn next_chunk(&mut self) -> Option<(Bytes, bool)> {
-        let is_sse = self.encoder.content_type() == "text/event-stream";
+        let is_sse = self.encoder.content_type() == SSE;
         loop {
             match timeout(limits::SSE_COMMENT_INTERVAL, self.next()).await {
-                Ok(Ok(Some(bytes))) if bytes.is_empty() => {}
-                Ok(Ok(Some(bytes))) => return Some((bytes.into(), false)),
+                Ok(Ok(Some(bytes))) => {
+                    let bytes = self.pieces.next(bytes);
+                    if !bytes.is_empty() {
+                        return Some((bytes.into(), false));
+                    }
+                }
                 Ok(Ok(None)) => return None,
                 Ok(Err(error)) => {
                     tracing::warn!(model = self.model, %error, "an answer broke off");
@@ -221,8 +276,33 @@ impl Answer {
     }
 
     fn count_failure(&self) {
-        self.metrics.generation(&self.model, "failed", &AnswerCounts::default());
+        self.count("failed", &AnswerCounts::default());
     }
+
+    fn count(&self, reason: &'static str, counts: &AnswerCounts) {
+        if let Some(metrics) = &self.metrics {
+            metrics.generation(&self.model, reason, counts);
+        }
+    }
+}
+
+/// Begins an answer for each choice.
+async fn start(app: &App, asked: Asked) -> Result<(Vec<Follower>, Waited, Box<dyn Encoder>), ApiError> {
+    let Asked { model, wishes, keep_alive, requests, encoder, arrived, attempt, .. } = asked;
+    let lease = Arc::new(app.pool.acquire(Arc::clone(&model), wishes, keep_alive, requests.len()).await?);
+    let keep = if attempt.is_some() { Keep::Always } else { Keep::WhileFollowed };
+    let mut followers = Vec::with_capacity(requests.len());
+    for (choice, request) in requests.into_iter().enumerate() {
+        let (id, client) = (app.pool.next_id(), arrived.client);
+        let call = Call { request, wishes, client, earlier: None };
+        let new = Some(call.begun(id, &model, attempt.as_ref(), choice));
+        let generation = lease.generate(id, call.request, client, Seen::nothing(arrived.at))?;
+        followers.push(app.journal.begin(Begun { generation, new, past: Vec::new(), keep }));
+    }
+    if attempt.is_some() {
+        app.journal.written().await;
+    }
+    Ok((followers, lease.waited(), encoder))
 }
 
 /// The headers of several choices are those of all together; they share a seed.

@@ -14,6 +14,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{
     capabilities::Capabilities,
     guard::Guard,
+    journal::Journal,
     limits,
     metrics::Metrics,
     pool::{Launcher, Planner, Pool, PoolParts, Wishes},
@@ -39,6 +40,8 @@ pub struct App {
     pub guard: Guard,
     /// Answers of stored chats, and who watches them.
     pub talks: Talks,
+    /// Answers, as they are kept on the disk.
+    pub journal: Journal,
     /// Models that are on their way.
     pub pulls: Pulls,
     /// Told whenever there is another model, or one less.
@@ -79,6 +82,7 @@ impl App {
             capabilities: Capabilities::default(),
             guard,
             talks: Talks::default(),
+            journal: Journal::new(home.clone()),
             pulls: Pulls::new(fetcher, models_changed.clone()),
             models_changed,
             uploads: Semaphore::new(limits::MAX_UPLOADS),

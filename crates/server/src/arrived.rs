@@ -6,10 +6,7 @@ use std::{
     time::Instant,
 };
 
-use axum::{
-    extract::Request,
-    http::{HeaderName, header},
-};
+use axum::http::{HeaderName, header, request::Parts};
 
 /// Says which of its users Open WebUI asks for, when it is set up to say so.
 const OPEN_WEBUI_USER: HeaderName = HeaderName::from_static("x-openwebui-user-id");
@@ -29,11 +26,11 @@ pub struct Arrived {
 
 impl Arrived {
     /// Of a request that came now.
-    pub fn of(request: &Request) -> Self {
+    pub fn of(request: &Parts) -> Self {
         let mut hasher = DefaultHasher::new();
-        request.extensions().get::<Peer>().map(|peer| peer.0).hash(&mut hasher);
+        request.extensions.get::<Peer>().map(|peer| peer.0).hash(&mut hasher);
         for name in [header::AUTHORIZATION, OPEN_WEBUI_USER] {
-            request.headers().get(name).hash(&mut hasher);
+            request.headers.get(name).hash(&mut hasher);
         }
         Self { at: Instant::now(), client: hasher.finish() }
     }
@@ -41,7 +38,7 @@ impl Arrived {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
+    use axum::http::Request;
 
     use super::*;
 
@@ -50,8 +47,8 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let mut request = request.body(Body::empty()).unwrap();
-        request.extensions_mut().insert(Peer([10, 0, 0, peer].into()));
+        let (mut request, ()) = request.body(()).unwrap().into_parts();
+        request.extensions.insert(Peer([10, 0, 0, peer].into()));
         Arrived::of(&request).client
     }
 

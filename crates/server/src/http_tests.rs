@@ -2,6 +2,7 @@
 
 mod answers;
 mod chats;
+mod journal;
 mod life;
 mod models;
 mod page;

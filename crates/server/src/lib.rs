@@ -12,6 +12,7 @@ mod arrived;
 mod capabilities;
 mod events;
 mod guard;
+mod journal;
 mod library;
 pub mod limits;
 mod memory;

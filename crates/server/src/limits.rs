@@ -98,8 +98,40 @@ pub const RUNNERS_BUSY_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two of them while nothing happens. They also keep the stream open for proxies.
 pub const RUNNERS_IDLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often the text of a running answer is written to the store: what the death of the server can cost.
-pub const TALK_SAVE_INTERVAL: Duration = Duration::from_millis(500);
+/// Steps of answers that wait to be journalled; then their drivers wait, and what the runners say waits in
+/// [`MAX_WAITING_EVENTS`].
+pub const MAX_WAITING_ORDERS: usize = 1024;
+
+/// Steps of answers that one commit of the journal takes; the rest follows in the next.
+pub const MAX_JOURNAL_BATCH: usize = 256;
+
+/// How long it takes until a commit of the journal is on the disk: what a power cut can cost. The death of a process costs
+/// nothing.
+pub const JOURNAL_SYNC_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the last steps of answers may take to be journalled when the server ends.
+pub const JOURNAL_END_WAIT: Duration = Duration::from_secs(5);
+
+/// How often the journal forgets old answers.
+pub const JOURNAL_PRUNE_INTERVAL: Duration = Duration::from_mins(1);
+
+/// How long an answer that ended can be read again.
+pub const KEEP_ENDED: Duration = Duration::from_mins(10);
+
+/// The same when its request came with a key.
+pub const KEEP_ENDED_WITH_KEY: Duration = Duration::from_hours(24);
+
+/// How long an interrupted answer can be continued.
+pub const KEEP_INTERRUPTED: Duration = Duration::from_hours(7 * 24);
+
+/// Answers that have ended or were interrupted and are kept; the oldest go.
+pub const MAX_KEPT_GENERATIONS: usize = 1000;
+
+/// Answers on a list of generations, the newest.
+pub const MAX_LISTED_GENERATIONS: usize = 200;
+
+/// Longest `Idempotency-Key`, in characters; a longer one is refused.
+pub const MAX_KEY_CHARS: usize = 255;
 
 /// How long a stopped answer of a chat is waited for, for its counts and times; then it ends without them.
 pub const TALK_STOP_WAIT: Duration = Duration::from_secs(2);

@@ -20,6 +20,7 @@ use tower::ServiceExt as _;
 use crate::{
     app::App,
     arrived::Peer,
+    journal::recover,
     limits,
     pool::{Launcher, Planner, ProcessLauncher},
     pulls::Fetcher,
@@ -92,6 +93,7 @@ impl Server {
     /// stored, pulls are left for the next start, those who watch are let go, and the home is freed.
     pub async fn serve(self, shutdown: impl Future<Output = ()>) {
         let Self { app, listener, lock, .. } = self;
+        recover(&app).await;
         let connections = GracefulShutdown::new();
         let router = router(Arc::clone(&app));
         tokio::select! {
@@ -105,6 +107,7 @@ impl Server {
         let closing = tokio::spawn(connections.shutdown());
         app.pool.shutdown().await;
         app.talks.ended().await;
+        app.journal.written().await;
         if timeout(limits::CLOSE_GRACE, closing).await.is_err() {
             tracing::info!("some connections were cut");
         }

@@ -229,6 +229,8 @@ enum Talk {
     Flood,
     /// `hold`: the prompt, and nothing more.
     Hold,
+    /// `hold two`: two tokens, and nothing more.
+    HoldTwo,
     /// `silent`: not even the prompt.
     Silent,
     /// `die`: two tokens, then the runner dies.
@@ -260,6 +262,7 @@ impl Talk {
             "long" => Self::Long,
             "flood" => Self::Flood,
             "hold" => Self::Hold,
+            "hold two" => Self::HoldTwo,
             "silent" => Self::Silent,
             "die" => Self::Die,
             "doom" => Self::Doom,
@@ -437,6 +440,10 @@ impl ScriptedRunner {
                 self.delta(id, 0, content("one "), None)?;
                 self.delta(id, 1, content("two "), None)?;
                 Err(Over)
+            }
+            Talk::HoldTwo => {
+                self.delta(id, 0, content("one "), None)?;
+                self.delta(id, 1, content("two "), None)
             }
             Talk::Break => {
                 self.delta(id, 0, content("one "), None)?;
@@ -637,6 +644,11 @@ impl TestApp {
     pub fn with(change: impl FnOnce(&mut ServerSettings)) -> Self {
         let home = TestHome::new();
         home.add("tiny", "{{ tools }} plain");
+        Self::over(home, change)
+    }
+
+    /// The same over a home in which a server was before.
+    pub fn over(home: TestHome, change: impl FnOnce(&mut ServerSettings)) -> Self {
         let mut settings = settings(home.dir.path());
         change(&mut settings);
         let planner = Arc::new(BudgetPlanner::default());

@@ -9,11 +9,13 @@ use rusqlite::{Connection, Transaction};
 use serde_json::{Map, Value};
 
 use crate::{
-    Chat, ChatCursor, ChatId, ChatPage, ChatWithMessages, Database, MessageBody, MessageId, MessagePatch,
-    NewChat, NewMessage, Page, Parent, StoreError, StoredMessage, chat_rows as rows,
+    Chat, ChatCursor, ChatId, ChatPage, ChatWithMessages, Database, GenerationId, MessageBody, MessageId,
+    MessagePatch, NewChat, NewGeneration, NewMessage, Page, Parent, StoreError, StoredMessage,
+    chat_rows as rows,
     checks::{check_body, check_limit, check_model, check_settings, checked_title, title_of},
     clock,
     db::Failure,
+    journal_rows,
     limits::{CHAT_MESSAGES_MAX, PAGE_CHATS_DEFAULT, PAGE_CHATS_MAX},
 };
 
@@ -154,18 +156,62 @@ impl<'a> Chats<'a> {
     /// [`StoreError::TooLarge`] for a message or too many of them; a failure of the database.
     pub fn append(self, id: ChatId, new: &[NewMessage]) -> Result<Vec<StoredMessage>, StoreError> {
         new.iter().try_for_each(|message| check_body(&message.body))?;
+        self.database.write(|tx| append(tx, id, new))
+    }
+
+    /// The same, and the answer that is to fill the last one begins in the journal.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn ask(
+        self,
+        id: ChatId,
+        new: &[NewMessage],
+        answer: &NewGeneration,
+    ) -> Result<Vec<StoredMessage>, StoreError> {
+        new.iter().try_for_each(|message| check_body(&message.body))?;
         self.database.write(|tx| {
-            let chat = rows::select_chat(tx, id)?;
-            let present = chat.message_count as usize;
-            check_limit("the number of messages of a chat", present + new.len(), CHAT_MESSAGES_MAX)?;
-            let stored = insert_all(tx, id, new)?;
-            if chat.title.is_empty()
-                && let Some(title) = title_of(new.iter().map(|message| &message.body))
-            {
-                rows::set_title(tx, id, &title)?;
-            }
-            rows::touch(tx, id, clock::now())?;
+            let stored = append(tx, id, new)?;
+            let last = stored.last().map(|message| (id, message.id));
+            journal_rows::insert(tx, answer, last)?;
             Ok(stored)
+        })
+    }
+
+    /// Replaces what a message says by what it is to be continued with, and its continuation begins in the journal.
+    ///
+    /// # Errors
+    /// As [`replace_message`](Self::replace_message).
+    pub fn ask_on(
+        self,
+        chat: ChatId,
+        id: MessageId,
+        body: &MessageBody,
+        answer: &NewGeneration,
+    ) -> Result<StoredMessage, StoreError> {
+        check_body(body)?;
+        self.database.write(|tx| {
+            let message = replace(tx, chat, id, body)?;
+            journal_rows::insert(tx, answer, Some((chat, id)))?;
+            Ok(message)
+        })
+    }
+
+    /// Replaces what a message says by the answer as it remains, which the journal forgets.
+    ///
+    /// # Errors
+    /// As [`replace_message`](Self::replace_message).
+    pub fn settle(
+        self,
+        chat: ChatId,
+        id: MessageId,
+        body: &MessageBody,
+        answer: GenerationId,
+    ) -> Result<StoredMessage, StoreError> {
+        check_body(body)?;
+        self.database.write(|tx| {
+            journal_rows::remove(tx, answer)?;
+            replace(tx, chat, id, body)
         })
     }
 
@@ -198,13 +244,7 @@ impl<'a> Chats<'a> {
         body: &MessageBody,
     ) -> Result<StoredMessage, StoreError> {
         check_body(body)?;
-        self.rewrite(chat, id, |old| {
-            if old.role != body.role {
-                return Err(StoreError::Invalid { what: "the role", problem: "cannot be changed" });
-            }
-            old.clone_from(body);
-            Ok(())
-        })
+        self.database.write(|tx| replace(tx, chat, id, body))
     }
 
     /// Makes a change that does not move the chat in the list.
@@ -225,14 +265,50 @@ impl<'a> Chats<'a> {
         id: MessageId,
         edit: impl FnOnce(&mut MessageBody) -> Result<(), StoreError>,
     ) -> Result<StoredMessage, StoreError> {
-        self.database.write(|tx| {
-            let mut message = rows::select_message(tx, chat, id)?;
-            edit(&mut message.body)?;
-            rows::update_message(tx, &message)?;
-            rows::touch(tx, chat, clock::now())?;
-            Ok(message)
-        })
+        self.database.write(|tx| rewrite(tx, chat, id, edit))
     }
+}
+
+fn append(tx: &Transaction<'_>, id: ChatId, new: &[NewMessage]) -> Result<Vec<StoredMessage>, Failure> {
+    let chat = rows::select_chat(tx, id)?;
+    let present = chat.message_count as usize;
+    check_limit("the number of messages of a chat", present + new.len(), CHAT_MESSAGES_MAX)?;
+    let stored = insert_all(tx, id, new)?;
+    if chat.title.is_empty()
+        && let Some(title) = title_of(new.iter().map(|message| &message.body))
+    {
+        rows::set_title(tx, id, &title)?;
+    }
+    rows::touch(tx, id, clock::now())?;
+    Ok(stored)
+}
+
+fn replace(
+    tx: &Transaction<'_>,
+    chat: ChatId,
+    id: MessageId,
+    body: &MessageBody,
+) -> Result<StoredMessage, Failure> {
+    rewrite(tx, chat, id, |old| {
+        if old.role != body.role {
+            return Err(StoreError::Invalid { what: "the role", problem: "cannot be changed" });
+        }
+        old.clone_from(body);
+        Ok(())
+    })
+}
+
+fn rewrite(
+    tx: &Transaction<'_>,
+    chat: ChatId,
+    id: MessageId,
+    edit: impl FnOnce(&mut MessageBody) -> Result<(), StoreError>,
+) -> Result<StoredMessage, Failure> {
+    let mut message = rows::select_message(tx, chat, id)?;
+    edit(&mut message.body)?;
+    rows::update_message(tx, &message)?;
+    rows::touch(tx, chat, clock::now())?;
+    Ok(message)
 }
 
 fn insert_all(tx: &Connection, chat: ChatId, new: &[NewMessage]) -> Result<Vec<StoredMessage>, Failure> {

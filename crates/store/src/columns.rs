@@ -1,5 +1,7 @@
 //! Columns of more than one table that SQLite has no type for.
 
+use std::str::FromStr;
+
 use jiff::Timestamp;
 use rusqlite::{Error, Row, types::Type};
 use serde_json::Value;
@@ -23,6 +25,15 @@ pub fn optional_json(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<Val
     text.map(|text| serde_json::from_str(&text))
         .transpose()
         .map_err(|error| Error::FromSqlConversionFailure(0, Type::Text, error.into()))
+}
+
+/// A value that is stored as its text.
+pub fn parsed<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
+    row: &Row<'_>,
+    column: &str,
+) -> rusqlite::Result<T> {
+    let text: String = row.get(column)?;
+    text.parse().map_err(|error| Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
 }
 
 /// JSON or `NULL`, to be stored.

@@ -1,7 +1,8 @@
 //! The SQLite database: opening, versions, transactions.
 //!
 //! WAL with `synchronous=NORMAL`: a commit survives the death of the process; a power cut can take what was
-//! committed since the last checkpoint, but leaves the file whole. What the tables hold is in `chats` and `presets`.
+//! committed since the last checkpoint, but leaves the file whole. What the tables hold is in `chats`,
+//! `presets` and `journal`.
 
 use std::{
     fs,
@@ -14,14 +15,18 @@ use std::{
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use crate::{
-    Chats, Presets, StoreError,
+    Chats, Journal, Presets, StoreError,
     atomic::{locked_temp, publish},
     fail::{Step, step},
     limits::{CACHED_STATEMENTS_MAX, DATABASE_BUSY_TIMEOUT},
 };
 
 /// What turns schema version n into n + 1, from version 0, the empty file. Published ones are never edited.
-pub const SCHEMA: &[&str] = &[include_str!("schema/001_chats.sql"), include_str!("schema/002_page.sql")];
+pub const SCHEMA: &[&str] = &[
+    include_str!("schema/001_chats.sql"),
+    include_str!("schema/002_page.sql"),
+    include_str!("schema/003_journal.sql"),
+];
 
 /// How many lines of SQLite's integrity check an error quotes.
 const CHECK_LINES_MAX: u32 = 3;
@@ -74,6 +79,12 @@ impl Database {
     #[must_use]
     pub const fn presets(&self) -> Presets<'_> {
         Presets::new(self)
+    }
+
+    /// The journal of answers.
+    #[must_use]
+    pub const fn journal(&self) -> Journal<'_> {
+        Journal::new(self)
     }
 
     pub(crate) fn open_with(path: &Path, schema: &[&str]) -> Result<Self, StoreError> {

@@ -3,7 +3,7 @@
 //! ```text
 //! blobs/sha256-<hex>                      model files and configs, by content
 //! manifests/{host}/{namespace}/{model}/{tag}
-//! db/firepot.sqlite3                      chats
+//! db/firepot.sqlite3                      chats, presets, the journal of answers
 //! partial/                                downloads that have not ended
 //! sums/                                   checksums of each block of a blob
 //! summaries/                              what model files say about themselves, read once
@@ -131,6 +131,30 @@ impl Home {
     pub fn database(&self) -> Result<Database, StoreError> {
         self.require_write()?;
         Database::open(&self.database_path())
+    }
+
+    /// Whether a database was ever made.
+    #[must_use]
+    pub fn has_database(&self) -> bool {
+        self.database_path().exists()
+    }
+
+    /// Brings what was committed to the database onto the disk: a commit alone survives the death of the process, not a power
+    /// cut.
+    ///
+    /// # Errors
+    /// When the operating system cannot.
+    pub fn sync_database(&self) -> Result<(), StoreError> {
+        // The write-ahead log is no file on which SQLite holds locks, so it may be opened and closed beside it.
+        let mut log = self.database_path().into_os_string();
+        log.push("-wal");
+        let log = PathBuf::from(log);
+        match File::open(&log).and_then(|file| file.sync_data()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(StoreError::io("write to the disk", &log, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Takes the home for a server, until the lock is dropped. Commands do not need it.

@@ -1,7 +1,7 @@
 //! The store: everything that Firepot keeps on disk, below one directory, the [`Home`].
 //!
 //! - [`Models`]: model files by content, named by manifests in Ollama's layout;
-//! - [`Database`]: chats and presets in SQLite;
+//! - [`Database`]: chats, presets and the journal of answers in SQLite;
 //! - [`transfer`]: chats as files, of other programs too;
 //! - [`ServerLock`], [`ServerRecord`]: one server for one home, and where it listens.
 //!
@@ -30,6 +30,8 @@ mod home;
 mod ids;
 mod import;
 mod install;
+mod journal;
+mod journal_rows;
 mod layers;
 pub mod limits;
 mod load;
@@ -85,6 +87,10 @@ pub use home::{Access, Home};
 pub use ids::{ChatId, IdError, MessageId};
 pub use import::{ImportError, ImportedModel, Phase, Placement, Progress, Stored};
 pub use install::{CreateSpec, From};
+pub use journal::{
+    Generation, GenerationId, GenerationState, Journal, JournalChange, JournalledEvent, NewGeneration,
+    RequestKey,
+};
 pub use models::{Listing, Model, Models, Removed};
 pub use name::{ModelName, NameError, nearest};
 pub use origin::Origin;

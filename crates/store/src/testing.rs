@@ -17,9 +17,21 @@ use crate::{
     ModelName, NewMessage, Placement, fail::Step,
 };
 
-/// Schema version 3, as some later Firepot might have it.
-pub const NEXT_SCHEMA: &[&str] =
-    &[crate::db::SCHEMA[0], crate::db::SCHEMA[1], "ALTER TABLE chats ADD COLUMN colour TEXT"];
+/// The next version of the schema, as some later Firepot might have it.
+pub const NEXT_SCHEMA: &[&str] = {
+    const SCHEMA: &[&str] = crate::db::SCHEMA;
+    const NEXT: usize = SCHEMA.len() + 1;
+    const STEPS: [&str; NEXT] = {
+        let mut steps = ["ALTER TABLE chats ADD COLUMN colour TEXT"; NEXT];
+        let mut version = 0;
+        while version < SCHEMA.len() {
+            steps[version] = SCHEMA[version];
+            version += 1;
+        }
+        steps
+    };
+    &STEPS
+};
 
 /// A home, and beside it a place for other files; both are removed at the end.
 pub struct TestHome {

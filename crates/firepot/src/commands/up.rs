@@ -132,7 +132,9 @@ async fn bind(
     unused: Option<String>,
 ) -> anyhow::Result<Server> {
     let program = std::env::current_exe().context("the path of this program is not known")?;
-    let runner = RunnerCommand { program, args: vec!["--log".into(), "info".into(), "runner".into()] };
+    let deaths = settings.die_by.iter().flat_map(|file| ["--die-by".into(), file.into()]);
+    let args = ["--log".into(), "info".into(), "runner".into()].into_iter().chain(deaths).collect();
+    let runner = RunnerCommand { program, args };
     let mut server = ServerSettings::new(settings.address, runner, home.logs_dir());
     server.load = LoadDefaults { ctx: load.ctx, parallel: load.parallel, threads: load.threads };
     server.allowed_hosts.clone_from(&admit.hosts);

@@ -1,7 +1,8 @@
 //! One answer being made: what its client holds, and what the link keeps of it.
 //!
-//! A [`Generation`] outlives its runner. It knows what its client has seen: the prompt's ids, the emitted ids, the seed. When
-//! the runner ends without being asked to, it waits for the model's next runner and goes on there from the exact token.
+//! A [`Generation`] outlives its runner. It knows what its client has [`Seen`]: the prompt's ids, the emitted ids, the seed. When
+//! the runner ends without being asked to, it waits for the model's next runner and goes on there from the exact token. One
+//! that begins with what a journal says of it goes on where another server ended.
 
 use std::{
     pin::Pin,
@@ -10,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firepot_chat::{ErrorKind, FinishReason, GenerateError, GenerateEvent, GenerateRequest, Timings, Usage};
+use firepot_chat::{
+    ErrorKind, FinishReason, GenerateError, GenerateEvent, GenerateRequest, PromptReport, Timings, TokenId,
+    Usage,
+};
 use firepot_link::{GenerationId, Resume};
 use futures_util::{Stream, future::BoxFuture};
 use tokio::sync::mpsc;
@@ -31,6 +35,11 @@ pub struct Generation {
     /// The way to another runner.
     next_run: Option<BoxFuture<'static, Result<Run, PoolError>>>,
     seen: Seen,
+    /// The last text of an answer, which its runner gives together with its end; told when the end has come too, since the next
+    /// runner would give both again.
+    last_words: Option<GenerateEvent>,
+    /// The end, when the last words were told before it.
+    end: Option<GenerateEvent>,
     /// Runners that ended since the last token.
     lost: u32,
     cancelled: bool,
@@ -48,10 +57,11 @@ pub(super) struct Run {
 }
 
 /// What the client has seen, and when.
-#[derive(Debug)]
-struct Seen {
-    /// Prompt ids, emitted ids and seed: what another runner needs. `None` until the prompt is tokenized.
-    resume: Option<Resume>,
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// `None` until the prompt is tokenized.
+    prompt: Option<PromptReport>,
+    emitted: Vec<TokenId>,
     begun: Instant,
     /// When it was admitted, with this many tokens of the prompt from the cache.
     started: Option<(Instant, u32)>,
@@ -62,15 +72,13 @@ struct Seen {
 }
 
 impl Generation {
-    pub(super) fn new(id: GenerationId, request: Arc<GenerateRequest>, client: u64, run: Run) -> Self {
-        let seen = Seen {
-            resume: None,
-            begun: Instant::now(),
-            started: None,
-            first_token: None,
-            last_token: None,
-            continued: false,
-        };
+    pub(super) fn new(
+        id: GenerationId,
+        request: Arc<GenerateRequest>,
+        client: u64,
+        run: Run,
+        seen: Seen,
+    ) -> Self {
         let lease = Arc::clone(&run.lease);
         Self {
             id,
@@ -80,10 +88,18 @@ impl Generation {
             run,
             next_run: None,
             seen,
+            last_words: None,
+            end: None,
             lost: 0,
             cancelled: false,
             ended: false,
         }
+    }
+
+    /// Its name, unique in the home of the server.
+    #[must_use]
+    pub const fn id(&self) -> GenerationId {
+        self.id
     }
 
     /// Asks the runner to end the answer, and leaves what it still says to be read: its last event tells what
@@ -95,46 +111,40 @@ impl Generation {
         }
     }
 
-    /// What the client is to see of an event.
+    /// What the client is to see of an event now.
     fn take(&mut self, mut event: GenerateEvent) -> Option<GenerateEvent> {
-        let again = self.seen.continued;
+        if !self.seen.note(&event, Instant::now()) {
+            return None;
+        }
         match &mut event {
-            GenerateEvent::Prompt(report) => {
-                if self.seen.resume.is_some() {
-                    return None;
-                }
-                self.seen.resume =
-                    Some(Resume { prompt: report.ids.clone(), emitted: Vec::new(), seed: report.seed });
+            GenerateEvent::Delta(delta) if delta.ids.is_empty() => {
+                self.last_words = Some(event);
+                return None;
             }
-            GenerateEvent::Started { cached_tokens } => {
-                if self.seen.started.is_some() {
-                    return None;
-                }
-                self.seen.started = Some((Instant::now(), *cached_tokens));
-            }
-            GenerateEvent::Delta(delta) => {
-                let resume = self.seen.resume.as_mut()?;
-                debug_assert_eq!(delta.position as usize, resume.emitted.len(), "a position is missing");
-                resume.emitted.extend_from_slice(&delta.ids);
-                if !delta.ids.is_empty() {
-                    let now = Instant::now();
-                    self.seen.first_token.get_or_insert(now);
-                    self.seen.last_token = Some(now);
-                    self.lost = 0;
-                }
-            }
+            GenerateEvent::Delta(_) => self.lost = 0,
             GenerateEvent::Finished { reason, usage, timings } => {
-                self.ended = true;
-                if again {
+                if self.seen.continued {
                     self.seen.correct(usage, timings);
                 }
                 if *reason != FinishReason::Cancelled {
                     self.run.lease.answered(self.id, usage, timings);
                 }
             }
-            GenerateEvent::Failed(_) => self.ended = true,
+            GenerateEvent::Prompt(_) | GenerateEvent::Started { .. } | GenerateEvent::Failed(_) => {}
         }
-        Some(event)
+        match self.last_words.take() {
+            Some(last_words) => {
+                self.end = Some(event);
+                Some(last_words)
+            }
+            None => Some(self.ends_with(event)),
+        }
+    }
+
+    /// Tells an event, which may be the last one.
+    fn ends_with(&mut self, event: GenerateEvent) -> GenerateEvent {
+        self.ended = matches!(event, GenerateEvent::Finished { .. } | GenerateEvent::Failed(_));
+        event
     }
 
     /// The way to another runner; the error when there is none.
@@ -145,7 +155,8 @@ impl Generation {
             return Err(error);
         }
         self.lost += 1;
-        let emitted = self.seen.resume.as_ref().map_or(0, |resume| resume.emitted.len());
+        self.last_words = None;
+        let emitted = self.seen.emitted.len();
         if self.lost > limits::MAX_RUNNERS_WITHOUT_TOKEN {
             let times = self.lost;
             let message =
@@ -154,7 +165,7 @@ impl Generation {
         }
         tracing::warn!(id = self.id.0, emitted, "an answer waits for another runner: {}", error.message);
         self.seen.continued = true;
-        let (id, client, resume) = (self.id, self.client, self.seen.resume.clone());
+        let (id, client, resume) = (self.id, self.client, self.seen.resume());
         let (request, lease) = (Arc::clone(&self.request), Arc::clone(&self.lease));
         Ok(Box::pin(async move {
             let lease = Arc::new(lease.another().await?);
@@ -169,6 +180,55 @@ impl Generation {
 }
 
 impl Seen {
+    /// Nothing, of an answer that was begun then.
+    #[must_use]
+    pub const fn nothing(begun: Instant) -> Self {
+        Self {
+            prompt: None,
+            emitted: Vec::new(),
+            begun,
+            started: None,
+            first_token: None,
+            last_token: None,
+            continued: false,
+        }
+    }
+
+    /// What was told of an answer by a server before this one.
+    #[must_use]
+    pub fn before<'a>(begun: Instant, told: impl IntoIterator<Item = (Instant, &'a GenerateEvent)>) -> Self {
+        let mut seen = Self { continued: true, ..Self::nothing(begun) };
+        for (at, event) in told {
+            seen.note(event, at);
+        }
+        seen
+    }
+
+    /// Takes note of an event; whether it is new to the client.
+    fn note(&mut self, event: &GenerateEvent, at: Instant) -> bool {
+        match event {
+            GenerateEvent::Prompt(_) if self.prompt.is_some() => return false,
+            GenerateEvent::Prompt(report) => self.prompt = Some(report.clone()),
+            GenerateEvent::Started { .. } if self.started.is_some() => return false,
+            GenerateEvent::Started { cached_tokens } => self.started = Some((at, *cached_tokens)),
+            GenerateEvent::Delta(delta) => {
+                debug_assert_eq!(delta.position as usize, self.emitted.len(), "a position is missing");
+                self.emitted.extend_from_slice(&delta.ids);
+                if !delta.ids.is_empty() {
+                    self.first_token.get_or_insert(at);
+                    self.last_token = Some(at);
+                }
+            }
+            GenerateEvent::Finished { .. } | GenerateEvent::Failed(_) => {}
+        }
+        true
+    }
+
+    /// What another runner needs.
+    pub(super) fn resume(&self) -> Option<Resume> {
+        self.prompt.clone().map(|report| Resume { report, emitted: self.emitted.clone() })
+    }
+
     /// The counts and times of the whole answer, of which the last runner knows a part. The pauses are in the times.
     fn correct(&self, usage: &mut Usage, timings: &mut Timings) {
         let started = self.started.map_or(self.begun, |started| started.0);
@@ -203,6 +263,9 @@ impl Stream for Generation {
         loop {
             if self.ended {
                 return Poll::Ready(None);
+            }
+            if let Some(end) = self.end.take() {
+                return Poll::Ready(Some(self.ends_with(end)));
             }
             if let Some(next_run) = &mut self.next_run {
                 let run = ready!(next_run.as_mut().poll(cx));

@@ -27,7 +27,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use firepot_chat::{Format, GenerateRequest, Timings, Usage};
@@ -40,7 +40,7 @@ use tokio::{
 
 pub use action::Waited;
 pub use error::{Death, PoolError};
-pub use generation::Generation;
+pub use generation::{Generation, Seen};
 pub use launch::{Launched, Launcher, ProcessLauncher};
 pub use planning::{PlanFailure, Planned, Planner, Wishes};
 pub use state::RunnerId;
@@ -110,13 +110,19 @@ impl Pool {
         let shared = Arc::new(Shared {
             places: Arc::new(Semaphore::new(parts.max_in_flight)),
             inner: Mutex::new(Inner { state, connections: HashMap::new() }),
-            generations: AtomicU64::new(0),
+            generations: AtomicU64::new(first_id()),
             poke: Arc::new(Notify::new()),
             changed: watch::Sender::new(()),
             parts,
         });
         tokio::spawn(keep_time(Arc::downgrade(&shared), Arc::clone(&shared.poke)));
         Self { shared }
+    }
+
+    /// A name for an answer that no other has, also of servers before this one.
+    #[must_use]
+    pub fn next_id(&self) -> GenerationId {
+        GenerationId(self.shared.generations.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Waits for a model to be loaded, with places for `answers`. The model stays loaded for as long as the
@@ -233,6 +239,12 @@ struct Wanted {
 /// No generation.
 const NONE: u64 = u64::MAX;
 
+/// The time in microseconds since 1970: no server begins as many answers as microseconds pass. Below 2^53, so that every
+/// client's JSON keeps it exactly.
+fn first_id() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
+}
+
 impl Lease {
     /// How long it took to get.
     #[must_use]
@@ -240,23 +252,26 @@ impl Lease {
         self.waited
     }
 
-    /// Starts an answer for a client. Its [`Generation`] keeps the lease.
+    /// Starts an answer for a client, or goes on with one of which the client has seen something. Its [`Generation`] keeps the
+    /// lease.
     ///
     /// # Errors
     /// [`PoolError::TooLarge`].
     pub fn generate(
         self: &Arc<Self>,
+        id: GenerationId,
         request: GenerateRequest,
         client: u64,
+        seen: Seen,
     ) -> Result<Generation, PoolError> {
-        let id = GenerationId(self.shared.generations.fetch_add(1, Ordering::Relaxed));
         let plain = request.format == Format::Free && request.logprobs.is_none();
-        if plain && self.shared.is_quiet() {
+        let resume = seen.resume();
+        if plain && resume.is_none() && self.shared.is_quiet() {
             self.alone.store(id.0, Ordering::Relaxed);
         }
         let request = Arc::new(request);
-        let run = self.run(id, &request, client, None)?;
-        Ok(Generation::new(id, request, client, run))
+        let run = self.run(id, &request, client, resume)?;
+        Ok(Generation::new(id, request, client, run, seen))
     }
 
     /// Starts an answer on this lease's runner, or continues one.

@@ -6,10 +6,11 @@ use firepot_chat::{Timings, Usage};
 use firepot_engine::{DeviceMemory, LoadSpec};
 use firepot_link::LoadFailureKind;
 use firepot_store::Model;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Wishes for loading a model; `None` is left to the planner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Wishes {
     /// Context of one answer, in tokens.
     pub ctx: Option<u32>,

@@ -5,7 +5,8 @@
 //!
 //! | route | then |
 //! |---|---|
-//! | answers (`/api/chat`, `/api/generate`, `/v1/chat/completions`, `/v1/completions`) | the generation is cancelled |
+//! | answers (`/api/chat`, `/api/generate`, `/v1/chat/completions`, `/v1/completions`) | the generation is cancelled; with an `Idempotency-Key` it goes on, and the same request follows it again |
+//! | `/firepot/v1/generations/{id}/events` | the generation goes on, unless its own client was the last one that followed |
 //! | `/firepot/v1/chats/{id}/answer` | the answer goes on: it belongs to the server, `/stop` ends it |
 //! | `/firepot/v1/events` | nothing: whoever watched has gone |
 //! | `/firepot/v1/models/load` and loads by `/api/generate` | the load goes on, for whoever comes next |
@@ -18,6 +19,7 @@ mod answers;
 mod blobs;
 mod chats;
 mod events;
+mod generations;
 mod lines;
 mod models;
 mod ollama;
@@ -30,26 +32,46 @@ pub mod reply;
 mod show;
 mod transfer;
 
-use std::sync::Arc;
+use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, MatchedPath, Request, State, rejection::BytesRejection},
-    http::{HeaderValue, Method, StatusCode, Uri, header},
+    extract::{DefaultBodyLimit, FromRequestParts, MatchedPath, Request, State, rejection::BytesRejection},
+    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::{Next, from_fn_with_state},
     response::Response,
 };
 use firepot_wire::{ApiError, ErrorCode, limits::MAX_BODY_BYTES};
 
 use self::reply::Dialect;
-use crate::{app::App, arrived::Arrived};
+use crate::{app::App, arrived::Arrived, journal::Resend};
 
 /// Value of the `Server` header.
 const SERVER: HeaderValue = HeaderValue::from_static(concat!("firepot/", env!("CARGO_PKG_VERSION")));
 
 /// A request's body, or why it could not be read.
 type Body = Result<Bytes, BytesRejection>;
+
+/// Who sends a request, and whether it was sent before.
+struct Sender {
+    arrived: Arrived,
+    resend: Resend,
+    uri: Uri,
+}
+
+impl<S: Sync> FromRequestParts<S> for Sender {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let known = parts.extensions.get::<Arrived>().copied();
+        Ok(Self {
+            arrived: known.unwrap_or_else(|| Arrived::of(parts)),
+            resend: Resend::of(&parts.headers),
+            uri: parts.uri.clone(),
+        })
+    }
+}
 
 /// All routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -63,6 +85,7 @@ pub fn router(app: Arc<App>) -> Router {
         .merge(own::routes())
         .merge(chats::routes())
         .merge(answers::routes())
+        .merge(generations::routes())
         .merge(transfer::routes())
         .merge(presets::routes())
         .merge(pulls::routes())
@@ -75,12 +98,14 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// Checks, stamps and counts every request.
-async fn watch(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+async fn watch(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let dialect = Dialect::of(request.uri().path());
     // Only routes that exist are told apart, so that nobody can fill the metrics with paths.
     let matched = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = matched.unwrap_or_else(|| "unknown".to_owned());
-    let arrived = Arrived::of(&request);
+    let (parts, body) = request.into_parts();
+    let arrived = Arrived::of(&parts);
+    let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(arrived);
     let mut response = match app.guard.check(request.uri(), request.headers()) {
         Ok(()) => next.run(request).await,

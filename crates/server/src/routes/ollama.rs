@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use axum::{
-    Extension, Router,
+    Router,
     body::Bytes,
     extract::State,
     http::Uri,
@@ -22,13 +22,14 @@ use jiff::{Timestamp, ToSpan as _};
 use serde::Serialize;
 
 use super::{
-    Body, read,
+    Body, Sender, read,
     reply::{self, Dialect, json},
 };
 use crate::{
     answer::{Asked, answer, server_times},
     app::App,
     arrived::Arrived,
+    journal::Attempt,
     library::{self, wishes},
     pool::{PhaseView, SlotView},
     settings::KeepAlive,
@@ -150,32 +151,34 @@ async fn not_yet(uri: Uri) -> Response {
     Dialect::Ollama.error(&ApiError::new(ErrorCode::NotImplemented, message))
 }
 
-async fn chat(State(app): State<Arc<App>>, Extension(arrived): Extension<Arrived>, body: Body) -> Response {
-    carry_out(&app, arrived, body, ollama::chat_from_wire).await
+async fn chat(State(app): State<Arc<App>>, sender: Sender, body: Body) -> Response {
+    carry_out(&app, sender, body, ollama::chat_from_wire).await
 }
 
-async fn generate(
-    State(app): State<Arc<App>>,
-    Extension(arrived): Extension<Arrived>,
-    body: Body,
-) -> Response {
-    carry_out(&app, arrived, body, ollama::generate_from_wire).await
+async fn generate(State(app): State<Arc<App>>, sender: Sender, body: Body) -> Response {
+    carry_out(&app, sender, body, ollama::generate_from_wire).await
 }
 
 async fn carry_out(
     app: &App,
-    arrived: Arrived,
+    sender: Sender,
     body: Body,
     parse: fn(&[u8]) -> Result<Parsed, ApiError>,
 ) -> Response {
     let done = async {
         let bytes: Bytes = read(body)?;
-        act(app, arrived, parse(&bytes)?).await
+        let attempt = sender.resend.attempt(sender.uri.path(), &bytes)?;
+        act(app, sender.arrived, parse(&bytes)?, attempt).await
     };
     Dialect::Ollama.respond(done.await)
 }
 
-async fn act(app: &App, arrived: Arrived, parsed: Parsed) -> Result<Response, ApiError> {
+async fn act(
+    app: &App,
+    arrived: Arrived,
+    parsed: Parsed,
+    attempt: Option<Attempt>,
+) -> Result<Response, ApiError> {
     let model = app.model(&parsed.model).await?;
     let encoder = OllamaEncoder::new(parsed.model, parsed.shape, parsed.mode);
     if parsed.action == Action::Unload {
@@ -186,24 +189,24 @@ async fn act(app: &App, arrived: Arrived, parsed: Parsed) -> Result<Response, Ap
     let defaults = library::defaults(&model);
     let wishes = wishes(defaults.load(&parsed.said, parsed.load)).or(app.default_wishes());
     let keep_alive = parsed.keep_alive.map(keep_alive);
-    let name = model.name.to_string();
-    let lease = app.pool.acquire(model, wishes, keep_alive, 1).await?;
     match parsed.action {
         Action::Generate(mut request) => {
             defaults.apply(&parsed.said, &mut request);
-            Ok(answer(Asked {
-                lease,
-                model: name,
+            let asked = Asked {
+                model,
+                wishes,
+                keep_alive,
                 requests: vec![*request],
                 encoder: Box::new(encoder),
                 arrived,
                 warnings: parsed.warnings,
-                metrics: app.metrics.clone(),
-            })
-            .await)
+                attempt,
+            };
+            answer(app, asked).await
         }
         Action::Load | Action::Unload => {
-            let times = server_times(&lease, arrived.at, None);
+            let lease = app.pool.acquire(model, wishes, keep_alive, 1).await?;
+            let times = server_times(&lease, arrived.at);
             Ok(line(parsed.mode, encoder.loaded(LoadReason::Load, times, Timestamp::now())))
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Extension, Router,
+    Router,
     extract::{Path, State},
     response::Response,
     routing::{get, post},
@@ -18,13 +18,14 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::{
-    Body, read,
+    Body, Sender, read,
     reply::{Dialect, json},
 };
 use crate::{
     answer::{Asked, answer},
     app::App,
     arrived::Arrived,
+    journal::Attempt,
     library::{self, wishes},
 };
 
@@ -54,34 +55,35 @@ fn object(model: &Model) -> ModelObject {
     ModelObject::new(model.name.to_string(), model.modified_at.as_second())
 }
 
-async fn chat(State(app): State<Arc<App>>, Extension(arrived): Extension<Arrived>, body: Body) -> Response {
-    carry_out(&app, arrived, body, openai::chat_from_wire).await
+async fn chat(State(app): State<Arc<App>>, sender: Sender, body: Body) -> Response {
+    carry_out(&app, sender, body, openai::chat_from_wire).await
 }
 
-async fn completion(
-    State(app): State<Arc<App>>,
-    Extension(arrived): Extension<Arrived>,
-    body: Body,
-) -> Response {
-    carry_out(&app, arrived, body, openai::completion_from_wire).await
+async fn completion(State(app): State<Arc<App>>, sender: Sender, body: Body) -> Response {
+    carry_out(&app, sender, body, openai::completion_from_wire).await
 }
 
 async fn carry_out(
     app: &App,
-    arrived: Arrived,
+    sender: Sender,
     body: Body,
     parse: fn(&[u8]) -> Result<Parsed, ApiError>,
 ) -> Response {
     let done = async {
         let bytes = read(body)?;
-        complete(app, arrived, parse(&bytes)?).await
+        let attempt = sender.resend.attempt(sender.uri.path(), &bytes)?;
+        complete(app, sender.arrived, parse(&bytes)?, attempt).await
     };
     Dialect::OpenAi.respond(done.await)
 }
 
-async fn complete(app: &App, arrived: Arrived, mut parsed: Parsed) -> Result<Response, ApiError> {
+async fn complete(
+    app: &App,
+    arrived: Arrived,
+    mut parsed: Parsed,
+    attempt: Option<Attempt>,
+) -> Result<Response, ApiError> {
     let model = app.model(&parsed.model).await?;
-    let name = model.name.to_string();
     let created = Timestamp::now().as_second();
     let defaults = library::defaults(&model);
     for request in &mut parsed.requests {
@@ -89,16 +91,17 @@ async fn complete(app: &App, arrived: Arrived, mut parsed: Parsed) -> Result<Res
     }
     let load = defaults.load(&parsed.said, LoadOptions::default());
     let wishes = wishes(load).or(app.default_wishes());
-    let lease = app.pool.acquire(model, wishes, None, parsed.requests.len()).await?;
-    let head = Head { id: Uuid::now_v7().simple().to_string(), created, model: parsed.model };
+    let id = attempt.as_ref().map_or_else(|| Uuid::now_v7().simple().to_string(), Attempt::id);
+    let head = Head { id, created, model: parsed.model };
     let asked = Asked {
-        lease,
-        model: name,
+        model,
+        wishes,
+        keep_alive: None,
         requests: parsed.requests,
         encoder: Box::new(OpenAiEncoder::new(head, parsed.layout)),
         arrived,
         warnings: parsed.warnings,
-        metrics: app.metrics.clone(),
+        attempt,
     };
-    Ok(answer(asked).await)
+    answer(app, asked).await
 }

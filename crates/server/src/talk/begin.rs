@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use firepot_store::{
-    Chat, ChatId, ChatWithMessages, MessageId, Model, NewMessage, StoreError, StoredMessage,
+    Chat, ChatId, ChatWithMessages, MessageId, Model, NewGeneration, NewMessage, StoreError, StoredMessage,
 };
 use firepot_wire::{ApiError, ChatSettings, ollama::LoadOptions};
 use serde::Serialize;
@@ -18,6 +18,7 @@ use crate::{
     app::App,
     arrived::Arrived,
     capabilities::opening,
+    journal::{Call, Past},
     library::{self, wishes},
 };
 
@@ -50,17 +51,19 @@ pub async fn begin(
     let name = model.name.to_string();
     let Step { turns, change } = wanted.step(&before, &name, || opening(&model, thinking))?;
     let (earlier, title) = (change.earlier(), before.chat.title.clone());
-    let (messages, after) = store(app, before, change).await?;
+    let defaults = library::defaults(&model);
+    let load = LoadOptions { num_ctx: settings.ctx, ..LoadOptions::default() };
+    let wishes = wishes(defaults.load(&settings.said, load)).or(app.default_wishes());
+    let mut request = ask::request(&settings, thinking, turns);
+    defaults.apply(&settings.said, &mut request);
+    let (id, call) = (app.pool.next_id(), Call { request, wishes, client: arrived.client, earlier });
+    let journalled = call.begun(id, &model, None, 0);
+    let (messages, after) = store(app, before, change, journalled).await?;
     let begun = Begun { messages, leaf_id: after.leaf_id };
     tell(&turn, &begun, &after.chat, &title);
     if let Some(answer) = begun.messages.last() {
         let (talk, halt) = turn.start(chat, Live::new(answer.clone(), arrived.at, earlier));
-        let defaults = library::defaults(&model);
-        let load = LoadOptions { num_ctx: settings.ctx, ..LoadOptions::default() };
-        let wishes = wishes(defaults.load(&settings.said, load)).or(app.default_wishes());
-        let mut request = ask::request(&settings, thinking, turns);
-        defaults.apply(&settings.said, &mut request);
-        task::spawn(app, Job { talk, halt, model, wishes, request, arrived });
+        task::spawn(app, Job { talk, halt, id, call: Ok((model, call)), past: Past::none(arrived.at) });
     }
     Ok(begun)
 }
@@ -84,6 +87,7 @@ async fn store(
     app: &App,
     before: ChatWithMessages,
     change: Change,
+    answer: NewGeneration,
 ) -> Result<(Vec<StoredMessage>, ChatWithMessages), ApiError> {
     app.with_chats(move |chats| {
         let chat = before.chat.id;
@@ -93,13 +97,13 @@ async fn store(
                 if let Some(first) = new.first_mut() {
                     first.parent = parent;
                 }
-                chats.append(chat, &new)?
+                chats.ask(chat, &new, &answer)?
             }
             Change::Continue(message, _) => {
                 if !branch(&before.messages, before.leaf_id).iter().any(|shown| shown.id == message.id) {
                     chats.set_leaf(chat, message.id)?;
                 }
-                vec![chats.replace_message(chat, message.id, &message.body)?]
+                vec![chats.ask_on(chat, message.id, &message.body, &answer)?]
             }
         };
         Ok::<_, StoreError>((stored, chats.get(chat)?))

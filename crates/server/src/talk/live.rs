@@ -31,8 +31,6 @@ pub struct Live {
     thought_for: Option<Duration>,
     /// What earlier runs of the same answer had; `None` for one that is made anew.
     pub(super) earlier: Option<Earlier>,
-    /// There is text that is not in the store.
-    unsaved: bool,
     /// Somebody stopped it: no more text is taken.
     stopped: bool,
 }
@@ -146,7 +144,6 @@ impl Live {
             thinking_since: None,
             thought_for: None,
             earlier,
-            unsaved: false,
             stopped: false,
         }
     }
@@ -221,11 +218,6 @@ impl Live {
         self.stopped
     }
 
-    /// The message, if the store does not have all of it; after this it counts as stored.
-    pub fn take_unsaved(&mut self) -> Option<StoredMessage> {
-        std::mem::take(&mut self.unsaved).then(|| self.message.clone())
-    }
-
     /// The message as it remains.
     #[must_use]
     pub fn ended(&self, outcome: &Outcome, now: Instant) -> StoredMessage {
@@ -289,7 +281,6 @@ impl Live {
             self.thought_for = self.thought_for.or(since.map(|since| now.saturating_duration_since(since)));
             body.content.push_str(content);
         }
-        self.unsaved |= !(thinking.is_empty() && content.is_empty());
     }
 }
 
@@ -366,13 +357,11 @@ mod tests {
         let change = live.apply(&delta(Vec::new()), at(start, 5));
         let added = serde_json::to_value(change.added.unwrap()).unwrap();
         assert_eq!((added.get("content"), &added["tokens"]), (None, &json!(1)));
-        assert_eq!(live.take_unsaved(), None);
         let GenerateEvent::Delta(mut rest) = delta(content("upon")) else { panic!() };
         rest.ids.clear();
         live.apply(&GenerateEvent::Delta(rest), at(start, 9));
         assert_eq!((live.tokens, live.last_token), (1, Some(at(start, 5))));
-        assert_eq!(live.take_unsaved().unwrap().body.content, "Once upon");
-        assert_eq!(live.take_unsaved(), None, "it is stored now");
+        assert_eq!(live.message().body.content, "Once upon");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Answers of stored chats. They belong to the server: a page asks for one, watches it, stops it, and may go.
 //!
-//! [`Talks`] knows which chats are being answered and tells watchers. Who changes a stored chat does so within a
+//! What is said within an answer is in the journal until it ends, and then in its message: an answer that a server left unended
+//! is taken up by the next one. [`Talks`] knows which chats are being answered and tells watchers. Who changes a stored chat does so within a
 //! [`Turn`], so that what is stored and what is told have the same order. What is said within an answer is told
 //! under one lock together with the text that it is added to; so whoever joins gets each word once.
 
@@ -10,6 +11,7 @@ mod live;
 mod remove;
 mod stats;
 mod step;
+mod take_up;
 mod task;
 mod turn;
 
@@ -38,7 +40,9 @@ pub use self::{
     begin::begin,
     live::Status,
     remove::{remove_chat, remove_message},
+    stats::Earlier,
     step::Wanted,
+    take_up::take_up,
     turn::Turn,
 };
 use self::{
@@ -215,9 +219,8 @@ impl Talks {
         self.update(talk, |live| (Change { status: live.grant(granted, now), added: None }, ()));
     }
 
-    fn apply(&self, talk: TalkId, event: &GenerateEvent) {
-        let now = Instant::now();
-        self.update(talk, |live| (live.apply(event, now), ()));
+    fn apply(&self, talk: TalkId, event: &GenerateEvent, at: Instant) {
+        self.update(talk, |live| (live.apply(event, at), ()));
     }
 
     fn weigh(&self, talk: TalkId, rss_bytes: Option<u64>) {
@@ -229,11 +232,6 @@ impl Talks {
 
     fn is_running(&self, talk: TalkId) -> bool {
         self.update(talk, |_| (Change::default(), ())).is_some()
-    }
-
-    /// What the store does not have of an answer that runs.
-    fn take_unsaved(&self, talk: TalkId) -> Option<StoredMessage> {
-        self.update(talk, |live| (Change::default(), live.take_unsaved())).flatten()
     }
 
     /// An answer that runs, as it remains.

@@ -3,7 +3,7 @@
 use firepot_store::{ChatId, MessageId, RemovedMessages};
 use firepot_wire::ApiError;
 
-use super::{Turn, is_under, task::store};
+use super::{Turn, is_under};
 use crate::app::{App, purge};
 
 /// Removes a chat so that it can be restored, and for good those that were removed long ago.
@@ -52,7 +52,8 @@ pub async fn remove_message(
 /// Ends the answer of a chat, if there is one. What it has said stays, for a chat that is restored.
 async fn end_answer(app: &App, turn: &Turn<'_>, chat: ChatId) {
     if let Some(message) = turn.take(chat)
-        && let Err(error) = store(app, chat, message).await
+        && let Err(error) =
+            app.with_chats(move |chats| chats.replace_message(chat, message.id, &message.body)).await
     {
         tracing::warn!(%chat, %error, "the answer of a removed chat could not be stored");
     }

@@ -5,7 +5,7 @@ use std::{ops::Add, time::Instant};
 use firepot_chat::{FinishReason, Timings, Usage};
 use firepot_store::MessageState;
 use firepot_wire::ApiError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::live::{Live, ms};
@@ -23,7 +23,7 @@ pub enum Outcome {
 }
 
 /// Counts of the runs of an answer before it was continued. What an earlier run did not leave is not known.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Earlier {
     completion_tokens: Option<u64>,
     thinking_tokens: Option<u64>,

@@ -64,7 +64,7 @@ async fn joins_between_words_lose_none_and_double_none() {
         let talks = Arc::clone(&talks);
         async move {
             for word in 0..WORDS {
-                talks.apply(talk, &delta(content(&format!("{word} "))));
+                talks.apply(talk, &delta(content(&format!("{word} "))), Instant::now());
                 tokio::task::yield_now().await;
             }
             let turn = talks.turn().await;
@@ -101,9 +101,9 @@ async fn a_stopped_answer_takes_no_word_and_a_taken_one_is_no_more() {
     let chat: ChatId = Uuid::now_v7().to_string().parse().unwrap();
     let turn = talks.turn().await;
     let (talk, halt) = turn.start(chat, Live::new(answer(""), Instant::now(), None));
-    talks.apply(talk, &delta(content("one ")));
+    talks.apply(talk, &delta(content("one ")), Instant::now());
     talks.stop(chat);
-    talks.apply(talk, &delta(content("two ")));
+    talks.apply(talk, &delta(content("two ")), Instant::now());
     assert!(halt.is_cancelled() && talks.is_running(talk));
     assert!(turn.check_free(chat).is_err());
     let message = turn.take(chat).unwrap();

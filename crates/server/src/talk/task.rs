@@ -1,39 +1,34 @@
-//! The task that makes one answer: waits for the model, follows the generation, keeps what is said in the store.
+//! The task that makes one answer: waits for the model, follows the generation, keeps how it ended in the store.
 
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Instant};
 
-use firepot_chat::{GenerateEvent, GenerateRequest, Timings, Usage};
+use firepot_chat::{GenerateEvent, Timings, Usage};
+use firepot_link::GenerationId;
 use firepot_store::{ChatId, ChatWithMessages, Model, StoredMessage};
 use firepot_wire::{ApiError, ErrorCode};
-use futures_util::StreamExt as _;
-use tokio::{
-    select,
-    time::{MissedTickBehavior, interval, timeout},
-};
+use tokio::{select, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{Granted, Outcome, Stage, TalkId};
 use crate::{
     app::App,
-    arrived::Arrived,
+    journal::{Begun, Call, Follower, Keep, Past},
     limits,
-    pool::{Generation, Lease, PhaseView, Wishes},
+    pool::{Lease, PhaseView, Wishes},
 };
 
 /// An answer that is to be made.
 pub struct Job {
-    /// Its name.
+    /// Its name among those of chats.
     pub talk: TalkId,
     /// It is to end: stopped, or gone with its message.
     pub halt: CancellationToken,
-    /// Who answers.
-    pub model: Arc<Model>,
-    /// How the model should be loaded.
-    pub wishes: Wishes,
-    /// What it is asked.
-    pub request: GenerateRequest,
-    /// When and by whom.
-    pub arrived: Arrived,
+    /// Its name in the journal, which has its beginning.
+    pub id: GenerationId,
+    /// Who answers what; or why nobody can.
+    pub call: Result<(Arc<Model>, Call), ApiError>,
+    /// What a server before this one told of it.
+    pub past: Past,
 }
 
 /// Makes an answer, whoever watches.
@@ -54,32 +49,44 @@ impl Drop for Place<'_> {
 }
 
 async fn run(app: Arc<App>, job: Job) {
-    let talk = job.talk;
+    let (talk, id) = (job.talk, job.id);
     let _place = Place { app: &app, talk };
-    let done = CancellationToken::new();
-    let make = async {
-        let outcome = make(&app, job).await;
-        done.cancel();
-        outcome
-    };
-    let (outcome, ()) = tokio::join!(make, keep(&app, talk, &done));
+    let outcome = make(&app, job).await;
     if let Outcome::Failed(error) = &outcome {
         let detail = error.detail.as_deref().unwrap_or_default();
         tracing::warn!(chat = %talk.chat, %error, detail, "an answer broke off");
+        if error.code == ErrorCode::ShuttingDown {
+            // The journal has it, and the next server goes on with it.
+            return;
+        }
     }
-    end(&app, talk, &outcome).await;
+    end(&app, talk, id, &outcome).await;
 }
 
 async fn make(app: &App, job: Job) -> Outcome {
-    let Job { talk, halt, model, wishes, request, arrived } = job;
-    let lease = match acquire(app, talk, &halt, Arc::clone(&model), wishes).await {
+    let Job { talk, halt, id, call, past } = job;
+    for (at, event) in &past.told {
+        app.talks.apply(talk, event, *at);
+    }
+    if let Some(end) = past.end().and_then(outcome_of) {
+        return end;
+    }
+    let (model, call) = match call {
+        Ok(call) => call,
+        Err(error) => return Outcome::Failed(error),
+    };
+    let lease = match acquire(app, talk, &halt, Arc::clone(&model), call.wishes).await {
         Ok(lease) => Arc::new(lease),
         Err(outcome) => return outcome,
     };
     let context_length = context_length(app, &model);
     app.talks.grant(talk, Granted { waited: lease.waited(), context_length });
-    let outcome = match lease.generate(request, arrived.client) {
-        Ok(generation) => follow(app, talk, &halt, generation).await,
+    let outcome = match lease.generate(id, call.request, call.client, past.seen()) {
+        Ok(generation) => {
+            let (told, past) = (past.told.len(), past.events());
+            let begun = Begun { generation, new: None, past, keep: Keep::Always };
+            follow(app, talk, &halt, app.journal.begin(begun).from(told)).await
+        }
         Err(error) => Outcome::Failed(error.into()),
     };
     app.talks.weigh(talk, rss_bytes(app, &model));
@@ -137,35 +144,45 @@ fn context_length(app: &App, model: &Model) -> Option<u32> {
     }
 }
 
-async fn follow(app: &App, talk: TalkId, halt: &CancellationToken, mut generation: Generation) -> Outcome {
+async fn follow(app: &App, talk: TalkId, halt: &CancellationToken, mut answer: Follower) -> Outcome {
     loop {
         let event = select! {
             biased;
             () = halt.cancelled() => {
                 let wanted = app.talks.is_running(talk);
-                return Outcome::Stopped(if wanted { last_words(generation).await } else { None });
+                let told = if wanted { last_words(&mut answer).await } else { None };
+                answer.abandon();
+                return Outcome::Stopped(told);
             }
-            event = generation.next() => event,
+            event = answer.next() => event,
         };
-        match event {
-            Some(GenerateEvent::Finished { reason, usage, timings }) => {
-                return Outcome::Finished(reason, usage, timings);
-            }
-            Some(GenerateEvent::Failed(error)) => return Outcome::Failed(error.into()),
-            Some(event) => app.talks.apply(talk, &event),
-            None => {
-                let message = "the answer ended without saying so";
-                return Outcome::Failed(ApiError::new(ErrorCode::Internal, message));
-            }
+        let Some(event) = event else {
+            let message = "the answer ended without saying so";
+            return Outcome::Failed(ApiError::new(ErrorCode::Internal, message));
+        };
+        match outcome_of(&event) {
+            Some(outcome) => return outcome,
+            None => app.talks.apply(talk, &event, Instant::now()),
         }
     }
 }
 
-/// Ends a generation at once, and waits for what its runner says of it.
-async fn last_words(mut generation: Generation) -> Option<(Usage, Timings)> {
-    generation.cancel();
+/// How an answer ended whose last event this is.
+fn outcome_of(event: &GenerateEvent) -> Option<Outcome> {
+    match event {
+        GenerateEvent::Finished { reason, usage, timings } => {
+            Some(Outcome::Finished(*reason, *usage, *timings))
+        }
+        GenerateEvent::Failed(error) => Some(Outcome::Failed(error.clone().into())),
+        _ => None,
+    }
+}
+
+/// Asks for the end of an answer, and waits for what its runner says of it.
+async fn last_words(answer: &mut Follower) -> Option<(Usage, Timings)> {
+    answer.stop();
     let said = async {
-        while let Some(event) = generation.next().await {
+        while let Some(event) = answer.next().await {
             if let GenerateEvent::Finished { usage, timings, .. } = event {
                 return Some((usage, timings));
             }
@@ -175,54 +192,36 @@ async fn last_words(mut generation: Generation) -> Option<(Usage, Timings)> {
     timeout(limits::TALK_STOP_WAIT, said).await.ok().flatten()
 }
 
-/// Puts new text into the store every now and then.
-async fn keep(app: &App, talk: TalkId, done: &CancellationToken) {
-    let mut ticks = interval(limits::TALK_SAVE_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        select! {
-            () = done.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        let turn = app.talks.turn().await;
-        if let Some(message) = app.talks.take_unsaved(talk)
-            && let Err(error) = save(app, talk.chat, message).await
-        {
-            tracing::warn!(chat = %talk.chat, %error, "the text of an answer could not be stored");
-        }
-        drop(turn);
-    }
-}
-
-async fn save(app: &App, chat: ChatId, message: StoredMessage) -> Result<(), ApiError> {
-    app.with_chats(move |chats| chats.replace_message(chat, message.id, &message.body).map(drop)).await
-}
-
-/// Stores the answer as it remains, and tells of it. One that is gone with its message is left alone.
-async fn end(app: &App, talk: TalkId, outcome: &Outcome) {
+/// Stores the answer as it remains, and tells of it. One that is gone with its message is forgotten.
+async fn end(app: &App, talk: TalkId, id: GenerationId, outcome: &Outcome) {
     let turn = app.talks.turn().await;
-    let Some((live, message)) = app.talks.ended_message(talk, outcome) else { return };
+    let Some((live, message)) = app.talks.ended_message(talk, outcome) else {
+        if let Err(error) = app.with_database(move |database| database.journal().remove(id.0)).await {
+            tracing::warn!(chat = %talk.chat, %error, "a removed answer is still in the journal");
+        }
+        return;
+    };
     outcome.count(&live, &app.metrics);
-    match store(app, talk.chat, message.clone()).await {
+    match settle(app, talk.chat, message.clone(), id).await {
         Ok(chat) => {
             turn.end(talk, &message, chat.leaf_id);
             turn.tell_chat(&chat.chat);
         }
         Err(error) => {
-            tracing::error!(chat = %talk.chat, %error, "an answer could not be stored");
+            tracing::error!(chat = %talk.chat, %error, "an answer could not be stored; the journal keeps it");
             turn.end(talk, &message, Some(message.id));
         }
     }
 }
 
-/// Writes a message, and gives its chat after that.
-pub(super) async fn store(
+async fn settle(
     app: &App,
     chat: ChatId,
     message: StoredMessage,
+    id: GenerationId,
 ) -> Result<ChatWithMessages, ApiError> {
     app.with_chats(move |chats| {
-        chats.replace_message(chat, message.id, &message.body)?;
+        chats.settle(chat, message.id, &message.body, id.0)?;
         chats.get(chat)
     })
     .await
