@@ -458,8 +458,15 @@ pub struct Compare {
     /// The bundle that is looked at.
     pub second: PathBuf,
     /// Fail when a metric of the second is found to be worse by so many percent.
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     pub fail_on: Option<f64>,
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(percent) if (0.0..=1000.0).contains(&percent) => Ok(percent),
+        _ => Err("must be a number of percent from 0 to 1000".to_owned()),
+    }
 }
 
 /// Arguments of `check`.

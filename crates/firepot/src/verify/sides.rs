@@ -119,7 +119,8 @@ impl Sides {
 
     async fn add_own(&mut self, settings: &Settings, home: &Home, name: &str) -> anyhow::Result<()> {
         let model = crate::commands::pull::find_or_pull(settings, home, name).await?;
-        let attached = Attached::find_or_start(settings, &Load::default()).await?;
+        let attached =
+            Attached::find_or_start(settings, &Load { snapshot_bytes: Some(0), ..Load::default() }).await?;
         let address = format!("http://{}", attached.client().address());
         let pid = attached.server_pid(settings);
         let http = Http::new(&address, Patience::default())?;

@@ -8,7 +8,7 @@ use super::{html::escape, number};
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 14.0;
+const RIGHT: f64 = 22.0;
 const TOP: f64 = 30.0;
 const BOTTOM: f64 = 42.0;
 /// Ticks that an axis has, about.
@@ -103,7 +103,7 @@ pub(super) fn rows(x: Axis, rows: &[Row]) -> Option<String> {
         }
         let _ = write!(
             out,
-            "<path class=\"dots c0\" stroke-width=\"6\" d=\"M{:.1} {y:.1}h0\"/>",
+            "<path class=\"dots c0\" style=\"stroke-width:7\" d=\"M{:.1} {y:.1}h0\"/>",
             scale.at(*first)
         );
         if let Some(second) = second {

@@ -310,9 +310,10 @@ async fn an_answer_that_cannot_end_in_time_is_warned_about_before_it_starts() {
     let header = |response: &axum::http::Response<axum::body::Body>| {
         response.headers().get("x-firepot-warnings").map(|value| value.to_str().unwrap().to_owned())
     };
-    let first = test.post_raw("/api/chat", ask("hi", false)).await;
-    assert_eq!(header(&first), None, "nothing was measured yet");
-    read(first).await;
+    let unmeasured = test.post_raw("/api/chat", ask("hold", true)).await;
+    assert_eq!(header(&unmeasured), None, "nothing was measured yet");
+    drop(unmeasured);
+    read(test.post_raw("/api/chat", ask("hi", false)).await).await;
     let second = test.post_raw("/api/chat", ask("hi", true)).await;
     let warned = header(&second).unwrap();
     assert!(
