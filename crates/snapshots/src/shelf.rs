@@ -16,6 +16,7 @@ use std::{
 use crc32fast::Hasher;
 use firepot_chat::TokenId;
 use firepot_engine::{Prefix, PrefixCut, common_prefix, usable_tokens};
+use firepot_fail::Point;
 use firepot_store::{AtomicFile, StoreError};
 
 use crate::{
@@ -215,6 +216,7 @@ impl Shelf {
         for (index, chunk) in prefix.state.chunks(CHUNK_BYTES).enumerate() {
             hasher.update(chunk);
             file.write(chunk)?;
+            firepot_fail::pass(Point::Snapshot);
             if !hurry.load(Ordering::Relaxed) {
                 let written = (index * CHUNK_BYTES + chunk.len()) as f64;
                 let due = Duration::from_secs_f64(written / WRITE_BYTES_PER_S as f64);

@@ -41,7 +41,7 @@ impl Kind {
     /// One whose answer passes a point.
     pub fn of(point: Point, rng: &mut Rng) -> Self {
         match point {
-            Point::Prefill => Self::LongPrompt,
+            Point::Prefill | Point::Snapshot => Self::LongPrompt,
             Point::Thinking => Self::Thinking,
             Point::HalfCharacter | Point::Constraint => Self::Constraint,
             Point::HalfStop => Self::Stop,

@@ -48,7 +48,7 @@ pub struct Args {
 }
 
 /// States in which a death is ordered.
-const POINTS: [Point; 9] = [
+const POINTS: [Point; 10] = [
     Point::Loading,
     Point::Prefill,
     Point::Decode,
@@ -58,6 +58,7 @@ const POINTS: [Point; 9] = [
     Point::Constraint,
     Point::Commit,
     Point::Committed,
+    Point::Snapshot,
 ];
 
 /// Deaths that one answer may see.
@@ -65,6 +66,9 @@ const MAX_DEATHS: u32 = 3;
 
 /// Cases in which the ordered death did not happen, because the answer ended before; more mean that something is wrong.
 const MAX_MISSED: u32 = 100;
+
+/// How long a snapshot may take to begin after its answer's end.
+const SNAPSHOT_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a case may take.
 const PATIENCE: Duration = Duration::from_mins(3);
@@ -155,7 +159,8 @@ fn case(
     }
     let (url, reading) = (stack.url().to_owned(), answer.clone());
     let mut deaths = Vec::new();
-    let most = if matches!(point, Point::Loading | Point::Prefill) { 1 } else { rng.u32(1..=MAX_DEATHS) };
+    let once = matches!(point, Point::Loading | Point::Prefill | Point::Snapshot);
+    let most = if once { 1 } else { rng.u32(1..=MAX_DEATHS) };
     stack.order(order(point, rng))?;
     let client = thread::spawn(move || client::read(&url, &reading, PATIENCE));
     while !client.is_finished() {
@@ -169,8 +174,15 @@ fn case(
         stack.live_on()?;
         thread::sleep(Duration::from_millis(2));
     }
-    if let Some(order) = stack.done()? {
-        deaths.push((order, Instant::now()));
+    let end = Instant::now() + SNAPSHOT_WAIT;
+    loop {
+        if let Some(order) = stack.done()? {
+            deaths.push((order, Instant::now()));
+        }
+        if point != Point::Snapshot || !deaths.is_empty() || Instant::now() > end {
+            break;
+        }
+        thread::sleep(Duration::from_millis(2));
     }
     stack.withdraw();
     stack.live_on()?;
@@ -237,6 +249,7 @@ fn order(point: Point, rng: &mut Rng) -> Order {
     let victim = if of_server { Victim::This } else { victims[rng.usize(..victims.len())] };
     let spared = match point {
         Point::Loading => rng.u32(..150),
+        Point::Snapshot => 0,
         Point::Prefill | Point::HalfCharacter => rng.u32(..2),
         Point::HalfStop => rng.u32(..4),
         _ => rng.u32(..12),

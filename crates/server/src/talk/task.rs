@@ -168,17 +168,15 @@ async fn follow(
             let message = "the answer ended without saying so";
             return Outcome::Failed(ApiError::new(ErrorCode::Internal, message));
         };
-        match outcome_of(&event) {
-            Some(outcome) => return outcome,
-            None => {
-                if let GenerateEvent::Prompt(report) = &event
-                    && let Some(warning) = app.deadline.too_long(report.max_tokens, pace)
-                {
-                    app.talks.warn(talk, warning);
-                }
-                app.talks.apply(talk, &event, Instant::now());
-            }
+        if let Some(outcome) = outcome_of(&event) {
+            return outcome;
         }
+        if let GenerateEvent::Prompt(report) = &event
+            && let Some(warning) = app.deadline.too_long(report.max_tokens, pace)
+        {
+            app.talks.warn(talk, warning);
+        }
+        app.talks.apply(talk, &event, Instant::now());
     }
 }
 

@@ -24,6 +24,7 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
+use self::view::Known;
 pub use self::view::TrialView;
 use crate::{limits, settings::RunnerCommand};
 
@@ -140,7 +141,7 @@ impl Trials {
     #[must_use]
     pub fn running(&self) -> Option<TrialView> {
         let running = self.inner.state().running.clone()?;
-        Some(view::of(&self.inner.dir, &running.id, Some(running.progress), None))
+        Some(view::of(&self.inner.dir, &running.id, Known::Runs(running.progress)))
     }
 
     /// All trials, the newest first. Blocks: it reads small files.
@@ -158,8 +159,11 @@ impl Trials {
         ids.sort_unstable_by(|one, other| other.cmp(one));
         ids.truncate(limits::MAX_TRIALS_LISTED);
         let view = |id: &String| {
-            let progress = running.as_ref().filter(|running| running.id == *id).map(|of| of.progress.clone());
-            view::of(&self.inner.dir, id, progress, failed.get(id).cloned())
+            let known = match running.as_ref().filter(|running| running.id == *id) {
+                Some(running) => Known::Runs(running.progress.clone()),
+                None => Known::Rests(failed.get(id).cloned()),
+            };
+            view::of(&self.inner.dir, id, known)
         };
         ids.iter().map(view).collect()
     }

@@ -26,19 +26,23 @@ pub struct TrialView {
     pub error: Option<String>,
 }
 
-/// A trial; with `progress` while it runs.
-pub(super) fn of(
-    trials: &Path,
-    id: &str,
-    progress: Option<Option<Value>>,
-    error: Option<String>,
-) -> TrialView {
+/// What is known of a trial beside its files.
+#[derive(Debug)]
+pub(super) enum Known {
+    /// It runs, and is so far, once it has said so.
+    Runs(Option<Value>),
+    /// It does not, for one because of this error.
+    Rests(Option<String>),
+}
+
+/// A trial.
+pub(super) fn of(trials: &Path, id: &str, known: Known) -> TrialView {
     let dir = trials.join(id);
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    let state = match &progress {
-        Some(_) => "running",
-        None if dir.join("manifest.json").is_file() => "finished",
-        None => "unfinished",
+    let (state, progress, error) = match known {
+        Known::Runs(progress) => ("running", progress, None),
+        Known::Rests(error) if dir.join("manifest.json").is_file() => ("finished", None, error),
+        Known::Rests(error) => ("unfinished", None, error),
     };
     TrialView {
         id: id.to_owned(),
@@ -46,7 +50,7 @@ pub(super) fn of(
         suite: small(&dir, "workload.json").and_then(|workload| text(&workload["suite"])),
         created_unix_s: small(&dir, "trial.json").and_then(|trial| trial["created_unix_s"].as_u64()),
         state,
-        progress: progress.flatten(),
+        progress,
         error,
     }
 }
