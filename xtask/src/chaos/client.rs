@@ -182,12 +182,11 @@ fn read_chat(client: &Client, url: &str, answer: &Answer, end: Instant) -> anyho
     let known =
         list["chats"].as_array().and_then(|chats| chats.iter().find(|chat| chat["title"] == answer.name()));
     let mut told = Told::default();
-    let chat = match known {
-        Some(chat) => chat["id"].clone(),
-        None => {
-            let made = json!({ "model": MODEL, "title": answer.name(), "settings": { "max_tokens": 48 } });
-            retry(&|| post(client, url, "/firepot/v1/chats", &made))?["id"].clone()
-        }
+    let chat = if let Some(chat) = known {
+        chat["id"].clone()
+    } else {
+        let made = json!({ "model": MODEL, "title": answer.name(), "settings": { "max_tokens": 48 } });
+        retry(&|| post(client, url, "/firepot/v1/chats", &made))?["id"].clone()
     };
     let path = format!("/firepot/v1/chats/{}", chat.as_str().context("a chat without id")?);
     let mut said = String::new();
@@ -209,7 +208,7 @@ fn read_chat(client: &Client, url: &str, answer: &Answer, end: Instant) -> anyho
             Some("") => {}
             Some(more) => {
                 told.push(more.to_owned());
-                said = content.to_owned();
+                content.clone_into(&mut said);
             }
             None => {
                 told.lost += 1;

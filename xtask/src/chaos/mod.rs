@@ -188,7 +188,7 @@ fn case(
     stack.live_on()?;
     counted.missed += u32::from(deaths.is_empty());
     for (order, _) in &deaths {
-        *counted.deaths.entry((order.point, victim(order))).or_default() += 1;
+        *counted.deaths.entry((order.point, victim(*order))).or_default() += 1;
     }
     let told = client.join().map_err(|_| anyhow::anyhow!("the client panicked"))??;
     pauses(&told, &deaths, counted);
@@ -257,7 +257,7 @@ fn order(point: Point, rng: &mut Rng) -> Order {
     Order { point, spared, victim }
 }
 
-fn victim(order: &Order) -> &'static str {
+fn victim(order: Order) -> &'static str {
     match (order.point, order.victim) {
         (Point::Commit | Point::Committed, _) | (_, Victim::Parent) => "server",
         (_, Victim::This) => "runner",
