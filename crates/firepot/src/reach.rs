@@ -227,7 +227,6 @@ fn secs(duration: Duration) -> u64 {
 mod tests {
     use clap::Parser as _;
 
-    use super::*;
     use crate::cli::{Cli, Command};
 
     #[test]

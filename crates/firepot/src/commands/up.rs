@@ -59,8 +59,8 @@ fn base(server: &Server, reach: &Reach) -> String {
 pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     let home = settings.open_home()?;
     // Before a model is chosen: the state knows which one was in use.
-    let serves = !args.detach && home.server_record()?.is_none();
-    let mirror = if serves { session::mirror(&home, &args.session)? } else { None };
+    let stays = !args.detach && home.server_record()?.is_none();
+    let mirror = if stays { session::mirror(&home, &args.session)? } else { None };
     let model = choose(settings, &home, args.model.as_deref()).await?;
     let unused = check_gpu(settings, args)?;
     if args.explain {
@@ -80,8 +80,14 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     if !args.no_calibration {
         tokio::task::block_in_place(|| calibrate::before_load(settings, &model));
     }
-    let Up { load, admit, session, reach, .. } = args;
-    let asked = Serving { load, admit, session, reach, loads: Some(model.name.clone()), unused };
+    let asked = Serving {
+        load: &args.load,
+        admit: &args.admit,
+        session: &args.session,
+        reach: &args.reach,
+        loads: Some(model.name.clone()),
+        unused,
+    };
     let server = bind(settings, &home, asked).await?.with_mirror(mirror);
     show_first_key(&server.door(), &args.reach, settings).await?;
     let base = base(&server, &args.reach);

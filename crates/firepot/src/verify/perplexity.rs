@@ -19,9 +19,9 @@ pub async fn perplexity(
     pieces_max: usize,
 ) -> anyhow::Result<Scored> {
     use firepot_server::pool::{Planner as _, Wishes};
-    let planned =
+    let load =
         planner.plan(model, &Wishes::default(), &[]).map_err(|failure| anyhow::anyhow!(failure.message))?;
-    let asked = Asked { spec: planned.spec, text: text.to_owned(), pieces_max };
+    let asked = Asked { spec: load.spec, text: text.to_owned(), pieces_max };
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--log", "off", "perplexity"])
         .stdin(Stdio::piped())
