@@ -91,13 +91,12 @@ async fn list(settings: &Settings, as_json: bool) -> anyhow::Result<()> {
 
 async fn revoke(settings: &Settings, key: &str) -> anyhow::Result<()> {
     let id = find(&all(settings).await?, key)?;
-    match attach::own(settings).await? {
-        Some(client) => client.delete(&format!("/firepot/v1/keys/{id}")).await?,
-        None => {
-            let home = settings.open_home()?;
-            let _lock = home.lock_server()?;
-            home.database()?.credentials().change(&[id], None)?;
-        }
+    if let Some(client) = attach::own(settings).await? {
+        client.delete(&format!("/firepot/v1/keys/{id}")).await?;
+    } else {
+        let home = settings.open_home()?;
+        let _lock = home.lock_server()?;
+        home.database()?.credentials().change(&[id], None)?;
     }
     eprintln!("revoked {id}");
     Ok(())

@@ -61,8 +61,7 @@ pub async fn verify(settings: &Settings, args: &Verify) -> anyhow::Result<()> {
 /// Where a trial is written when no place was named.
 fn new_dir(home: &Home, model: &str) -> PathBuf {
     let now = Timestamp::now().to_string();
-    let moment: String =
-        now.chars().take_while(|c| *c != '.').filter(|c| c.is_ascii_alphanumeric()).collect();
+    let moment: String = now.chars().take_while(|c| *c != '.').filter(char::is_ascii_alphanumeric).collect();
     home.path().join("trials").join(format!("{moment}-{}", safe(model)))
 }
 
@@ -98,7 +97,7 @@ impl Campaign<'_> {
             Lines::write(&json!({ "dir": dir, "suite": suite }));
         }
         tokio::select! {
-            outcome = self.take(&trial, suite, sides) => outcome.map_err(|error| resumable(error, dir))?,
+            outcome = self.take(&trial, suite, sides) => outcome.map_err(|error| resumable(&error, dir))?,
             () = interrupted() => {
                 trial.interrupt("by a signal")?;
                 return Err(Failure::new(Exit::Interrupted, "the trial was interrupted")
@@ -109,7 +108,7 @@ impl Campaign<'_> {
         let mut told = BTreeMap::from([("suite".to_owned(), format!("{suite:?}").to_lowercase())]);
         told.insert("telemetry".to_owned(), self.wanted.telemetry.to_string());
         let ground = verify::ground(&machine, &hosts, sides.hosts(), told);
-        trial.finish(&verify::tool(), ground).map_err(|error| resumable(error.into(), dir))?;
+        trial.finish(&verify::tool(), ground).map_err(|error| resumable(&error.into(), dir))?;
         drop(progress);
         Wanted::forget(dir);
         Ok(())
@@ -146,7 +145,7 @@ impl Campaign<'_> {
         let begin = Begin {
             writer,
             workload,
-            sides: sides.sides.clone(),
+            sides: sides.all.clone(),
             clock,
             before,
             limit,
@@ -213,7 +212,7 @@ impl Campaign<'_> {
             trial.absent(FIELD, "it is no part of the smoke suite");
             return Ok(());
         }
-        for side in &sides.sides {
+        for side in &sides.all {
             // It is loaded once more, beside nothing.
             let _ = side.target.unload(&side.model).await;
         }
@@ -283,13 +282,13 @@ fn trial_id() -> String {
     match std::fs::File::open("/dev/urandom")
         .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
     {
-        Ok(()) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+        Ok(()) => format!("{:032x}", u128::from_ne_bytes(bytes)),
         Err(_) => format!("{:032x}", Timestamp::now().as_nanosecond()),
     }
 }
 
 /// An error after which the trial can be taken up again says so.
-fn resumable(error: anyhow::Error, dir: &Path) -> anyhow::Error {
+fn resumable(error: &anyhow::Error, dir: &Path) -> anyhow::Error {
     let hint = error.downcast_ref::<TrialError>().and_then(TrialError::hint);
     let go_on = format!("then go on with: firepot verify --resume {}", dir.display());
     let hint = hint.map_or_else(|| go_on.clone(), |hint| format!("{hint}; {go_on}"));

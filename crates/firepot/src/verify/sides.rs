@@ -69,7 +69,7 @@ impl Wanted {
 /// The servers of a trial.
 pub struct Sides {
     /// As the trial wants them.
-    pub sides: Vec<Side>,
+    pub all: Vec<Side>,
     /// Our model's files, when our own server is the first one.
     pub model: Option<Model>,
     /// A server that was started for the trial, or is ours.
@@ -85,7 +85,7 @@ impl Sides {
         wanted: &Wanted,
         key: Option<&str>,
     ) -> anyhow::Result<Self> {
-        let mut found = Self { sides: Vec::new(), model: None, attached: None, server_versions: Vec::new() };
+        let mut found = Self { all: Vec::new(), model: None, attached: None, server_versions: Vec::new() };
         match &wanted.target {
             Some(address) => found.add(discover_with(address, key).await?, &wanted.model, true).await?,
             None => found.add_own(settings, home, &wanted.model).await?,
@@ -106,7 +106,7 @@ impl Sides {
         target.load(model).await?;
         let on_this_machine = is_local(&target.address());
         let id = if first { "a" } else { "b" };
-        self.sides.push(Side {
+        self.all.push(Side {
             id: id.to_owned(),
             target: Arc::from(target),
             model: model.to_owned(),
@@ -134,14 +134,14 @@ impl Sides {
         let entries = runners["runners"].as_array().map(Vec::as_slice).unwrap_or_default();
         let entry = entries.iter().find(|entry| entry["model"] == name);
         let ctx = entry.and_then(|entry| entry["context_length"].as_u64());
-        self.sides[0].ctx = ctx.and_then(|ctx| u32::try_from(ctx).ok());
+        self.all[0].ctx = ctx.and_then(|ctx| u32::try_from(ctx).ok());
         (self.model, self.attached) = (Some(model), Some(attached));
         Ok(())
     }
 
     /// The servers as the bundle keeps them.
     pub fn targets(&self) -> Vec<bundle::Target> {
-        let sides = self.sides.iter().zip(&self.server_versions);
+        let sides = self.all.iter().zip(&self.server_versions);
         sides
             .map(|(side, version)| bundle::Target {
                 id: side.id.clone(),
@@ -165,19 +165,19 @@ impl Sides {
             }
             None => foreign(&side.id, &side.model),
         };
-        bundle::Models { models: self.sides.iter().map(record).collect() }
+        bundle::Models { models: self.all.iter().map(record).collect() }
     }
 
     /// Hosts outside this machine that are asked.
     pub fn hosts(&self) -> Vec<String> {
-        let away = self.sides.iter().filter(|side| !side.on_this_machine);
+        let away = self.all.iter().filter(|side| !side.on_this_machine);
         let hosts = away.map(|side| host(&side.target.address()));
         hosts.flat_map(|host| resolved(&host).into_iter().chain([host])).collect()
     }
 
     /// Processes whose sockets are looked at.
     pub fn pids(&self) -> Vec<u32> {
-        self.sides.iter().filter_map(|side| side.target.server_pid()).collect()
+        self.all.iter().filter_map(|side| side.target.server_pid()).collect()
     }
 
     /// Stops what was started for the trial.
