@@ -119,7 +119,7 @@ test("copy gives the answer's source, delete takes the turn and what follows", a
 
 test("thinking is folded with its duration, opens while it runs, and stays out of the answer", async () => {
   const { page, id, close } = await open({ temperature: 0, think_budget: 120, max_tokens: 160 }, THINKER);
-  await begin(page, "Why is the sky blue?");
+  await begin(page, "Tell me a story about a river.");
   const summary = answers(page).last().locator("summary");
   await summary.filter({ hasText: /^Thinking/ }).waitFor(PATIENCE);
   await summary.click();
