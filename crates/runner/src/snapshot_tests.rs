@@ -1,6 +1,6 @@
 //! Conversations that outlive their runner by way of the disk.
 
-use std::{fs, path::Path, thread};
+use std::{collections::HashMap, fs, path::Path, thread};
 
 use firepot_chat::{ErrorKind, FinishReason, GenerateRequest, Message, Role};
 use firepot_engine::LoadSpec;
@@ -171,12 +171,14 @@ fn a_request_that_waits_for_a_snapshot_at_the_end_is_told() {
     first.end();
     let mut second = Runner::start(dir.path(), 1 << 20);
     second.client.generate(1, next_turn(1, &answer), None);
-    while !matches!(
-        second.client.next(),
-        ToServer::Event { event: firepot_chat::GenerateEvent::Prompt(_), .. }
-    ) {}
+    let mut waiting = Answer::default();
+    while waiting.prompt.is_none() {
+        if let ToServer::Event { event, .. } = second.client.next() {
+            waiting.note(event);
+        }
+    }
     second.client.send(&ToRunner::Shutdown);
-    let end = second.client.collect(1).remove(&1).unwrap().end;
+    let end = second.client.go_on(HashMap::from([(1, waiting)]), 1).remove(&1).unwrap().end;
     assert!(
         matches!(end, Some(Err(ErrorKind::ShuttingDown) | Ok(FinishReason::Length | FinishReason::Stop))),
         "{end:?}"

@@ -93,7 +93,11 @@ impl Client {
 
     /// Everything that comes until these many generations have ended.
     pub(super) fn collect(&mut self, count: usize) -> HashMap<u64, Answer> {
-        let mut answers: HashMap<u64, Answer> = HashMap::new();
+        self.go_on(HashMap::new(), count)
+    }
+
+    /// Collects into what was seen before, until so many answers have ended.
+    pub(super) fn go_on(&mut self, mut answers: HashMap<u64, Answer>, count: usize) -> HashMap<u64, Answer> {
         while answers.values().filter(|answer| answer.end.is_some()).count() < count {
             if let ToServer::Event { id, event } = self.next() {
                 answers.entry(id.0).or_default().note(event);
@@ -121,7 +125,7 @@ pub(super) struct Answer {
 }
 
 impl Answer {
-    fn note(&mut self, event: GenerateEvent) {
+    pub(super) fn note(&mut self, event: GenerateEvent) {
         assert!(self.end.is_none(), "an event after the end: {event:?}");
         match event {
             GenerateEvent::Prompt(report) => self.prompt = Some(report),
