@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     sshd::Sshd,
-    stack::{MODEL, Stack, answer, eventually, firepot, home_with_model, http_client, send},
+    stack::{MODEL, Stack, alive, answer, children, eventually, firepot, home_with_model, http_client, send},
 };
 
 /// A browser that came by a login link.
@@ -53,10 +53,10 @@ impl Visitor {
     }
 }
 
-/// The ssh that a server has started.
+/// The ssh that a server has started, by way of a process that ends it.
 fn ssh_of(stack: &Stack) -> Option<u32> {
     let name = |pid: &u32| fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    stack.runners().into_iter().find(|pid| name(pid).trim() == "ssh")
+    stack.runners().into_iter().flat_map(children).find(|pid| name(pid).trim() == "ssh")
 }
 
 async fn public(sshd: &Sshd, more: &[&str]) -> Stack {
@@ -131,6 +131,16 @@ fn first_delta(events: &str) -> String {
     let data = events.split_once("event: delta\ndata: ").unwrap().1.split('\n').next().unwrap();
     let delta: Value = serde_json::from_str(data).unwrap();
     delta["content"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_tunnel_does_not_outlive_its_server() {
+    let sshd = Sshd::start();
+    let stack = public(&sshd, &[]).await;
+    stack.line_after("Reachable from elsewhere at ").await;
+    let ssh = ssh_of(&stack).unwrap();
+    stack.signal(Signal::KILL);
+    eventually("the end of ssh", async || (!alive(ssh)).then_some(())).await;
 }
 
 #[tokio::test]

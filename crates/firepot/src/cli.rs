@@ -1,6 +1,6 @@
 //! Parsed arguments, as typed. What they mean is decided in [`crate::settings`].
 
-use std::{net::IpAddr, path::PathBuf};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use firepot_store::Scopes;
@@ -91,6 +91,9 @@ pub enum Command {
     /// Say how well a model predicts a text; started by `verify`, JSON in and out.
     #[command(hide = true)]
     Perplexity,
+    /// Run a program until standard input ends; it is how a tunnel's program is started.
+    #[command(hide = true)]
+    Tether(Tether),
     /// Print what llama.cpp computes on; started by `doctor`.
     #[command(hide = true)]
     Devices,
@@ -98,6 +101,14 @@ pub enum Command {
     /// and a line each.
     #[command(hide = true)]
     DryRun(DryRun),
+}
+
+/// Arguments of `tether`.
+#[derive(Debug, Args)]
+pub struct Tether {
+    /// The program and its arguments.
+    #[arg(last = true, required = true)]
+    pub words: Vec<OsString>,
 }
 
 /// Arguments of `dry-run`.

@@ -35,6 +35,9 @@ const WORKER_THREADS: usize = 2;
 fn main() -> ExitCode {
     firepot_fetch::provide_tls();
     let cli = Cli::parse();
+    if let Command::Tether(args) = &cli.command {
+        return firepot_tunnel::tether(&args.words).map_or(ExitCode::FAILURE, ExitCode::from);
+    }
     match run_command(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),

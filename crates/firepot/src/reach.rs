@@ -108,6 +108,9 @@ impl Reach {
             address: server.address(),
             tls: self.tls_cert.is_some(),
             program: None,
+            tether: std::env::current_exe()
+                .ok()
+                .map(|program| vec![program.into(), "tether".into(), "--".into()]),
             pauses: Pauses::default(),
         })
     }

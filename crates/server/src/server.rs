@@ -8,7 +8,7 @@ use std::{
 };
 
 use axum::{Router, http::Request};
-use firepot_store::{Home, ServerLock, state::Mirror};
+use firepot_store::{Generation, GenerationState, Home, ServerLock, state::Mirror};
 use hyper::{body::Incoming, server::conn::http1};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -116,8 +116,9 @@ impl Server {
 
     /// Serves until `shutdown` is done, or the session is about to end. Then nobody is let in any more, running answers get
     /// [`Times::shutdown_grace`](crate::Times::shutdown_grace), runners are stopped, what was said in chats is
-    /// stored and mirrored, pulls are left for the next start, those who watch are let go, and the home is freed.
-    pub async fn serve(self, shutdown: impl Future<Output = ()>) {
+    /// stored and mirrored, pulls are left for the next start, those who watch are let go, and the home is freed. Says how many
+    /// answers were cut off.
+    pub async fn serve(self, shutdown: impl Future<Output = ()>) -> usize {
         let Self { app, listener, mirror, lock, .. } = self;
         recover(&app).await;
         let keeper = Keeper::start(&app);
@@ -139,6 +140,7 @@ impl Server {
         app.pool.shutdown().await;
         app.talks.ended().await;
         app.journal.written().await;
+        let cut = cut_off(&app).await;
         if let Some(mirroring) = mirroring {
             mirroring.stop().await;
         }
@@ -146,7 +148,18 @@ impl Server {
             tracing::info!("some connections were cut");
         }
         drop(lock);
+        cut
     }
+}
+
+/// How many answers the journal has that are neither ended nor made any more.
+async fn cut_off(app: &App) -> usize {
+    if !app.home().has_database() {
+        return 0;
+    }
+    let list = app.with_database(|database| database.journal().list(limits::MAX_IN_FLIGHT)).await;
+    let running = |one: &Generation| one.state == GenerationState::Running;
+    list.map_or(0, |list| list.iter().filter(|one| running(one)).count())
 }
 
 /// Removes what killed processes left in the home, beside the first requests.

@@ -29,6 +29,10 @@ pub const SCHEMA: &[&str] = &[
     include_str!("schema/004_access.sql"),
 ];
 
+/// Bytes of a page of a new database. An answer of a page or two wastes half of one: with 4,096, a database of chats is 2.3
+/// times its text; with this, 1.96 (`cargo xtask bench-chats`).
+const PAGE_BYTES: u32 = 16_384;
+
 /// How many lines of SQLite's integrity check an error quotes.
 const CHECK_LINES_MAX: u32 = 3;
 
@@ -181,6 +185,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
     connection.busy_timeout(DATABASE_BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS_MAX);
+    // Of an empty file; one that has pages keeps theirs.
+    connection.pragma_update(None, "page_size", PAGE_BYTES)?;
     let mode = set_wal(&connection)?;
     if mode != "wal" {
         tracing::warn!(path = %path.display(), mode, "this file system has no write-ahead log; writes are slower");

@@ -1,9 +1,10 @@
 //! Starts a tunnel's program, watches it, and starts it again when it ends.
 
 use std::{
+    ffi::OsString,
     io,
     path::PathBuf,
-    process::Stdio,
+    process::{ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,7 @@ use crate::{
     limits::{FIRST_PAUSE, MAX_LINE_BYTES, MAX_PAUSE, OPEN_TIMEOUT, SAME_PORT_TRIES},
     said::{Ends, Said, Trouble},
     ssh,
+    tether::NOT_FOUND,
     via::{SshOptions, Target, Via},
 };
 
@@ -60,6 +62,9 @@ pub struct Tunnel {
     pub tls: bool,
     /// The program, when it is not to be looked for by its name.
     pub program: Option<PathBuf>,
+    /// The command that [`tether`](crate::tether)s what is behind it, so that a tunnel does not outlive this process. Without
+    /// one, the program is started as it is.
+    pub tether: Option<Vec<OsString>>,
     /// How long to wait between tries.
     pub pauses: Pauses,
 }
@@ -152,8 +157,10 @@ impl Keeper {
                 _ => {}
             }
         }
-        let _ = child.start_kill();
-        let status = child.wait().await?;
+        let status = self.end(child).await?;
+        if self.tunnel.tether.is_some() && status.code() == Some(NOT_FOUND.into()) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let program = self.tunnel.via.program();
         let trouble = reason.unwrap_or_else(|| Trouble::passing(&format!("{program} ended: {status}")));
         self.note_port(&trouble, opened);
@@ -163,12 +170,25 @@ impl Keeper {
     fn start(&self) -> io::Result<Child> {
         let tunnel = &self.tunnel;
         let program = tunnel.program.clone().unwrap_or_else(|| tunnel.via.program().into());
-        let mut command = Command::new(program);
+        let words = tunnel.tether.clone().unwrap_or_default();
+        let mut words = words.into_iter().chain([program.into_os_string()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         let wanted = tunnel.options.bind.as_ref().map_or(0, |bind| bind.port);
         tunnel.via.arguments(&mut command, self.target(), &tunnel.options, self.port.unwrap_or(wanted));
         // In a group of its own: Ctrl-C on a terminal reaches only us, and we end it.
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-        command.process_group(0).spawn()
+        let input = if tunnel.tether.is_some() { Stdio::piped() } else { Stdio::null() };
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // A tether that is killed cannot end its program; it ends when its standard input is dropped.
+        command.kill_on_drop(tunnel.tether.is_none()).process_group(0).spawn()
+    }
+
+    async fn end(&self, mut child: Child) -> io::Result<ExitStatus> {
+        match child.stdin.take() {
+            Some(input) => drop(input),
+            None => child.start_kill()?,
+        }
+        child.wait().await
     }
 
     fn read(&mut self, line: &str) -> Option<Said> {

@@ -13,6 +13,7 @@ mod limits;
 mod ngrok;
 mod said;
 mod ssh;
+mod tether;
 mod via;
 
 #[cfg(test)]
@@ -20,4 +21,5 @@ mod tests;
 
 pub use keep::{Event, Pauses, Tunnel, keep};
 pub use said::Trouble;
+pub use tether::tether;
 pub use via::{Bind, BindError, SshOptions, Via, ViaError};

@@ -30,6 +30,7 @@ impl Kept {
             address: "127.0.0.1:11434".parse().unwrap(),
             tls: false,
             program: Some(program),
+            tether: None,
             pauses: Pauses { first: Duration::from_millis(1), max: Duration::from_millis(4) },
         };
         Self { events, task: tokio::spawn(keep(tunnel, send)), dir }
@@ -103,6 +104,7 @@ async fn a_program_that_is_not_there_is_named_with_where_to_get_it() {
         address: "127.0.0.1:1".parse().unwrap(),
         tls: false,
         program: Some("/nowhere/cloudflared".into()),
+        tether: None,
         pauses: Pauses::default(),
     };
     keep(tunnel, send).await;

@@ -30,7 +30,7 @@ use self::{
 /// Arguments of `chaos`.
 #[derive(Debug, ClapArgs)]
 pub struct Args {
-    /// Deaths in all, spread evenly over the states.
+    /// Deaths in all, at least half of an even share in each state.
     #[arg(long, default_value_t = 400)]
     pub kills: u32,
     /// Of everything that is drawn.
@@ -108,10 +108,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let undisturbed = undisturbed(&stack)?;
     let begun = Instant::now();
     for number in 0.. {
-        let point = POINTS[number as usize % POINTS.len()];
-        if counted.total() >= args.kills {
-            break;
-        }
+        let Some(point) = counted.next(number, args.kills) else { break };
         ensure!(counted.missed <= MAX_MISSED, "too many answers ended before their death: {counted:?}");
         case(&mut stack, point, number, &mut rng, &undisturbed, &mut counted)
             .with_context(|| format!("case {number}, {} (seed {})", point.as_str(), args.seed))?;
@@ -132,6 +129,20 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 impl Counted {
     fn total(&self) -> u32 {
         self.deaths.values().sum()
+    }
+
+    /// The state of the next case: one after the other until there were so many deaths, then those with less than half of an even
+    /// share.
+    fn next(&self, number: u32, kills: u32) -> Option<Point> {
+        if self.total() < kills {
+            return Some(POINTS[number as usize % POINTS.len()]);
+        }
+        let least = kills / (2 * POINTS.len() as u32);
+        POINTS.into_iter().find(|point| self.at(*point) < least)
+    }
+
+    fn at(&self, point: Point) -> u32 {
+        self.deaths.iter().filter(|((at, _), _)| *at == point).map(|(_, deaths)| deaths).sum()
     }
 
     fn is_clean(&self) -> bool {

@@ -42,11 +42,12 @@ pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
     std::io::stdout().flush()?;
     let mut public = Public::open(&server, &args.reach);
     let mut failed = None;
-    server
+    let cut = server
         .serve(async {
             tokio::select! { () = stopped() => {}, error = public.failed() => failed = Some(error) }
         })
         .await;
+    farewell(cut);
     failed.map_or(Ok(()), Err)
 }
 
@@ -104,7 +105,10 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     }
     welcome(&base, &model, &client).await?;
     tokio::select! {
-        ended = &mut serving => Ok(ended?),
+        ended = &mut serving => {
+            farewell(ended?);
+            Ok(())
+        }
         // Taken only now: a sender that is gone would stop the server.
         error = public.failed() => {
             let _ = stop.send(());
@@ -215,6 +219,16 @@ async fn stopped() {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+    }
+    eprintln!("stopping: answers that run have a few seconds more, and what was said is kept");
+}
+
+/// Says what is left when the server has ended.
+fn farewell(cut: usize) {
+    match cut {
+        0 => eprintln!("stopped; no answer was cut off"),
+        1 => eprintln!("stopped; an answer was cut off, and can go on when Firepot is started again"),
+        _ => eprintln!("stopped; {cut} answers were cut off, and can go on when Firepot is started again"),
     }
 }
 

@@ -21,7 +21,7 @@ struct Running {
     address: SocketAddr,
     script: Arc<Script>,
     stop: oneshot::Sender<()>,
-    ended: JoinHandle<()>,
+    ended: JoinHandle<usize>,
 }
 
 async fn bind(settings: ServerSettings, home: &Home) -> Result<(Server, Arc<Script>), StartError> {

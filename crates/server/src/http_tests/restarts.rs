@@ -29,7 +29,7 @@ struct Life {
     script: Arc<Script>,
     fetcher: Arc<ScriptedFetcher>,
     stop: oneshot::Sender<()>,
-    ended: JoinHandle<()>,
+    ended: JoinHandle<usize>,
 }
 
 impl Life {

@@ -67,6 +67,7 @@ impl Http {
             host == "localhost"
                 || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
         });
+        firepot_fetch::provide_tls();
         let builder = Client::builder().connect_timeout(limits::CONNECT_MAX).tcp_nodelay(true);
         let builder = if local { builder.no_proxy() } else { builder };
         let client = builder.build().map_err(|error| bad(error.to_string()))?;
