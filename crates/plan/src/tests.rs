@@ -6,7 +6,9 @@ use proptest::prelude::*;
 
 use crate::{
     CELLS_STEP, CTX_FLOOR, CTX_GPU_MIN, GPU_MARGIN_BYTES, GpuUse, HOST_MARGIN_BYTES, KvType, Plan, PlanError,
-    Taken, Want, bytes_per_token, decode_at_most, explain,
+    Taken, Want,
+    budget::host_margin,
+    bytes_per_token, decode_at_most, explain,
     footprint::{Device, Footprint, Params, Placing},
     plan,
 };
@@ -462,7 +464,8 @@ proptest! {
         prop_assert!((1..=64).contains(&plan.parallel) && (1..=512).contains(&plan.threads));
         prop_assert!(plan.ubatch_tokens <= plan.batch_tokens);
         let host_bytes = plan.predicted.host.total();
-        prop_assert!(host_bytes <= memory.saturating_sub(HOST_MARGIN_BYTES).saturating_sub(want.taken.host_bytes));
+        let free_bytes = memory.saturating_sub(host_margin(memory)).saturating_sub(want.taken.host_bytes);
+        prop_assert!(host_bytes <= free_bytes);
         for (gpu, bytes) in &plan.predicted.gpus {
             let free_bytes = gpus[*gpu] - GPU_MARGIN_BYTES - want.taken.gpu_bytes;
             prop_assert!(bytes.total() <= free_bytes);
