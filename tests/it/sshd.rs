@@ -54,8 +54,21 @@ impl Sshd {
                 at("user")
             ),
         );
+        sshd.bring_program();
         sshd.run();
         sshd
+    }
+
+    /// Copies the program and its library to where the user without rights may read them, which a build folder may not be.
+    fn bring_program(&self) {
+        let program = tool("sshd");
+        fs::copy(&program, self.path("sshd")).unwrap();
+        let libraries = program.ancestors().nth(2).unwrap().join("lib/x86_64-linux-gnu");
+        // The one that `scripts/setup.sh` may have brought with it.
+        let library = libraries.join("libwrap.so.0");
+        if library.exists() {
+            fs::copy(library, self.path("libwrap.so.0")).unwrap();
+        }
     }
 
     /// `--public` for it.
@@ -85,8 +98,7 @@ impl Sshd {
 
     /// Starts it again.
     pub fn run(&mut self) {
-        let program = tool("sshd");
-        let libraries = program.ancestors().nth(2).unwrap().join("lib/x86_64-linux-gnu");
+        let program = self.path("sshd");
         let mut command = if is_root() {
             let mut command = Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(program);
@@ -94,7 +106,10 @@ impl Sshd {
         } else {
             Command::new(program)
         };
-        command.env("LD_LIBRARY_PATH", libraries).args(["-D", "-e", "-f"]).arg(self.path("sshd_config"));
+        command
+            .env("LD_LIBRARY_PATH", self.dir.path())
+            .args(["-D", "-e", "-f"])
+            .arg(self.path("sshd_config"));
         self.process = Some(Process::start(&mut command, self.port));
     }
 
