@@ -31,7 +31,7 @@ test: build test-tools $(TEST_MODEL) ## Run all tests
 	cargo test --release --workspace --exclude firepot-tests --no-fail-fast $(FEATURES)
 	# One at a time: llama.cpp's threads wait by spinning, and two runners on the same cores slow each other down many times over.
 	cargo test --release --workspace --test it --no-fail-fast $(FEATURES) -- --test-threads=1
-	cargo xtask chaos --kills 10 --program $(FIREPOT)
+	$(TARGET)/release/xtask chaos --kills 10 --program $(FIREPOT)
 	$(VENV)/bin/python -m pytest -q tests/clients
 	scripts/node.sh --test --test-concurrency=1 tests/page/*.test.mjs
 
