@@ -205,8 +205,8 @@ test("a server that is killed mid-answer: a banner, a reconnection, and the whol
   await stack.start();
   await page.getByRole("alert").filter({ hasText: "does not answer" }).waitFor({ state: "hidden" });
   await answer.locator(".stats").waitFor(PATIENCE);
-  const { content, state, stats } = await stored();
-  assert.deepEqual([state, stats.completion_tokens], ["complete", 400]);
+  const { content, stats } = await stored();
+  assert.deepEqual([stats.finish, stats.completion_tokens], ["length", 400]);
   const shown = withoutSpaces(await answer.locator(".content").innerText());
   assert.equal(shown, withoutSpaces(content));
   assert.ok(shown.startsWith(seen), "what was seen before stays");
