@@ -172,6 +172,9 @@ pub struct Session {
     /// Keep chats, presets and trials in this folder too, never older than a few seconds; an empty home takes them from there.
     #[arg(long, env = "FIREPOT_STATE", value_name = "DIR")]
     pub state: Option<PathBuf>,
+    /// Keep no journal of answers, to measure what it costs: none outlives this server.
+    #[arg(long, hide = true)]
+    pub no_journal: bool,
 }
 
 /// Whom the server answers beside this machine's own names and pages.

@@ -98,7 +98,7 @@ impl App {
             guard,
             access,
             talks: Talks::default(),
-            journal: Journal::new(home.clone()),
+            journal: Journal::new(home.clone(), settings.journal),
             pulls: Pulls::new(fetcher, models_changed.clone()),
             deadline,
             mirror: watch::Sender::new(None),

@@ -312,7 +312,7 @@ pub const LAST_USED_STEP: SignedDuration = SignedDuration::from_mins(1);
 /// Longest body of a request to log in, in bytes.
 pub const MAX_LOGIN_BYTES: usize = 1024;
 
-/// How long the body of a request to log in may take; then the connection is closed.
+/// How long the body of a request to log in may take; then it is refused.
 pub const LOGIN_BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Open connections of one address that is not this machine, where keys are asked for. Further ones are closed at once.

@@ -34,6 +34,8 @@ pub struct ServerSettings {
     pub max_in_flight: usize,
     /// Who says when the session ends.
     pub deadline: DeadlineSource,
+    /// Whether answers are journalled. Only measurements of what that costs do without.
+    pub journal: bool,
     /// Whether what was loaded before is loaded again.
     pub reload: Reload,
     /// One sentence for `/api/ps` when a GPU is there and is not used.
@@ -70,6 +72,7 @@ impl ServerSettings {
             keep_alive: KeepAlive::default(),
             max_in_flight: limits::MAX_IN_FLIGHT,
             deadline: DeadlineSource::Unknown("nobody said it".to_owned()),
+            journal: true,
             reload: Reload::default(),
             gpu_unused: None,
             snapshots: None,
@@ -157,6 +160,8 @@ pub struct Times {
     pub deadline_closes: Duration,
     /// See [`limits::HEADER_READ_TIMEOUT`].
     pub head_read: Duration,
+    /// See [`limits::LOGIN_BODY_TIMEOUT`].
+    pub login_body: Duration,
 }
 
 impl Default for Times {
@@ -171,6 +176,7 @@ impl Default for Times {
             shutdown_grace: limits::SHUTDOWN_GRACE,
             deadline_closes: limits::DEADLINE_CLOSES,
             head_read: limits::HEADER_READ_TIMEOUT,
+            login_body: limits::LOGIN_BODY_TIMEOUT,
         }
     }
 }

@@ -214,6 +214,31 @@ pub const CASES: &[Case] = &[
         sample: restart::next_turn,
     },
     Case {
+        name: "journal",
+        model: Model::Small,
+        peer: Peer::Unjournalled,
+        metrics: &[Metric {
+            what: "8 streams of 256 tokens: total rate",
+            unit: "tokens/s",
+            reach: Reach::UpperEndAtLeast(0.99),
+        }],
+        sample: |rig, case, side| Ok(vec![journalled(rig, case, side)?.0]),
+    },
+    Case {
+        name: "journal-cpu",
+        model: Model::Small,
+        peer: Peer::None,
+        metrics: &[Metric {
+            what: "8 streams of 256 tokens: CPU time of the journal's thread, of all cores",
+            unit: "%",
+            reach: Reach::OursAtMost(1.0),
+        }],
+        sample: |rig, case, side| match side {
+            Side::Ours => Ok(vec![journalled(rig, case, side)?.1]),
+            Side::Peer => Ok(Vec::new()),
+        },
+    },
+    Case {
         name: "overhead",
         model: Model::Small,
         peer: Peer::None,
@@ -354,6 +379,18 @@ fn overhead(rig: &Rig, case: &Case, side: Side) -> anyhow::Result<Vec<f64>> {
     let computed = busy()? - busy_before;
     let cores = thread::available_parallelism()?.get() as f64;
     Ok(vec![(1.0 - computed / took) * 100.0, cpu / (took * cores) * 100.0])
+}
+
+/// The rate of 8 answers at once, and the percentage of all cores that the journal's thread takes meanwhile.
+fn journalled(rig: &Rig, case: &Case, side: Side) -> anyhow::Result<(f64, f64)> {
+    let service = rig.serve(case, side, &["--parallel", "8"])?;
+    service.complete("Hello there", 2)?;
+    let ask = |number: usize| service.chat(&json!([{"role": "user", "content": story(number)}]), 256);
+    let before = service.cpu_of_server("journal")?;
+    let Together { rate, took } = together(8, ask)?;
+    let cpu = service.cpu_of_server("journal")? - before;
+    let cores = thread::available_parallelism()?.get() as f64;
+    Ok((rate, cpu / (took.as_secs_f64() * cores) * 100.0))
 }
 
 /// Answers that ran at the same time.

@@ -123,7 +123,7 @@ fn measure(
         Peer::LlamaBench => rig.best(case.model)?.decode.title(),
         Peer::BatchedBench => rig.best(case.model)?.prefill.title(),
         Peer::ServerBest => rig.server_flags(case.model)?.join(" "),
-        Peer::ServerDefault | Peer::Forgetful | Peer::None => String::new(),
+        Peer::ServerDefault | Peer::Forgetful | Peer::Unjournalled | Peer::None => String::new(),
     };
     let mut taken = 0;
     let pairs = sample_pairs(

@@ -57,6 +57,8 @@ pub enum Peer {
     ServerBest,
     /// Our own program, keeping nothing on disk.
     Forgetful,
+    /// Our own program, journalling nothing.
+    Unjournalled,
     /// Nobody.
     None,
 }
@@ -70,13 +72,14 @@ impl Peer {
             Self::ServerDefault => "llama-server, defaults",
             Self::ServerBest => "llama-server, best settings",
             Self::Forgetful => "Firepot without snapshots",
+            Self::Unjournalled => "Firepot without its journal",
             Self::None => "–",
         }
     }
 
     /// Whether it is one of llama.cpp's tools.
     pub const fn is_llama(self) -> bool {
-        !matches!(self, Self::Forgetful | Self::None)
+        !matches!(self, Self::Forgetful | Self::Unjournalled | Self::None)
     }
 }
 
@@ -193,6 +196,9 @@ impl Rig {
         match side {
             Side::Ours => self.serve_ours(case, "0", extra),
             Side::Peer if case.peer == Peer::Forgetful => self.serve_ours(case, "0", extra),
+            Side::Peer if case.peer == Peer::Unjournalled => {
+                self.serve_ours(case, "0", &[extra, &["--no-journal"]].concat())
+            }
             Side::Peer => {
                 let mut command = self.peers.tool("llama-server");
                 command.arg("--model").arg(self.stored(case.model)?).args(extra);

@@ -210,6 +210,18 @@ impl Service {
         Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
     }
 
+    /// CPU seconds so far of our server's threads of this name.
+    pub fn cpu_of_server(&self, name: &str) -> anyhow::Result<f64> {
+        let mut ticks = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let task = task?.path();
+            if fs::read_to_string(task.join("comm"))?.trim() == name {
+                ticks += cpu_ticks(&fs::read_to_string(task.join("stat"))?)?;
+            }
+        }
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
     fn runner(&self) -> anyhow::Result<u32> {
         let pid = self.child.id();
         for task in fs::read_dir(format!("/proc/{pid}/task"))? {

@@ -197,6 +197,7 @@ async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::R
     server.allowed_origins.clone_from(&admit.origins);
     server.gpu_unused = unused;
     server.deadline = session::deadline(settings, session)?;
+    server.journal = !session.no_journal;
     server.reload = Reload { enabled: !session.no_reload, except: loads };
     server.snapshots = snapshots::settings(home, load.snapshot_bytes);
     reach.apply(&mut server)?;

@@ -222,6 +222,18 @@ async fn a_head_that_comes_too_slowly_is_cut_and_one_that_is_too_long_is_431() {
 }
 
 #[tokio::test]
+async fn a_body_for_the_login_that_comes_too_slowly_is_refused() {
+    let running = Running::start(|settings| {
+        settings.require_key = true;
+        settings.times.login_body = Duration::from_millis(50);
+    })
+    .await;
+    let head = "POST /firepot/v1/login HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n{\"secret\":";
+    let answer = rest(running.connect(head.into()).await).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("in time"), "{answer}");
+}
+
+#[tokio::test]
 async fn whoever_owns_the_home_finds_a_way_in_by_its_record_alone() {
     let running = Running::start(|settings| settings.require_key = true).await;
     assert!(running.get("/api/tags").await.starts_with("HTTP/1.1 401"));

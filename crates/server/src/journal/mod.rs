@@ -41,6 +41,7 @@ use crate::{limits, pool::Generation};
 #[derive(Debug)]
 pub struct Journal {
     orders: mpsc::Sender<Order>,
+    written: bool,
     live: Arc<Mutex<Live>>,
     /// Requests with the same key come one after the other.
     turns: Mutex<HashMap<RequestKey, Weak<tokio::sync::Mutex<()>>>>,
@@ -64,14 +65,15 @@ pub struct Begun {
 }
 
 impl Journal {
-    /// A journal in this home. Its file is opened with the first answer. To be called within a Tokio runtime.
+    /// A journal in this home, which is written or not. Its file is opened with the first answer. To be called within a Tokio
+    /// runtime.
     #[must_use]
-    pub fn new(home: Home) -> Self {
+    pub fn new(home: Home, written: bool) -> Self {
         let (orders, receiver) = mpsc::channel(limits::MAX_WAITING_ORDERS);
-        let written = Arc::new(Notify::new());
-        writer::spawn(home, receiver, written);
+        writer::spawn(home, receiver, Arc::new(Notify::new()));
         Self {
             orders,
+            written,
             live: Arc::default(),
             turns: Mutex::default(),
             continuing: tokio::sync::Mutex::default(),
@@ -83,6 +85,9 @@ impl Journal {
     pub fn begin(&self, begun: Begun) -> Follower {
         let id = begun.generation.id();
         let record = Arc::new(Record::new(id, begun.past, begun.keep));
+        if !self.written {
+            record.give_up_journal();
+        }
         let follower = Record::follow(&record);
         self.live().insert(id, Arc::clone(&record));
         let first = match begun.new {

@@ -12,6 +12,10 @@ use tokio::process::{Child, Command};
 
 use crate::{limits, settings::RunnerCommand};
 
+/// Lets glibc back the large buffers of a runner with large pages where the kernel gives them on request, which halves the time of
+/// a small model's load: the KV cache is cleared when it is made, and each page of 4 KiB of it costs a fault.
+const LARGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
+
 /// Starts runners.
 pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// Starts a runner for a model.
@@ -48,7 +52,11 @@ impl ProcessLauncher {
 impl Launcher for ProcessLauncher {
     fn launch(&self, model: &ModelName) -> io::Result<Launched> {
         let (ours, theirs) = UnixStream::pair()?;
-        let process = Command::new(&self.command.program)
+        let mut command = Command::new(&self.command.program);
+        if std::env::var_os(LARGE_PAGES.0).is_none() {
+            command.env(LARGE_PAGES.0, LARGE_PAGES.1);
+        }
+        let process = command
             .args(&self.command.args)
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     access::{Principal, Refused, cookie_name, net_of},
     app::App,
-    limits::{LOGIN_BODY_TIMEOUT, MAX_LOGIN_BYTES, SESSION_LIFE},
+    limits::{MAX_LOGIN_BYTES, SESSION_LIFE},
 };
 
 pub fn routes() -> Routes {
@@ -125,7 +125,7 @@ async fn log_in(State(app): State<Arc<App>>, request: Request) -> Response {
     let opened = async {
         let slow =
             || ApiError::new(ErrorCode::InvalidRequest, "the body did not come in time or is too long");
-        let bytes = tokio::time::timeout(LOGIN_BODY_TIMEOUT, body).await;
+        let bytes = tokio::time::timeout(app.settings.times.login_body, body).await;
         let bytes = bytes.ok().and_then(Result::ok).ok_or_else(slow)?;
         let login: Login = of_json(&bytes)?;
         let (session, token) = app.access.log_in(&app, &login.secret, net).await?;
