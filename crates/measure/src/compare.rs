@@ -20,9 +20,18 @@ const SEED: u64 = 1;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Comparison {
     /// What is not equal on both sides, so that the differences may come from it.
-    pub unequal: Vec<String>,
+    pub unequal: Vec<Unequal>,
     /// One for each case and metric that both sides have.
     pub rows: Vec<Row>,
+}
+
+/// Something in which two sides are not equal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unequal {
+    /// What.
+    pub says: String,
+    /// Another model, or another or changed machine: a difference says nothing about the program.
+    pub misleads: bool,
 }
 
 /// One metric of one case on both sides.
@@ -64,6 +73,11 @@ impl Comparison {
     /// Rows in which the second side was found to be worse by at least so many percent.
     pub fn worse_by(&self, percent: f64) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(move |row| row.change == Change::Worse && row.worse_percent() >= percent)
+    }
+
+    /// Why nothing can be concluded from a difference about the program; empty when something can.
+    pub fn misleads(&self) -> impl Iterator<Item = &str> {
+        self.unequal.iter().filter(|unequal| unequal.misleads).map(|unequal| unequal.says.as_str())
     }
 }
 
@@ -166,9 +180,11 @@ fn holm(p_values: &[f64]) -> Vec<f64> {
     adjusted
 }
 
-fn unequal((a, a_summary): (&Bundle, &Summary), (b, b_summary): (&Bundle, &Summary)) -> Vec<String> {
+fn unequal((a, a_summary): (&Bundle, &Summary), (b, b_summary): (&Bundle, &Summary)) -> Vec<Unequal> {
     let mut unequal = Vec::new();
-    let mut say = |differs: bool, text: String| unequal.extend(differs.then_some(text));
+    let mut say = |differs: bool, misleads: bool, says: String| {
+        unequal.extend(differs.then_some(Unequal { says, misleads }));
+    };
     let model = |bundle: &Bundle| {
         let model = bundle.models.models.first();
         model.map(|model| (model.name.clone(), model.sha256.known().cloned())).unwrap_or_default()
@@ -178,14 +194,16 @@ fn unequal((a, a_summary): (&Bundle, &Summary), (b, b_summary): (&Bundle, &Summa
     let files_differ = first.1.is_some() && second.1.is_some() && first.1 != second.1;
     say(
         files_differ || (!same_file && first.0 != second.0),
+        true,
         format!("the models differ: {} and {}", first.0, second.0),
     );
     let told = |reading: &Reading<String>| reading.known().cloned().unwrap_or_else(|| "unknown".to_owned());
     say(
         a.machine.cpu != b.machine.cpu,
+        true,
         format!("the processors differ: {} and {}", told(&a.machine.cpu), told(&b.machine.cpu)),
     );
-    say(a.machine.cores != b.machine.cores, "the machines have different numbers of cores".to_owned());
+    say(a.machine.cores != b.machine.cores, true, "the machines have different numbers of cores".to_owned());
     let gpus = |bundle: &Bundle| {
         let gpus = bundle
             .machine
@@ -194,10 +212,11 @@ fn unequal((a, a_summary): (&Bundle, &Summary), (b, b_summary): (&Bundle, &Summa
             .map(|gpus| gpus.iter().map(|gpu| gpu.name.clone()).collect::<Vec<_>>());
         gpus.unwrap_or_default()
     };
-    say(gpus(a) != gpus(b), format!("the GPUs differ: {:?} and {:?}", gpus(a), gpus(b)));
+    say(gpus(a) != gpus(b), true, format!("the GPUs differ: {:?} and {:?}", gpus(a), gpus(b)));
     let binary = |bundle: &Bundle| bundle.trial.tool.binary_sha256.known().cloned();
     say(
         binary(a) != binary(b),
+        false,
         format!("the programs differ: {} and {}", a.trial.tool.version, b.trial.tool.version),
     );
     let bandwidth = |bundle: &Bundle, summary: &Summary| {
@@ -207,12 +226,17 @@ fn unequal((a, a_summary): (&Bundle, &Summary), (b, b_summary): (&Bundle, &Summa
         let percent = 100.0 * (first.max(second) / first.min(second) - 1.0);
         say(
             percent > crate::repeat::BANDWIDTH_PERCENT,
+            true,
             format!("the memory bandwidth differs by {percent:.1} %: the machine changed"),
         );
     }
     let ids =
         |bundle: &Bundle| bundle.workload.cases.iter().map(|case| case.id.clone()).collect::<BTreeSet<_>>();
-    say(ids(a) != ids(b), "the workloads differ: only the cases that both have are compared".to_owned());
+    say(
+        ids(a) != ids(b),
+        false,
+        "the workloads differ: only the cases that both have are compared".to_owned(),
+    );
     unequal
 }
 

@@ -269,9 +269,14 @@ fn order(point: Point, rng: &mut Rng) -> Order {
 }
 
 fn victim(order: Order) -> &'static str {
-    match (order.point, order.victim) {
-        (Point::Commit | Point::Committed, _) | (_, Victim::Parent) => "server",
-        (_, Victim::This) => "runner",
-        (_, Victim::Both) => "both",
+    match order.victim {
+        Victim::Both => "both",
+        _ if is_of_server(order) => "server",
+        _ => "runner",
     }
+}
+
+/// Whether the server dies.
+fn is_of_server(order: Order) -> bool {
+    matches!(order.point, Point::Commit | Point::Committed) || order.victim != Victim::This
 }

@@ -16,6 +16,9 @@ use tempfile::TempDir;
 
 use super::answer::MODEL;
 
+/// From the mark of a death to the death.
+const DEATH_WITHIN: Duration = Duration::from_secs(10);
+
 /// A server over a home of its own, which takes orders to die.
 pub struct Stack {
     program: PathBuf,
@@ -62,7 +65,21 @@ impl Stack {
             return Ok(None);
         }
         fs::remove_file(file)?;
-        Ok(self.ordered.take())
+        let order = self.ordered.take();
+        if order.is_some_and(super::is_of_server) {
+            // The order is marked as done just before the kill.
+            self.died()?;
+        }
+        Ok(order)
+    }
+
+    fn died(&mut self) -> anyhow::Result<()> {
+        let end = Instant::now() + DEATH_WITHIN;
+        while self.process.try_wait()?.is_none() {
+            ensure!(Instant::now() < end, "the server lives on after its death");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Takes an order back.

@@ -74,8 +74,9 @@ pub fn compare(args: &cli::Compare) -> anyhow::Result<()> {
         return Err(Failure::new(Exit::Failed, "the bundles have no case in common").into());
     }
     let Some(percent) = args.fail_on else { return Ok(()) };
-    if !comparison.unequal.is_empty() {
-        let message = format!("what is not equal cannot be judged: {}", comparison.unequal.join("; "));
+    let misleads: Vec<&str> = comparison.misleads().collect();
+    if !misleads.is_empty() {
+        let message = format!("what is not equal cannot be judged: {}", misleads.join("; "));
         return Err(Failure::new(Exit::Failed, message)
             .hint("leave --fail-on out to see the differences alone")
             .into());

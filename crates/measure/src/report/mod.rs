@@ -50,10 +50,10 @@ pub fn markdown(input: &Input<'_>) -> String {
 /// A comparison in Markdown.
 #[must_use]
 pub fn comparison(comparison: &crate::compare::Comparison) -> String {
-    let unequal = comparison.unequal.iter().map(|text| document::Verdict {
+    let unequal = comparison.unequal.iter().map(|unequal| document::Verdict {
         mark: document::Mark::Open,
         word: "unequal",
-        says: text.clone(),
+        says: unequal.says.clone(),
         because: Vec::new(),
     });
     let unequal: Vec<_> = unequal.collect();
