@@ -33,6 +33,8 @@ pub struct Environment {
     pub colab: Option<String>,
     /// `FIREPOT_KEY`: for a server that is not this home's.
     pub key: Option<Secret>,
+    /// `GLIBC_TUNABLES`: handed on to runners, in place of ours.
+    pub libc_tunables: Option<String>,
     /// `JPY_PARENT_PID`: set in what a Jupyter kernel starts.
     pub jupyter: Option<String>,
     /// `FIREPOT_REGISTRY`: a mirror that stands for Ollama's registry.
@@ -65,6 +67,7 @@ impl Environment {
             hf_endpoint: text("HF_ENDPOINT"),
             hf_token: text("HF_TOKEN").map(Secret::from),
             key: text("FIREPOT_KEY").filter(|key| !key.is_empty()).map(Secret::from),
+            libc_tunables: text("GLIBC_TUNABLES"),
             jupyter: text("JPY_PARENT_PID"),
             hf_token_path: path("HF_TOKEN_PATH"),
             hf_home: path("HF_HOME"),

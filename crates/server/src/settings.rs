@@ -110,6 +110,8 @@ pub struct RunnerCommand {
     pub program: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
+    /// `GLIBC_TUNABLES` for it, which nothing else can say.
+    pub libc_tunables: Option<String>,
 }
 
 /// Wishes for loading a model that hold when a request has none; `None` is left to the planner.

@@ -633,7 +633,7 @@ pub struct TestApp {
 }
 
 pub fn settings(dir: &Path) -> ServerSettings {
-    let runner = RunnerCommand { program: "/bin/false".into(), args: Vec::new() };
+    let runner = RunnerCommand { program: "/bin/false".into(), args: Vec::new(), libc_tunables: None };
     ServerSettings::new("127.0.0.1:0".parse().unwrap(), runner, dir.to_owned())
 }
 

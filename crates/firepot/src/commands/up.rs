@@ -30,6 +30,10 @@ use crate::{
 /// Of the test model, which says little.
 const TRIAL_MODEL: &str = "smollm2:135m";
 
+/// Has glibc ask for large pages for a runner's large buffers, where the kernel gives them to who asks. llama.cpp clears a KV cache when
+/// it makes it, and a fault for each 4 KiB of it is half of a small model's load.
+const LARGE_PAGES: &str = "glibc.malloc.hugetlb=1";
+
 /// Serves without loading anything.
 pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
     let home = settings.open_home()?;
@@ -190,7 +194,8 @@ async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::R
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let deaths = settings.die_by.iter().flat_map(|file| ["--die-by".into(), file.into()]);
     let args = ["--log".into(), "info".into(), "runner".into()].into_iter().chain(deaths).collect();
-    let runner = RunnerCommand { program, args };
+    let tunables = settings.environment.libc_tunables.clone().unwrap_or_else(|| LARGE_PAGES.to_owned());
+    let runner = RunnerCommand { program, args, libc_tunables: Some(tunables) };
     let mut server = ServerSettings::new(settings.address, runner, home.logs_dir());
     server.load = LoadDefaults { ctx: load.ctx, parallel: load.parallel, threads: load.threads };
     server.allowed_hosts.clone_from(&admit.hosts);
@@ -211,7 +216,7 @@ async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::R
 fn trials(settings: &Settings) -> anyhow::Result<RunnerCommand> {
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let args = vec!["--home".into(), settings.home.clone().into(), "--log".into(), "error".into()];
-    Ok(RunnerCommand { program, args })
+    Ok(RunnerCommand { program, args, libc_tunables: None })
 }
 
 /// Until somebody asks this process to end.

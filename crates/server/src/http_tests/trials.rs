@@ -30,7 +30,7 @@ echo '{}' > "$dir/manifest.json"
 fn app() -> TestApp {
     let args = ["-c".into(), SCRIPT.into(), "script".into()].to_vec();
     let test = TestApp::with(|settings| {
-        settings.verify = Some(RunnerCommand { program: "/bin/sh".into(), args });
+        settings.verify = Some(RunnerCommand { program: "/bin/sh".into(), args, libc_tunables: None });
     });
     test.home.add("quick", "{{ messages }}");
     test.home.add("slow", "{{ messages }}");

@@ -12,10 +12,6 @@ use tokio::process::{Child, Command};
 
 use crate::{limits, settings::RunnerCommand};
 
-/// Lets glibc back the large buffers of a runner with large pages where the kernel gives them on request, which halves the time of
-/// a small model's load: the KV cache is cleared when it is made, and each page of 4 KiB of it costs a fault.
-const LARGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
-
 /// Starts runners.
 pub trait Launcher: fmt::Debug + Send + Sync + 'static {
     /// Starts a runner for a model.
@@ -52,12 +48,9 @@ impl ProcessLauncher {
 impl Launcher for ProcessLauncher {
     fn launch(&self, model: &ModelName) -> io::Result<Launched> {
         let (ours, theirs) = UnixStream::pair()?;
-        let mut command = Command::new(&self.command.program);
-        if std::env::var_os(LARGE_PAGES.0).is_none() {
-            command.env(LARGE_PAGES.0, LARGE_PAGES.1);
-        }
-        let process = command
+        let process = Command::new(&self.command.program)
             .args(&self.command.args)
+            .envs(self.command.libc_tunables.iter().map(|tunables| ("GLIBC_TUNABLES", tunables)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(open_log(&self.log_dir, model)?)
@@ -107,7 +100,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         // `cat` copies the link back into it.
         let args = ["-c".into(), "echo started >&2; exec cat >&0".into()].to_vec();
-        let command = RunnerCommand { program: "/bin/sh".into(), args };
+        let command = RunnerCommand { program: "/bin/sh".into(), args, libc_tunables: None };
         let launcher = ProcessLauncher::new(command, dir.path().to_owned());
         let mut started = launcher.launch(&"m".parse().unwrap()).unwrap();
         started.link.write_all(b"hello").unwrap();
