@@ -1,12 +1,17 @@
 //! What outlives a server: its loaded models, its chats in a mounted folder or in a file, and how a session ends.
 
-use std::{fs, path::Path, process::Output};
+use std::{
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Output},
+};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::stack::{MODEL, Stack, eventually, home_with_model, run_in};
+use crate::stack::{MODEL, Stack, eventually, firepot, home_with_model, run_in};
 
 /// Another server over the home of one that has ended.
 async fn after(mut ended: Stack, args: &[&str]) -> Stack {
@@ -174,4 +179,32 @@ async fn a_folder_gives_the_chats_of_a_killed_server_to_an_empty_home_and_serves
     let (_, session) = stack.get("/firepot/v1/session").await;
     assert_eq!(session["mirror"]["dir"], args[1], "{session}");
     assert!(session["mirror"]["error"].is_null(), "{session}");
+}
+
+/// The folder is a disk of its own that has no room left: nothing is lost that the home has, the page is told, and it goes on once
+/// there is room.
+#[tokio::test]
+async fn a_folder_on_a_full_disk_is_told_and_followed_again_when_there_is_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let home = home_with_model();
+    let script = r#"mount -t tmpfs -o size=1m tmpfs "$0" || exit 99; exec "$@""#;
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script]).arg(folder.path()).arg(firepot());
+    command.arg("--home").arg(home.path()).args(["--port", "0", "serve", "--state"]).arg(folder.path());
+    let stack = Stack::start_by(command, home).await;
+    // Only the server sees that disk.
+    let filler = format!("/proc/{}/root{}/filler", stack.pid(), folder.path().display());
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    let path = chat(&stack, "Name the capital of France.").await;
+    let mirror = async || {
+        let (_, session) = stack.get("/firepot/v1/session").await;
+        session["mirror"]["error"].as_str().map(str::to_owned)
+    };
+    let error = eventually("word of it", mirror).await;
+    assert!(error.contains("no space left") || error.contains("are needed in"), "{error}");
+    assert!(!chat(&stack, "Name the capital of Italy.").await.is_empty(), "chats go on");
+    fs::remove_file(&filler).unwrap();
+    eventually("a state of both chats", async || mirror().await.is_none().then_some(())).await;
+    assert_eq!(stack.get(&path).await.0, 200);
 }

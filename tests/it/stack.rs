@@ -88,19 +88,18 @@ impl Stack {
 
     /// The same with these variables in its environment.
     pub async fn start_in(home: TempDir, args: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(firepot());
+        command.arg("--home").arg(home.path()).args(["--port", "0", "serve"]).args(args);
+        command.envs(environment.iter().copied());
+        Self::start_by(command, home).await
+    }
+
+    /// By this command, which becomes the server over this home.
+    pub async fn start_by(mut command: Command, home: TempDir) -> Self {
         let printed = tempfile::tempdir().unwrap();
         let output = |name: &str| fs::File::create(printed.path().join(name)).unwrap();
-        let mut process = Command::new(firepot())
-            .arg("--home")
-            .arg(home.path())
-            .args(["--port", "0", "serve"])
-            .args(args)
-            .envs(environment.iter().copied())
-            .stdin(Stdio::null())
-            .stdout(output("stdout"))
-            .stderr(output("stderr"))
-            .spawn()
-            .unwrap();
+        let mut process =
+            command.stdin(Stdio::null()).stdout(output("stdout")).stderr(output("stderr")).spawn().unwrap();
         let record = home.path().join("run/server.json");
         let pid = process.id();
         let address = eventually("the server's address", async || {

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::Path,
     process::{Child, Command, Stdio},
 };
@@ -29,7 +30,6 @@ fn server_of(home: &Path) -> Option<u32> {
 }
 
 #[tokio::test]
-#[ignore = "nine samples of a smoke trial take longer than two minutes on a machine that does other things; to be made to fit"]
 async fn a_trial_that_is_killed_is_taken_up_again_and_its_bundle_is_found_whole() {
     let home = home_with_model();
     let out = home.path().join("bundle");
@@ -54,6 +54,85 @@ async fn a_trial_that_is_killed_is_taken_up_again_and_its_bundle_is_found_whole(
     let check = run_in(home.path(), &["check", out_text]);
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stderr));
     shows_what_was_asked(&out, &requests);
+    is_reported(home.path(), &out);
+    is_compared(home.path(), &out);
+    is_no_evidence_when_changed(home.path(), &out);
+}
+
+fn said(home: &Path, args: &[&str]) -> String {
+    let output = run_in(home, args);
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn refused(home: &Path, args: &[&str]) -> String {
+    let output = run_in(home, args);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn write(path: &Path, bytes: &[u8]) {
+    fs::File::create(path).unwrap().write_all(bytes).unwrap();
+}
+
+fn claims(name: &str) -> String {
+    format!("{}/../deployment/claims/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn is_reported(home: &Path, bundle: &Path) {
+    let bundle = bundle.to_str().unwrap();
+    let (good, bad) = (claims("cpu-smollm2.toml"), claims("refuted-example.toml"));
+    let page = said(home, &["report", bundle, "--claims", &good, "--claims", &bad]);
+    assert!(page.len() < 1_500_000, "{} bytes", page.len());
+    assert!(!page.contains("<script") && !page.contains("src=\"http") && page.contains("<svg"));
+    assert!(page.contains("confirmed") && page.contains("refuted"), "each claim has its answer");
+    assert_eq!(page, said(home, &["report", bundle, "--claims", &good, "--claims", &bad]));
+    assert!(said(home, &["report", bundle, "--format", "csv"]).lines().count() > 20);
+    let rows: Value =
+        serde_json::from_str(&said(home, &["report", bundle, "--format", "llama-bench"])).unwrap();
+    assert!(rows[0]["avg_ts"].as_f64() > Some(1.0), "{rows}");
+
+    let readme = home.join("README.md");
+    let path = readme.to_str().unwrap();
+    let lists = ["report", bundle, "--claims", &good, "--format", "readme"];
+    let marks = "before\n<!-- firepot report: begin; written by `firepot report --format readme` -->\n<!-- firepot report: end -->\nafter\n";
+    write(&readme, marks.as_bytes());
+    assert!(refused(home, &[&lists[..], &["--check", path]].concat()).contains("stale"));
+    said(home, &[&lists[..], &["--out", path]].concat());
+    said(home, &[&lists[..], &["--check", path]].concat());
+    let written = fs::read_to_string(&readme).unwrap();
+    assert!(written.starts_with("before\n") && written.ends_with("after\n") && written.len() > 500);
+
+    let odd = home.join("odd.toml");
+    let text = fs::read_to_string(&good).unwrap().replace("completed_percent", "happiness");
+    write(&odd, text.as_bytes());
+    let error = refused(home, &["report", bundle, "--claims", odd.to_str().unwrap()]);
+    assert!(error.contains("happiness") && error.contains("hint"), "{error}");
+}
+
+fn is_compared(home: &Path, bundle: &Path) {
+    let bundle = bundle.to_str().unwrap();
+    let compared = said(home, &["compare", bundle, bundle, "--fail-on", "1"]);
+    assert!(compared.contains("decode_tokens_per_s"), "{compared}");
+    assert!(refused(home, &["compare", bundle, "/nowhere"]).contains("/nowhere"));
+}
+
+fn is_no_evidence_when_changed(home: &Path, bundle: &Path) {
+    let file = bundle.join("requests.jsonl");
+    let whole = fs::read(&file).unwrap();
+    let mut changed = whole.clone();
+    let digit = changed.iter().position(|byte| byte.is_ascii_digit()).unwrap();
+    changed[digit] = if changed[digit] == b'1' { b'2' } else { b'1' };
+    write(&file, &changed);
+    let error = refused(home, &["check", bundle.to_str().unwrap()]);
+    assert!(error.contains("not what it says"), "{error}");
+    write(&file, &whole);
+    let summary = bundle.join("summary.json");
+    let kept = fs::read(&summary).unwrap();
+    fs::remove_file(&summary).unwrap();
+    refused(home, &["check", bundle.to_str().unwrap()]);
+    write(&summary, &kept);
+    said(home, &["check", bundle.to_str().unwrap()]);
 }
 
 fn shows_what_was_asked(out: &Path, requests: &[Value]) {

@@ -72,6 +72,39 @@ pub struct LoadSpec {
     pub limits: Vec<DeviceLimit>,
 }
 
+impl LoadSpec {
+    /// Parameters of a small context on the CPU, with nothing that costs time or memory: what tests and tools begin with.
+    #[must_use]
+    pub const fn small(path: PathBuf) -> Self {
+        Self {
+            path,
+            shards: Vec::new(),
+            ctx_per_answer: 256,
+            kv_cells: 1024,
+            parallel: 4,
+            sequences: 8,
+            batch_tokens: 512,
+            ubatch_tokens: 512,
+            threads: 1,
+            threads_batch: 1,
+            flash_attention: true,
+            kv_type_k: KvType::F16,
+            kv_type_v: KvType::F16,
+            gpu_layers: 0,
+            host_experts: 0,
+            devices: Vec::new(),
+            tensor_split: Vec::new(),
+            mmap: true,
+            mlock: false,
+            repack: false,
+            check_tensors: false,
+            warmup: false,
+            parked_bytes_max: 0,
+            limits: Vec::new(),
+        }
+    }
+}
+
 /// Memory that a model may take on one device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceLimit {

@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -17,8 +16,8 @@ use std::{
 use firepot_chat::{Format, TokenId};
 
 use crate::{
-    AbortHandle, Batch, Constraint, ConstraintError, DecodeError, Decoder, DecoderInfo, DeviceMemory, KvType,
-    LoadSpec, PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
+    AbortHandle, Batch, Constraint, ConstraintError, DecodeError, Decoder, DecoderInfo, DeviceMemory,
+    PrefixCut, SeqId, StateError, TokenizeError, Tokenizer,
 };
 
 /// Ends an answer.
@@ -106,37 +105,6 @@ impl Default for FakeConfig {
             template: Some(TEMPLATE.to_owned()),
             hook: None,
         }
-    }
-}
-
-/// Load parameters that suit a test: a small context, and nothing that costs time or memory.
-#[must_use]
-pub fn load_spec(path: PathBuf) -> LoadSpec {
-    LoadSpec {
-        path,
-        shards: Vec::new(),
-        ctx_per_answer: 256,
-        kv_cells: 1024,
-        parallel: 4,
-        sequences: 8,
-        batch_tokens: 512,
-        ubatch_tokens: 512,
-        threads: 1,
-        threads_batch: 1,
-        flash_attention: true,
-        kv_type_k: KvType::F16,
-        kv_type_v: KvType::F16,
-        gpu_layers: 0,
-        host_experts: 0,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
-        mmap: true,
-        mlock: false,
-        repack: false,
-        check_tensors: false,
-        warmup: false,
-        parked_bytes_max: 0,
-        limits: Vec::new(),
     }
 }
 

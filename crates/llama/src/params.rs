@@ -223,8 +223,6 @@ mod tests {
 
     fn spec() -> LoadSpec {
         LoadSpec {
-            path: PathBuf::new(),
-            shards: Vec::new(),
             ctx_per_answer: 2048,
             kv_cells: 8192,
             parallel: 4,
@@ -233,20 +231,7 @@ mod tests {
             ubatch_tokens: 512,
             threads: 2,
             threads_batch: 2,
-            flash_attention: true,
-            kv_type_k: KvType::F16,
-            kv_type_v: KvType::F16,
-            gpu_layers: 0,
-            host_experts: 0,
-            devices: Vec::new(),
-            tensor_split: Vec::new(),
-            mmap: true,
-            mlock: false,
-            repack: false,
-            check_tensors: false,
-            warmup: false,
-            parked_bytes_max: 0,
-            limits: Vec::new(),
+            ..LoadSpec::small(PathBuf::new())
         }
     }
 

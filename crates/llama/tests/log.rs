@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use firepot_engine::{KvType, LoadSpec};
+use firepot_engine::LoadSpec;
 use firepot_llama::{LOG_TARGET, LoadError, dry_run};
 
 /// What a subscriber wrote.
@@ -25,8 +25,6 @@ impl Write for Written {
 
 fn spec(path: &std::path::Path) -> LoadSpec {
     LoadSpec {
-        path: path.to_owned(),
-        shards: Vec::new(),
         ctx_per_answer: 256,
         kv_cells: 256,
         parallel: 1,
@@ -35,20 +33,7 @@ fn spec(path: &std::path::Path) -> LoadSpec {
         ubatch_tokens: 256,
         threads: 1,
         threads_batch: 1,
-        flash_attention: true,
-        kv_type_k: KvType::F16,
-        kv_type_v: KvType::F16,
-        gpu_layers: 0,
-        host_experts: 0,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
-        mmap: true,
-        mlock: false,
-        repack: false,
-        check_tensors: false,
-        warmup: false,
-        parked_bytes_max: 0,
-        limits: Vec::new(),
+        ..LoadSpec::small(path.to_owned())
     }
 }
 

@@ -13,7 +13,7 @@ use firepot_chat::{
     Delta, ErrorKind, FinishReason, Format, GenerateEvent, GenerateRequest, Message, Overflow, Part, Prompt,
     PromptReport, Role, Sampling, ThinkMode, Tool, ToolCall, ToolChoice,
 };
-use firepot_engine::{LoadSpec, fake::load_spec};
+use firepot_engine::LoadSpec;
 use firepot_link::{
     FrameReader, GenerationId, LoadFailureKind, PROTOCOL, Resume, ToRunner, ToServer, encode,
 };
@@ -22,7 +22,7 @@ use serde_json::json;
 use crate::{AtEnd, FakeLoader, ServeError, serve};
 
 pub(super) fn spec(path: &str) -> LoadSpec {
-    load_spec(PathBuf::from(format!("fake:{path}")))
+    LoadSpec::small(PathBuf::from(format!("fake:{path}")))
 }
 
 /// The server's end of a link.

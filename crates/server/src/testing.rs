@@ -24,7 +24,7 @@ use firepot_chat::{
     Delta, ErrorKind, FinishReason, GenerateError, GenerateEvent, GenerateRequest, Logprob, Part, Prompt,
     PromptReport, Timings, TokenLogprob, ToolCall, Usage,
 };
-use firepot_engine::{DecoderInfo, DeviceMemory, KvType, LoadSpec, PrefixCut};
+use firepot_engine::{DecoderInfo, DeviceMemory, LoadSpec, PrefixCut};
 use firepot_gguf::write::Builder;
 use firepot_link::{
     FrameReader, GenerationId, Heartbeat, LoadFailure, LoadFailureKind, Loaded, PROTOCOL, Resume,
@@ -106,8 +106,6 @@ impl Planner for BudgetPlanner {
 /// Load parameters by these wishes.
 pub fn spec(path: &Path, wishes: &Wishes) -> LoadSpec {
     LoadSpec {
-        path: path.to_owned(),
-        shards: Vec::new(),
         ctx_per_answer: wishes.ctx.unwrap_or(1024),
         kv_cells: 4096,
         parallel: wishes.parallel.unwrap_or(4),
@@ -116,20 +114,8 @@ pub fn spec(path: &Path, wishes: &Wishes) -> LoadSpec {
         ubatch_tokens: 512,
         threads: wishes.threads.unwrap_or(2),
         threads_batch: 2,
-        flash_attention: true,
-        kv_type_k: KvType::F16,
-        kv_type_v: KvType::F16,
         gpu_layers: wishes.gpu_layers.map_or(0, |layers| layers as i32),
-        host_experts: 0,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
-        mmap: true,
-        mlock: false,
-        repack: false,
-        check_tensors: false,
-        warmup: false,
-        parked_bytes_max: 0,
-        limits: Vec::new(),
+        ..LoadSpec::small(path.to_owned())
     }
 }
 

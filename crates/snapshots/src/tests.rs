@@ -11,7 +11,7 @@ use std::{
 use firepot_chat::TokenId;
 use firepot_engine::{
     DecoderInfo, KvType, LoadSpec, Prefix, PrefixCut,
-    fake::{FakeConfig, FakeDecoder, load_spec},
+    fake::{FakeConfig, FakeDecoder},
 };
 use proptest::prelude::*;
 
@@ -21,7 +21,7 @@ static HURRY: AtomicBool = AtomicBool::new(true);
 const AGES: Duration = Duration::from_secs(1000);
 
 fn spec() -> LoadSpec {
-    LoadSpec { flash_attention: false, ..load_spec("fake:".into()) }
+    LoadSpec { flash_attention: false, ..LoadSpec::small("fake:".into()) }
 }
 
 fn info() -> DecoderInfo {

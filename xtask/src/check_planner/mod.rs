@@ -163,8 +163,6 @@ const fn planned(kind: KvType) -> (firepot_plan::KvType, firepot_plan::KvType) {
 
 fn spec(file: &Path, layout: &Layout, params: Params, kv_type: KvType, cells: u32) -> LoadSpec {
     LoadSpec {
-        path: file.to_owned(),
-        shards: Vec::new(),
         ctx_per_answer: cells.min(layout.ctx_train),
         kv_cells: cells,
         parallel: params.parallel,
@@ -176,17 +174,7 @@ fn spec(file: &Path, layout: &Layout, params: Params, kv_type: KvType, cells: u3
         flash_attention: params.flash_attention,
         kv_type_k: kv_type,
         kv_type_v: kv_type,
-        gpu_layers: 0,
-        host_experts: 0,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
-        mmap: true,
-        mlock: false,
-        repack: false,
-        check_tensors: false,
-        warmup: false,
-        parked_bytes_max: 0,
-        limits: Vec::new(),
+        ..LoadSpec::small(file.to_owned())
     }
 }
 

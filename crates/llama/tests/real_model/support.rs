@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use firepot_chat::TokenId;
-use firepot_engine::{Batch, BatchItem, Decoder, KvType, LoadSpec, SeqId};
+use firepot_engine::{Batch, BatchItem, Decoder, LoadSpec, SeqId};
 use firepot_llama::{LlamaDecoder, LoadControl, LoadError};
 
 /// A question in the model's own template.
@@ -19,8 +19,6 @@ pub fn model_file() -> PathBuf {
 
 pub fn spec() -> LoadSpec {
     LoadSpec {
-        path: model_file(),
-        shards: Vec::new(),
         ctx_per_answer: 1024,
         kv_cells: 2048,
         parallel: 4,
@@ -29,20 +27,7 @@ pub fn spec() -> LoadSpec {
         ubatch_tokens: 512,
         threads: 2,
         threads_batch: 2,
-        flash_attention: true,
-        kv_type_k: KvType::F16,
-        kv_type_v: KvType::F16,
-        gpu_layers: 0,
-        host_experts: 0,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
-        mmap: true,
-        mlock: false,
-        repack: false,
-        check_tensors: false,
-        warmup: false,
-        parked_bytes_max: 0,
-        limits: Vec::new(),
+        ..LoadSpec::small(model_file())
     }
 }
 

@@ -99,6 +99,7 @@ mod tests {
 
     const TIMES: Times = Times {
         head_read: Duration::from_secs(1),
+        login_body: Duration::MAX,
         max_silence: Duration::from_secs(10),
         min_stall: Duration::from_secs(10),
         min_load_stall: Duration::from_mins(1),
