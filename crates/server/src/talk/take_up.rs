@@ -42,6 +42,10 @@ async fn begin(app: &Arc<App>, generation: &Generation) -> Result<(), ApiError> 
         (Err(error), _) => (Past::none(Instant::now()), Err(error)),
     };
     let (talk, halt) = turn.start(chat, Live::new(answer, past.begun, earlier));
+    // Within the turn: nobody may see the message without what was told of it before.
+    for (at, event) in &past.told {
+        app.talks.apply(talk, event, *at);
+    }
     task::spawn(app, Job { talk, halt, id: GenerationId(generation.begun.id), call, past });
     Ok(())
 }

@@ -28,7 +28,7 @@ pub struct Job {
     pub id: GenerationId,
     /// Who answers what; or why nobody can.
     pub call: Result<(Arc<Model>, Call), ApiError>,
-    /// What a server before this one told of it.
+    /// What a server before this one told of it, which the live answer has already.
     pub past: Past,
 }
 
@@ -66,9 +66,6 @@ async fn run(app: Arc<App>, job: Job) {
 
 async fn make(app: &App, job: Job) -> Outcome {
     let Job { talk, halt, id, call, past } = job;
-    for (at, event) in &past.told {
-        app.talks.apply(talk, event, *at);
-    }
     if let Some(end) = past.end().and_then(outcome_of) {
         return end;
     }
