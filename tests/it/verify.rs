@@ -175,3 +175,45 @@ fn trials_that_cannot_be_are_refused_with_a_hint() {
     let taken = run_in(home.path(), &["--port", "0", "verify", MODEL, "--out", full.to_str().unwrap()]);
     assert!(String::from_utf8_lossy(&taken.stderr).contains("not empty"), "{taken:?}");
 }
+
+#[tokio::test]
+async fn a_trial_that_is_interrupted_says_how_to_go_on_and_stops_its_server() {
+    let home = home_with_model();
+    let out = home.path().join("bundle");
+    let trial = verify(home.path(), &[MODEL, "--suite", "smoke", "--out", out.to_str().unwrap()]);
+    eventually("a sample", async || (!lines(&out, "requests.jsonl").is_empty()).then_some(())).await;
+    let server = server_of(home.path()).unwrap();
+    send(trial.id(), Signal::INT);
+    let ended = trial.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(130), "{stderr}");
+    assert!(stderr.contains(&format!("firepot verify --resume {}", out.display())), "{stderr}");
+    assert!(!alive(server));
+    let events = lines(&out, "events.jsonl");
+    assert_eq!(events.last().unwrap()["event"], "interrupted", "{events:?}");
+    assert!(refused(home.path(), &["check", out.to_str().unwrap()]).contains("unfinished"));
+}
+
+/// The bundle is on a disk of its own, which is full after some samples.
+#[test]
+fn a_full_disk_ends_a_trial_which_can_go_on_when_there_is_room() {
+    let home = home_with_model();
+    let script = r#"mkdir "$0" && mount -t tmpfs -o size=128k tmpfs "$0" || exit 99
+        "$@" --out "$0/bundle"; echo "FULL $?" >&2
+        mount -o remount,size=8m "$0" || exit 98
+        timeout -s INT 10 "$1" "$2" "$3" "$4" "$5" verify --resume "$0/bundle"; echo "ON $?" >&2"#;
+    let output = Command::new("unshare")
+        .args(["-rm", "sh", "-c", script])
+        .arg(home.path().join("small"))
+        .arg(firepot())
+        .arg("--home")
+        .arg(home.path())
+        .args(["--port", "0", "verify", MODEL, "--suite", "smoke"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    let (full, on) = told.split_once("FULL 1").unwrap_or_else(|| panic!("{told}"));
+    assert!(full.to_lowercase().contains("no space left") && full.contains("verify --resume"), "{told}");
+    // It goes on, and is then interrupted.
+    assert!(on.contains("ON 130"), "{told}");
+}

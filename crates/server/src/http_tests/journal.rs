@@ -225,7 +225,10 @@ fn an_answer_of_a_chat_goes_on_by_itself_after_a_kill() {
     killed(home, async |test| {
         let (_, first) = test.get(&format!("/firepot/v1/chats/{chat}")).await;
         let content = first["messages"][1]["content"].as_str().unwrap();
-        assert!(content.starts_with("one two "), "whoever looks at once sees what was said before: {content:?}");
+        assert!(
+            content.starts_with("one two "),
+            "whoever looks at once sees what was said before: {content:?}"
+        );
         let message = answered(test, &chat, "state", "complete").await;
         assert_eq!(message["content"], "one two three");
         assert_eq!(message["stats"]["completion_tokens"], 3);
