@@ -13,8 +13,10 @@ use tokio::{
     net::TcpStream,
     sync::oneshot,
     task::JoinHandle,
+    time::sleep,
 };
 
+use super::trials::program;
 use crate::{
     DeadlineSource, LoadedRecord, Server, ServerSettings,
     testing::{
@@ -92,7 +94,7 @@ impl Life {
         let end = Instant::now() + Duration::from_secs(30);
         while self.loaded().await.len() < count {
             assert!(Instant::now() < end);
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await;
         }
     }
 
@@ -239,6 +241,36 @@ async fn a_pull_that_was_under_way_goes_on_and_a_cancelled_one_does_not() {
     second.end().await;
 }
 
+#[tokio::test]
+async fn a_trial_that_was_under_way_goes_on_and_is_forgotten_when_it_ended_the_server_each_time() {
+    let test = home();
+    test.add("slow", "");
+    let server = || Life::begin(&test, 1000, |settings| settings.verify = Some(program()));
+    let trials = async |life: &Life| life.call("GET", "/firepot/v1/trials", &Value::Null).await;
+    let first = server().await;
+    let begun = first.call("POST", "/firepot/v1/trials", &json!({ "model": "slow", "suite": "smoke" })).await;
+    assert!(begun.starts_with("HTTP/1.1 202"), "{begun}");
+    while !trials(&first).await.contains("warm-128") {
+        sleep(Duration::from_millis(10)).await;
+    }
+    first.end().await;
+    let mut left = LoadedRecord::read(&test.home);
+    assert_eq!(left.trial.as_ref().map(|trial| trial.attempts), Some(0));
+
+    let second = server().await;
+    while !trials(&second).await.contains("finished") {
+        sleep(Duration::from_millis(10)).await;
+    }
+    eventually("a record without it", || LoadedRecord::read(&test.home).trial.is_none()).await;
+    second.end().await;
+
+    left.trial.as_mut().unwrap().attempts = crate::limits::MAX_RELOAD_ATTEMPTS;
+    left.write(&test.home).unwrap();
+    let third = server().await;
+    eventually("a record without it", || LoadedRecord::read(&test.home).trial.is_none()).await;
+    third.end().await;
+}
+
 fn ends_in(left: Duration) -> impl FnOnce(&mut ServerSettings) {
     move |settings| settings.deadline = DeadlineSource::after(left, "a test".into(), Instant::now())
 }
@@ -261,7 +293,7 @@ async fn before_the_sessions_end_nobody_is_let_in_and_then_the_server_ends_by_it
         if !said.starts_with("HTTP/1.1 200") {
             break said;
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        sleep(Duration::from_millis(20)).await;
     };
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("retry-after: "), "{refused}");
     assert!(
@@ -333,6 +365,6 @@ async fn an_answer_that_cannot_end_in_time_is_warned_about_before_it_starts() {
             return;
         }
         assert!(Instant::now() < end, "{seen}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        sleep(Duration::from_millis(5)).await;
     }
 }

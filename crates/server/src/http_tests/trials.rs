@@ -27,11 +27,14 @@ esac
 echo '{}' > "$dir/manifest.json"
 "#;
 
-fn app() -> TestApp {
+/// The script. A trial of a model named `slow` goes on until it is ended, and is finished when it is taken up again.
+pub(super) fn program() -> RunnerCommand {
     let args = ["-c".into(), SCRIPT.into(), "script".into()].to_vec();
-    let test = TestApp::with(|settings| {
-        settings.verify = Some(RunnerCommand { program: "/bin/sh".into(), args, libc_tunables: None });
-    });
+    RunnerCommand { program: "/bin/sh".into(), args, libc_tunables: None }
+}
+
+fn app() -> TestApp {
+    let test = TestApp::with(|settings| settings.verify = Some(program()));
     test.home.add("quick", "{{ messages }}");
     test.home.add("slow", "{{ messages }}");
     test

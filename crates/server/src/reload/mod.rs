@@ -1,5 +1,5 @@
-//! What goes on after a restart: the models that were loaded are loaded again, the one in use first, and the pulls that were
-//! under way go on.
+//! What goes on after a restart: the models that were loaded are loaded again, the one in use first, the pulls that were
+//! under way go on, and then the trial.
 //!
 //! While a server lives it writes down which those are whenever that changes ([`Record`]); what a user unloads, cancels or lets
 //! expire is out of it at once. Whoever starts next, after whatever end, goes by it: in the background, one model after the
@@ -17,6 +17,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::record::TrialUnderWay;
 pub use self::record::{LoadedModel, PullUnderWay, Record};
 use crate::{
     app::{App, blocking},
@@ -53,6 +54,15 @@ impl Keeper {
     }
 }
 
+/// What a server before this one had and this one has not yet.
+#[derive(Clone, Debug, Default)]
+struct Pending {
+    models: Vec<LoadedModel>,
+    trial: Option<TrialUnderWay>,
+    /// The trial was not yet gone on with.
+    trial_waits: bool,
+}
+
 /// Loads what was loaded, and notes what is.
 async fn keep(app: Arc<App>, stop: CancellationToken) {
     let before = before(&app).await;
@@ -70,8 +80,8 @@ async fn keep(app: Arc<App>, stop: CancellationToken) {
     tokio::join!(load, note(&app, still_pending, &last_note));
 }
 
-/// The models that are to be loaded again; the pulls go on from here.
-async fn before(app: &App) -> Vec<LoadedModel> {
+/// What is to be loaded again, and the trial; the pulls go on from here.
+async fn before(app: &App) -> Pending {
     let home = app.home().clone();
     let record = blocking(move || Record::read(&home)).await.unwrap_or_default();
     for PullUnderWay { model, insecure } in record.pulls {
@@ -88,25 +98,27 @@ async fn before(app: &App) -> Vec<LoadedModel> {
         }
         !tried_too_often && app.settings.reload.except.as_ref() != Some(&model.name)
     };
-    record.models.into_iter().filter(again).collect()
+    let models = record.models.into_iter().filter(again).collect();
+    let trial = record.trial.filter(|trial| trial.attempts < limits::MAX_RELOAD_ATTEMPTS);
+    Pending { models, trial_waits: trial.is_some(), trial }
 }
 
 /// Changes the count of the model whose load is next or under way.
-fn count(pending: &watch::Sender<Vec<LoadedModel>>, change: impl FnOnce(u32) -> u32) {
-    pending.send_modify(|models| {
-        if let Some(model) = models.first_mut() {
+fn count(pending: &watch::Sender<Pending>, change: impl FnOnce(u32) -> u32) {
+    pending.send_modify(|pending| {
+        if let Some(model) = pending.models.first_mut() {
             model.attempts = change(model.attempts);
         }
     });
 }
 
-/// Loads what is pending, one after the other.
-async fn load_all(app: &App, pending: &watch::Sender<Vec<LoadedModel>>) {
-    if let Some(first) = app.settings.reload.except.as_ref().filter(|_| !pending.borrow().is_empty()) {
+/// Loads what is pending, one after the other; then the trial goes on, which nothing else is to disturb.
+async fn load_all(app: &App, pending: &watch::Sender<Pending>) {
+    if let Some(first) = app.settings.reload.except.as_ref().filter(|_| !pending.borrow().models.is_empty()) {
         wait_for(app, first).await;
     }
     loop {
-        let Some(model) = pending.borrow().first().cloned() else { return };
+        let Some(model) = pending.borrow().models.first().cloned() else { break };
         count(pending, |attempts| attempts + 1);
         match load(app, &model).await {
             Ok(()) => tracing::info!(model = %model.name, "loaded again"),
@@ -114,8 +126,22 @@ async fn load_all(app: &App, pending: &watch::Sender<Vec<LoadedModel>>) {
             Err(_) if app.pool.admits().is_err() => return,
             Err(reason) => tracing::warn!(model = %model.name, "not loaded again: {reason}"),
         }
-        pending.send_modify(|models| models.retain(|other| other.name != model.name));
+        pending.send_modify(|pending| pending.models.retain(|other| other.name != model.name));
     }
+    go_on(app, pending);
+}
+
+/// Goes on with the trial that a page had begun.
+fn go_on(app: &App, pending: &watch::Sender<Pending>) {
+    let Some(trial) = pending.borrow().trial.clone() else { return };
+    tracing::info!(trial = trial.id, "going on with the trial that was under way when the server ended");
+    pending.send_modify(|pending| {
+        pending.trial = Some(TrialUnderWay { attempts: trial.attempts + 1, ..trial.clone() });
+    });
+    if let Err(error) = app.trials.resume(&trial.id) {
+        tracing::warn!(trial = trial.id, %error, "the trial does not go on");
+    }
+    pending.send_modify(|pending| pending.trial_waits = false);
 }
 
 /// Lets another request take its turn first.
@@ -147,8 +173,8 @@ async fn load(app: &App, entry: &LoadedModel) -> Result<(), String> {
 }
 
 /// Writes down what is loaded whenever that changes, and once more at the end.
-async fn note(app: &App, mut pending: watch::Receiver<Vec<LoadedModel>>, stop: &CancellationToken) {
-    let (mut models, mut pulls) = (app.pool.changes(), app.pulls.changes());
+async fn note(app: &App, mut pending: watch::Receiver<Pending>, stop: &CancellationToken) {
+    let (mut models, mut pulls, mut trials) = (app.pool.changes(), app.pulls.changes(), app.trials.changes());
     let mut written = None;
     loop {
         let stopped = stop.is_cancelled();
@@ -164,6 +190,7 @@ async fn note(app: &App, mut pending: watch::Receiver<Vec<LoadedModel>>, stop: &
             () = stop.cancelled() => continue,
             Ok(()) = models.changed() => {}
             Ok(()) = pulls.changed() => {}
+            Ok(()) = trials.changed() => {}
             Ok(()) = pending.changed() => {}
             else => return,
         }
@@ -180,8 +207,8 @@ async fn write(app: &App, record: Record) {
     }
 }
 
-/// What would go on if the server ended now: what is loaded, the one in use last first, and what still waits to be loaded again.
-fn now(app: &App, pending: &[LoadedModel]) -> Record {
+/// What would go on if the server ended now: what is loaded, the one in use last first, and what still waits to go on.
+fn now(app: &App, pending: &Pending) -> Record {
     let mut slots: Vec<SlotView> = app.pool.overview().into_iter().filter(stays).collect();
     slots.sort_by_key(|slot| (!in_use(slot), std::cmp::Reverse(slot.used_at)));
     let loaded = slots.iter().map(|slot| LoadedModel {
@@ -194,10 +221,19 @@ fn now(app: &App, pending: &[LoadedModel]) -> Record {
         attempts: 0,
     });
     let mut known = HashSet::new();
-    let models = loaded.chain(pending.iter().cloned()).filter(|model| known.insert(model.name.clone()));
+    let models =
+        loaded.chain(pending.models.iter().cloned()).filter(|model| known.insert(model.name.clone()));
     let models = models.take(limits::MAX_RELOADED).collect();
     let pulls = app.pulls.under_way().into_iter().map(|(model, insecure)| PullUnderWay { model, insecure });
-    Record { models, pulls: pulls.collect() }
+    let before = pending.trial.as_ref();
+    let trial = match app.trials.under_way() {
+        Some(id) => {
+            let attempts = before.filter(|trial| trial.id == id).map_or(0, |trial| trial.attempts);
+            Some(TrialUnderWay { id, attempts })
+        }
+        None => before.filter(|_| pending.trial_waits).cloned(),
+    };
+    Record { models, pulls: pulls.collect(), trial }
 }
 
 /// Whether a model is loaded, or its runner is just being restarted, and it is to stay so.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{limits, pool::Wishes, settings::KeepAlive};
 
-/// The models that are loaded, the one in use first, and the pulls that are under way.
+/// The models that are loaded, the one in use first, and the pulls and the trial that are under way.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
@@ -20,6 +20,8 @@ pub struct Record {
     pub models: Vec<LoadedModel>,
     /// Pulls of the server's.
     pub pulls: Vec<PullUnderWay>,
+    /// The trial that a page began.
+    pub trial: Option<TrialUnderWay>,
 }
 
 /// A model that is loaded.
@@ -45,6 +47,16 @@ pub struct PullUnderWay {
     /// A registry without encryption was allowed.
     #[serde(default)]
     pub insecure: bool,
+}
+
+/// A trial that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialUnderWay {
+    /// Which.
+    pub id: String,
+    /// How often in a row a server ended while it went on.
+    #[serde(default)]
+    pub attempts: u32,
 }
 
 impl Record {
@@ -103,7 +115,8 @@ mod tests {
             attempts: 1,
         };
         let pulls = vec![PullUnderWay { model: "qwen3:8b".into(), insecure: true }];
-        Record { models: vec![model], pulls }
+        let trial = Some(TrialUnderWay { id: "20261128T100000Z-tiny".into(), attempts: 2 });
+        Record { models: vec![model], pulls, trial }
     }
 
     #[test]

@@ -137,6 +137,12 @@ impl Trials {
         Ok(())
     }
 
+    /// The id of the trial that runs.
+    #[must_use]
+    pub fn under_way(&self) -> Option<String> {
+        self.inner.state().running.as_ref().map(|running| running.id.clone())
+    }
+
     /// The trial that runs, as pages see it.
     #[must_use]
     pub fn running(&self) -> Option<TrialView> {
