@@ -226,15 +226,15 @@ async fn stopped() {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
     }
-    eprintln!("stopping: answers that run have a few seconds more, and what was said is kept");
+    println!("stopping: answers that run have a few seconds more, and what was said is kept");
 }
 
 /// Says what is left when the server has ended.
 fn farewell(cut: usize) {
     match cut {
-        0 => eprintln!("stopped; no answer was cut off"),
-        1 => eprintln!("stopped; an answer was cut off, and can go on when Firepot is started again"),
-        _ => eprintln!("stopped; {cut} answers were cut off, and can go on when Firepot is started again"),
+        0 => println!("stopped; no answer was cut off"),
+        1 => println!("stopped; an answer was cut off, and can go on when Firepot is started again"),
+        _ => println!("stopped; {cut} answers were cut off, and can go on when Firepot is started again"),
     }
 }
 
