@@ -35,7 +35,7 @@ async fn a_trial_that_is_killed_is_taken_up_again_and_its_bundle_is_found_whole(
     let out = home.path().join("bundle");
     let out_text = out.to_str().unwrap();
     let mut first = verify(home.path(), &[MODEL, "--suite", "smoke", "--out", out_text]);
-    eventually("some samples", async || (lines(&out, "requests.jsonl").len() >= 9).then_some(())).await;
+    eventually("some samples", async || (lines(&out, "requests.jsonl").len() >= 5).then_some(())).await;
     send(first.id(), Signal::KILL);
     first.wait().unwrap();
     let kept = lines(&out, "requests.jsonl");
@@ -135,17 +135,33 @@ fn is_no_evidence_when_changed(home: &Path, bundle: &Path) {
     said(home, &["check", bundle.to_str().unwrap()]);
 }
 
+/// Each case was taken, or left out because its part of the time was over, as on a machine that does other things.
 fn shows_what_was_asked(out: &Path, requests: &[Value]) {
-    let of = |case: &str| requests.iter().filter(|request| request["case"] == case).collect::<Vec<_>>();
-    let hashes: Vec<&Value> = of("determinism").iter().map(|one| &one["tokens"]["ids_sha256"]).collect();
-    assert_eq!(hashes.len(), 6);
-    assert!(hashes[0].is_string() && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
-    assert!(of("cold").iter().all(|one| one["spawned_us"].is_u64() && one["error"].is_null()));
-    let warm = of("warm-128")[0];
-    assert_eq!(warm["server"]["gaps_us"].as_array().unwrap().len(), 31, "{warm}");
-    let restarts = lines(out, "restarts.jsonl");
-    assert_eq!((&restarts[0]["completed"], &restarts[0]["tokens_lost"]), (&true.into(), &0.into()));
-    assert_eq!(restarts[0]["ids_equal"], true, "a strict answer goes on as it would have");
+    let events = lines(out, "events.jsonl");
+    let skipped: Vec<&Value> = events.iter().filter(|event| event["event"] == "skipped").collect();
+    assert!(skipped.iter().all(|event| event["reason"].as_str().unwrap().contains("time")), "{skipped:?}");
+    assert!(skipped.len() <= 5, "{skipped:?}");
+    let of = |case: &str| {
+        let taken = !skipped.iter().any(|event| event["case"] == case);
+        let requests: Vec<&Value> = requests.iter().filter(|request| request["case"] == case).collect();
+        assert!(!taken || case == "restart-decode" || !requests.is_empty(), "nothing of {case}");
+        taken.then_some(requests)
+    };
+    if let Some(repeated) = of("determinism") {
+        let hashes: Vec<&Value> = repeated.iter().map(|one| &one["tokens"]["ids_sha256"]).collect();
+        assert_eq!(hashes.len(), 6);
+        assert!(hashes[0].is_string() && hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    }
+    let cold = of("cold").unwrap_or_default();
+    assert!(cold.iter().all(|one| one["spawned_us"].is_u64() && one["error"].is_null()), "{cold:?}");
+    if let Some(warm) = of("warm-128") {
+        assert_eq!(warm[0]["server"]["gaps_us"].as_array().unwrap().len(), 31, "{warm:?}");
+    }
+    if of("restart-decode").is_some() {
+        let restarts = lines(out, "restarts.jsonl");
+        assert_eq!((&restarts[0]["completed"], &restarts[0]["tokens_lost"]), (&true.into(), &0.into()));
+        assert_eq!(restarts[0]["ids_equal"], true, "a strict answer goes on as it would have");
+    }
     assert!(!lines(out, "telemetry.jsonl").is_empty() && !lines(out, "probes.jsonl").is_empty());
     let session: Value = serde_json::from_slice(&fs::read(out.join("session.json")).unwrap()).unwrap();
     assert_eq!(session["hosts_contacted"], Value::Array(Vec::new()));
