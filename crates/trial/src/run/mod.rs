@@ -219,11 +219,9 @@ impl Trial {
 
     async fn case(&self, case: &Case, number: usize) -> Result<(), TrialError> {
         self.event(EventKind::Began { case: case.id.clone() })?;
-        let began = Instant::now();
-        let most = suite::share(self.workload.suite, &case.id, self.limit);
+        let until = suite::until(self.workload.suite, &case.id, self.limit);
         let mut failures = 0;
-        let mut longest = Duration::ZERO;
-        let mut first = true;
+        let mut last = None;
         loop {
             let samples = self.done().samples(case, &self.sides);
             self.progress.tell(Progressed {
@@ -236,22 +234,27 @@ impl Trial {
             if let Some(end) = self.enough(case, samples) {
                 return self.event(end);
             }
-            if !first && self.is_late(began, most, longest) {
+            if last.is_some_and(|last| self.is_late(until, last)) {
                 return self.out_of_time(case, samples);
             }
             if failures >= FAILURES_MAX {
                 return self.skip(case, &format!("{failures} requests in a row failed"));
             }
             self.probe().await?;
-            let sample_began = Instant::now();
+            let taken = async {
+                if last.is_none() {
+                    self.warm_up(case).await?;
+                }
+                let began = Instant::now();
+                self.sample(case).await.map(|good| (good, began.elapsed()))
+            };
             // A sample that would outlast the trial is given up, whatever it waits for.
-            let Ok(good) = tokio::time::timeout(self.time_left(), self.sample(case, first)).await else {
+            let Ok(taken) = tokio::time::timeout(self.time_left(), taken).await else {
                 return self.out_of_time(case, samples);
             };
-            let good = good?;
+            let (good, took) = taken?;
             failures = if good { 0 } else { failures + 1 };
-            longest = longest.max(sample_began.elapsed());
-            first = false;
+            last = Some(took);
             self.look_at_clock()?;
         }
     }
@@ -267,10 +270,10 @@ impl Trial {
         precise.then_some(EventKind::StoppedEarly { case: id, samples })
     }
 
-    /// Whether a further sample, as long as the longest, would take more than the case or the trial may.
-    fn is_late(&self, began: Instant, most: Duration, longest: Duration) -> bool {
-        let whole = self.measured_before + self.clock.measured() + longest + RESERVE > self.limit;
-        whole || began.elapsed() + longest > most
+    /// Whether a further sample, as long as the last, would end after the case or the trial may.
+    fn is_late(&self, until: Duration, last: Duration) -> bool {
+        let end = self.measured_before + self.clock.measured() + last;
+        end > until || end + RESERVE > self.limit
     }
 
     fn out_of_time(&self, case: &Case, samples: u32) -> Result<(), TrialError> {

@@ -22,9 +22,18 @@ pub(super) struct Place<'a> {
 }
 
 impl Trial {
-    /// Takes the next sample of each server, in the order ABBA; `false` when one does not count. `first` is the case's first
-    /// one of this process.
-    pub(super) async fn sample(&self, case: &Case, first: bool) -> Result<bool, TrialError> {
+    /// What a case needs before its first sample of this process: the conversation in the cache.
+    pub(super) async fn warm_up(&self, case: &Case) -> Result<(), TrialError> {
+        if matches!(case.kind, CaseKind::PrefixHit | CaseKind::Depth) {
+            for side in &self.sides {
+                self.behind(case, side, Phase::Warmup).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the next sample of each server, in the order ABBA; `false` when one does not count.
+    pub(super) async fn sample(&self, case: &Case) -> Result<bool, TrialError> {
         let index = self.sides.iter().map(|side| self.done().next(&case.id, &side.id)).min().unwrap_or(0);
         let mut order: Vec<&Side> = self.sides.iter().collect();
         if !index.is_multiple_of(2) {
@@ -37,7 +46,7 @@ impl Trial {
                 CaseKind::Restart => self.restart(case, side).await?,
                 CaseKind::Quality => self.question(case, side).await?,
                 CaseKind::Determinism => self.determinism(case, side).await?,
-                CaseKind::PrefixHit | CaseKind::Depth => self.behind(case, side, first).await?,
+                CaseKind::PrefixHit | CaseKind::Depth => self.behind(case, side, Phase::Sample).await?,
                 CaseKind::Warm | CaseKind::Concurrency => {
                     let index = self.done().next(&case.id, &side.id);
                     self.round(case, side, index, Phase::Sample, |stream| {
@@ -51,15 +60,11 @@ impl Trial {
         Ok(good)
     }
 
-    /// The conversation must be in the cache before it counts.
-    async fn behind(&self, case: &Case, side: &Side, first: bool) -> Result<bool, TrialError> {
-        let turns = |index: u32| move |_| prompt::behind(case.seed, u64::from(index), case.depth_tokens);
-        if first {
-            let index = self.done().next(&case.id, &side.id);
-            self.round(case, side, index, Phase::Warmup, turns(index)).await?;
-        }
+    /// A further turn of a conversation.
+    async fn behind(&self, case: &Case, side: &Side, phase: Phase) -> Result<bool, TrialError> {
         let index = self.done().next(&case.id, &side.id);
-        self.round(case, side, index, Phase::Sample, turns(index)).await
+        let turns = |_| prompt::behind(case.seed, u64::from(index), case.depth_tokens);
+        self.round(case, side, index, phase, turns).await
     }
 
     /// The same question each time; before the last one the runner is started anew.
