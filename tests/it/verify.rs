@@ -154,7 +154,7 @@ fn shows_what_was_asked(out: &Path, requests: &[Value]) {
     }
     let cold = of("cold").unwrap_or_default();
     assert!(cold.iter().all(|one| one["spawned_us"].is_u64() && one["error"].is_null()), "{cold:?}");
-    if let Some(warm) = of("warm-128") {
+    if let Some(warm) = of("warm-64") {
         assert_eq!(warm[0]["server"]["gaps_us"].as_array().unwrap().len(), 31, "{warm:?}");
     }
     if of("restart-decode").is_some() {
