@@ -110,6 +110,26 @@ fn is_reported(home: &Path, bundle: &Path) {
     assert!(error.contains("happiness") && error.contains("hint"), "{error}");
 }
 
+/// What the README says of the test model is what the evidence says.
+#[test]
+fn the_readme_has_the_lists_of_the_evidence() {
+    let home = tempfile::tempdir().unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let bundle = root.join("docs/evidence/smollm2-135m.tar.gz");
+    let bundle = bundle.to_str().unwrap();
+    said(home.path(), &["check", bundle]);
+    let (cpu, kaggle) = (claims("cpu-smollm2.toml"), claims("kaggle-t4x2.toml"));
+    let readme = root.join("README.md");
+    let lists = ["report", bundle, "--claims", &cpu, "--claims", &kaggle, "--format", "readme"];
+    said(home.path(), &[&lists[..], &["--check", readme.to_str().unwrap()]].concat());
+    let report = fs::read_to_string(root.join("docs/evidence/smollm2-135m.html")).unwrap();
+    assert_eq!(
+        report,
+        said(home.path(), &["report", bundle, "--claims", &cpu, "--claims", &kaggle]),
+        "it is stale"
+    );
+}
+
 fn is_compared(home: &Path, bundle: &Path) {
     let bundle = bundle.to_str().unwrap();
     let compared = said(home, &["compare", bundle, bundle, "--fail-on", "1"]);

@@ -211,11 +211,11 @@ impl Rig {
         }
     }
 
-    /// Starts our server, which keeps so many bytes of KV caches on disk.
+    /// Starts our server, which keeps so many bytes of KV caches on disk, and loads nothing but what a sample asks for.
     pub fn serve_ours(&self, case: &Case, snapshot_bytes: &str, extra: &[&str]) -> anyhow::Result<Service> {
         let mut command = Command::new(&self.firepot);
         command.arg("--home").arg(self.work.join("home")).arg("serve").args(extra);
-        command.args(["--snapshot-bytes", snapshot_bytes]);
+        command.args(["--snapshot-bytes", snapshot_bytes, "--no-reload"]);
         Service::start(Program::Firepot, &mut command, case.model.name(), &self.work.join("firepot.log"))
     }
 
