@@ -141,7 +141,7 @@ fn is_no_evidence_when_changed(home: &Path, bundle: &Path) {
     let file = bundle.join("requests.jsonl");
     let whole = fs::read(&file).unwrap();
     let mut changed = whole.clone();
-    let digit = changed.iter().position(|byte| byte.is_ascii_digit()).unwrap();
+    let digit = changed.iter().position(u8::is_ascii_digit).unwrap();
     changed[digit] = if changed[digit] == b'1' { b'2' } else { b'1' };
     write(&file, &changed);
     let error = refused(home, &["check", bundle.to_str().unwrap()]);
