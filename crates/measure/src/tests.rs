@@ -241,7 +241,7 @@ fn a_slowdown_is_found_and_unequal_sides_are_labelled() {
     assert!(found.unequal[1].says.starts_with("the memory bandwidth differs by 2"), "{:?}", found.unequal);
     assert_eq!(found.misleads().count(), 2);
     let mut rebuilt = same;
-    rebuilt.0.trial.tool.binary_sha256 = firepot_machine::Reading::Known("0".repeat(64));
+    rebuilt.0.trial.tool.binary_sha256 = firepot_machine::Reading::Known("f".repeat(64));
     let found = compare((&first.0, &first.1), (&rebuilt.0, &rebuilt.1));
     assert!(found.unequal[0].says.starts_with("the programs differ"), "{:?}", found.unequal);
     assert_eq!(found.misleads().count(), 0, "another build of the program is what a comparison is for");

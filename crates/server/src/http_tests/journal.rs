@@ -223,7 +223,7 @@ fn an_answer_of_a_chat_goes_on_by_itself_after_a_kill() {
         chat
     });
     killed(home, async |test| {
-        let (_, first) = test.get(&format!("/firepot/v1/chats/{chat}")).await;
+        let (_, first) = test.get(&chat).await;
         let content = first["messages"][1]["content"].as_str().unwrap();
         assert!(
             content.starts_with("one two "),
