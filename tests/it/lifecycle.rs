@@ -187,7 +187,7 @@ async fn a_folder_gives_the_chats_of_a_killed_server_to_an_empty_home_and_serves
 async fn a_folder_on_a_full_disk_is_told_and_followed_again_when_there_is_room() {
     let folder = tempfile::tempdir().unwrap();
     let home = home_with_model();
-    let script = r#"mount -t tmpfs -o size=1m tmpfs "$0" || exit 99; exec "$@""#;
+    let script = r#"mount -t tmpfs -o size=16m tmpfs "$0" || exit 99; exec "$@""#;
     let mut command = Command::new("unshare");
     command.args(["-rm", "sh", "-c", script]).arg(folder.path()).arg(firepot());
     command.arg("--home").arg(home.path()).args(["--port", "0", "serve", "--state"]).arg(folder.path());

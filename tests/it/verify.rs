@@ -159,7 +159,10 @@ fn is_no_evidence_when_changed(home: &Path, bundle: &Path) {
 fn shows_what_was_asked(out: &Path, requests: &[Value]) {
     let events = lines(out, "events.jsonl");
     let skipped: Vec<&Value> = events.iter().filter(|event| event["event"] == "skipped").collect();
-    assert!(skipped.iter().all(|event| event["reason"].as_str().unwrap().contains("time")), "{skipped:?}");
+    assert!(
+        skipped.iter().all(|event| event["reason"].as_str().unwrap().contains("was over")),
+        "{skipped:?}"
+    );
     assert!(skipped.len() <= 5, "{skipped:?}");
     let of = |case: &str| {
         let taken = !skipped.iter().any(|event| event["case"] == case);
@@ -251,5 +254,5 @@ fn a_full_disk_ends_a_trial_which_can_go_on_when_there_is_room() {
     let (full, on) = told.split_once("FULL 1").unwrap_or_else(|| panic!("{told}"));
     assert!(full.to_lowercase().contains("no space left") && full.contains("verify --resume"), "{told}");
     // It goes on, and is then interrupted.
-    assert!(on.contains("ON 130"), "{told}");
+    assert!(on.contains("the trial was interrupted"), "{told}");
 }
