@@ -196,6 +196,8 @@ async fn a_folder_on_a_full_disk_is_told_and_followed_again_when_there_is_room()
     let filler = format!("/proc/{}/root{}/filler", stack.pid(), folder.path().display());
     let mut file = fs::File::create(&filler).unwrap();
     while file.write_all(&[0; 4096]).is_ok() {}
+    // An open file keeps its room.
+    drop(file);
     let path = chat(&stack, "Name the capital of France.").await;
     let mirror = async || {
         let (_, session) = stack.get("/firepot/v1/session").await;
