@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use firepot_engine::{Batch, BatchItem, DecodeError, Decoder, KvType, LoadSpec, SeqId};
+use firepot_engine::{Batch, BatchItem, DecodeError, Decoder, LoadSpec, SeqId};
 use firepot_gguf::TensorType;
 use firepot_measure::{quantile, read_bandwidth};
 
@@ -314,8 +314,6 @@ impl Timed<'_> {
 
 fn spec(path: &Path, threads: u32, switches: Switches) -> LoadSpec {
     LoadSpec {
-        path: path.to_owned(),
-        shards: Vec::new(),
         ctx_per_answer: LONG + PART,
         kv_cells: LONG + PART,
         parallel: 1,
@@ -325,18 +323,7 @@ fn spec(path: &Path, threads: u32, switches: Switches) -> LoadSpec {
         threads,
         threads_batch: threads,
         flash_attention: switches.flash,
-        kv_type_k: KvType::F16,
-        kv_type_v: KvType::F16,
-        gpu_layers: 0,
-        host_experts: 0,
-        devices: Vec::new(),
-        tensor_split: Vec::new(),
-        mmap: true,
-        mlock: false,
         repack: switches.repack,
-        check_tensors: false,
-        warmup: false,
-        parked_bytes_max: 0,
-        limits: Vec::new(),
+        ..LoadSpec::small(path.to_owned())
     }
 }

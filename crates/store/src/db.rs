@@ -30,7 +30,7 @@ pub const SCHEMA: &[&str] = &[
 ];
 
 /// Bytes of a page of a new database. An answer of a page or two wastes half of one: with 4,096, a database of chats is 2.3
-/// times its text; with this, 1.96 (`cargo xtask bench-chats`).
+/// times its text; with this, 1.95 (`cargo xtask bench-chats`).
 const PAGE_BYTES: u32 = 16_384;
 
 /// How many lines of SQLite's integrity check an error quotes.

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::OsString,
-    io::{self, Read as _},
+    io,
     process::{Command, Stdio},
     sync::mpsc::{RecvTimeoutError, channel},
     thread,
@@ -31,7 +31,7 @@ pub fn tether(words: &[OsString]) -> io::Result<u8> {
     };
     let (input_ended, ended) = channel();
     thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin().lock().by_ref(), &mut io::sink());
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let _ = input_ended.send(());
     });
     loop {

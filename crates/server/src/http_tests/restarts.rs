@@ -98,6 +98,15 @@ impl Life {
         }
     }
 
+    /// Waits until its list of trials has this in it.
+    async fn tells_of_trials(&self, what: &str) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while !self.call("GET", "/firepot/v1/trials", &Value::Null).await.contains(what) {
+            assert!(Instant::now() < end, "{what}");
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     async fn end(self) {
         self.stop.send(()).unwrap();
         self.ended.await.unwrap();
@@ -246,21 +255,16 @@ async fn a_trial_that_was_under_way_goes_on_and_is_forgotten_when_it_ended_the_s
     let test = home();
     test.add("slow", "");
     let server = || Life::begin(&test, 1000, |settings| settings.verify = Some(program()));
-    let trials = async |life: &Life| life.call("GET", "/firepot/v1/trials", &Value::Null).await;
     let first = server().await;
     let begun = first.call("POST", "/firepot/v1/trials", &json!({ "model": "slow", "suite": "smoke" })).await;
     assert!(begun.starts_with("HTTP/1.1 202"), "{begun}");
-    while !trials(&first).await.contains("warm-128") {
-        sleep(Duration::from_millis(10)).await;
-    }
+    first.tells_of_trials("warm-128").await;
     first.end().await;
     let mut left = LoadedRecord::read(&test.home);
     assert_eq!(left.trial.as_ref().map(|trial| trial.attempts), Some(0));
 
     let second = server().await;
-    while !trials(&second).await.contains("finished") {
-        sleep(Duration::from_millis(10)).await;
-    }
+    second.tells_of_trials("finished").await;
     eventually("a record without it", || LoadedRecord::read(&test.home).trial.is_none()).await;
     second.end().await;
 
