@@ -72,17 +72,36 @@ need_servers() {
     command -v ssh >/dev/null || apt_install openssh-client
 }
 
-need_test() {
-    need_build
+need_venv() { # need_venv NAME WHAT FILE...: a Python environment in the target folder with what the files name
+    local venv=${CARGO_TARGET_DIR:-target}/$1 what=$2
+    shift 2
     need_python
     python3 -c 'import ensurepip' 2>/dev/null || apt_install python3-venv
-    local venv=${CARGO_TARGET_DIR:-target}/venv
-    if ! cmp -s tests/requirements.txt "$venv/requirements.txt"; then
-        say "installing the official clients and test tools (pip, into $venv)"
+    if ! cat "$@" | cmp -s - "$venv/requirements.txt"; then
+        say "installing $what (pip, into $venv)"
         python3 -m venv "$venv"
-        "$venv/bin/python" -m pip install -q --disable-pip-version-check -r tests/requirements.txt
-        cp tests/requirements.txt "$venv/requirements.txt"
+        "$venv/bin/python" -m pip install -q --disable-pip-version-check ${@/#/-r }
+        cat "$@" >"$venv/requirements.txt"
     fi
+}
+
+# A notebook has no Rust, and who builds the wheel there has asked for it.
+need_wheel() {
+    if ! command -v cargo >/dev/null; then
+        say "installing Rust (rustup, into ~/.cargo)"
+        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal
+        export PATH="$HOME/.cargo/bin:$PATH"
+    fi
+    need_build
+    command -v strip >/dev/null || apt_install binutils
+    need_venv venv "what builds the wheel" python/build-requirements.txt
+}
+
+need_test() {
+    need_build
+    command -v strip >/dev/null || apt_install binutils
+    need_venv venv "the official clients and test tools" tests/requirements.txt python/build-requirements.txt
+    need_venv notebook-venv "Jupyter for the notebooks' tests" tests/notebooks/requirements.txt
     command -v chromium >/dev/null || apt_install chromium
     need_servers
     need_npm tests/page "the page test's tools"
@@ -92,6 +111,7 @@ case "${1:-}" in
     build) need_build ;;
     web) need_node && need_npm web "the page's build tools" ;;
     model) need_python ;;
+    wheel) need_wheel ;;
     test) need_test ;;
-    *) die "usage: scripts/setup.sh build|web|model|test" ;;
+    *) die "usage: scripts/setup.sh build|web|model|wheel|test" ;;
 esac

@@ -5,7 +5,6 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader, Write as _},
     net::{IpAddr, Ipv4Addr},
-    process::{Child, Command, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicU32, Ordering},
@@ -19,10 +18,9 @@ use clap::Args as ClapArgs;
 use firepot_measure::{median_interval, quantile};
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-const MODEL_FILE: &str = "target/test-model/SmolLM2-135M-Instruct.Q4_1.gguf";
-const MODEL: &str = "bench:access";
+use crate::server::{FIREPOT, MODEL, Server};
+
 const STREAMS: usize = 4;
 const ADDRESSES: u8 = 10;
 const WRONG_KEYS: u32 = 10_000;
@@ -58,46 +56,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A server with the test model, and how to get in.
-struct Server {
-    _home: TempDir,
-    process: Child,
-    base: String,
-    key: Option<String>,
-}
-
-impl Server {
-    fn start(args: &[&str]) -> anyhow::Result<Self> {
-        let home = tempfile::tempdir()?;
-        let firepot = || {
-            let mut command = Command::new("target/release/firepot");
-            command.arg("--home").arg(home.path()).stdin(Stdio::null()).stdout(Stdio::null());
-            command
-        };
-        ensure!(firepot().args(["import", MODEL_FILE, MODEL]).status()?.success(), "the import failed");
-        let mut process =
-            firepot().args(["--port", "0", "serve"]).args(args).stderr(Stdio::null()).spawn()?;
-        let path = home.path().join("run/server.json");
-        let record: Value = loop {
-            let read = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            match read {
-                Some(record) => break record,
-                None => ensure!(process.try_wait()?.is_none(), "the server ended"),
-            }
-            thread::sleep(Duration::from_millis(10));
-        };
-        let base = format!("http://{}", record["address"].as_str().context("no address")?);
-        Ok(Self { process, base, key: record["key"].as_str().map(str::to_owned), _home: home })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 fn client(from: Option<IpAddr>) -> anyhow::Result<Client> {
     Ok(Client::builder().no_proxy().timeout(None).local_address(from).build()?)
 }
@@ -116,7 +74,7 @@ fn sample(client: &Client, url: &str, header: Option<(&str, &str)>) -> anyhow::R
 }
 
 fn check_cost(text: &mut String) -> anyhow::Result<()> {
-    let (open, closed) = (Server::start(&[])?, Server::start(&["--require-key"])?);
+    let (open, closed) = (Server::start(FIREPOT, &[])?, Server::start(FIREPOT, &["--require-key"])?);
     let url = |server: &Server| format!("{}/api/version", server.base);
     let key = closed.key.as_deref().context("no key")?;
     let client = client(None)?;
@@ -176,7 +134,7 @@ struct Phase {
 }
 
 fn wrong_keys(args: Args, text: &mut String) -> anyhow::Result<()> {
-    let server = Server::start(&["--require-key"])?;
+    let server = Server::start(FIREPOT, &["--require-key"])?;
     let phase = Phase::default();
     // Of each stream, milliseconds between two lines with the phase: odd ones have wrong keys.
     let gaps: Vec<Mutex<Vec<(u32, f64)>>> = (0..STREAMS).map(|_| Mutex::default()).collect();

@@ -5,11 +5,15 @@ mod bench;
 mod chaos;
 mod chats;
 mod check_planner;
+mod dist;
 mod measure;
+mod notebooks;
 mod page;
 mod pull;
+mod server;
 mod speeds;
 mod synth;
+mod wheel;
 
 use std::path::PathBuf;
 
@@ -65,10 +69,20 @@ enum Chore {
     BenchAccess(access::Args),
     /// Measure the chat page in Chromium, and write docs/page.md. Takes some minutes.
     BenchPage,
+    /// Measure the wheel: from nothing but Python to a first token, and its speed beside a build for this CPU; write docs/notebook.md.
+    BenchWheel(wheel::Args),
     /// Measure a pull beside curl, and the list of a full store, and write docs/pull.md. Takes a minute or two.
     BenchPull,
     /// Kill runner and server in every state while clients read, and count what they lost.
     Chaos(chaos::Args),
+    /// Build the wheels.
+    Dist(dist::Args),
+    /// Make the notebooks from deployment/kaggle.py.
+    Notebooks {
+        /// Only say whether they are those that it makes.
+        #[arg(long)]
+        check: bool,
+    },
     /// Simulate what the statistics of trials do, and write docs/statistics.md.
     CheckStatistics,
     /// Write the JSON Schemas of a bundle's files to docs/schema/.
@@ -90,6 +104,7 @@ fn main() -> anyhow::Result<()> {
             println!("{}", out.display());
             Ok(())
         }
+        Chore::BenchWheel(args) => wheel::run(&args),
         Chore::BenchPull => pull::run(),
         Chore::Chaos(args) => chaos::run(&args),
         Chore::CheckPlanner(args) => check_planner::run(&args),
@@ -98,6 +113,8 @@ fn main() -> anyhow::Result<()> {
         Chore::BenchChats(args) => chats::run(&args),
         Chore::BenchAccess(args) => access::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
+        Chore::Dist(args) => dist::run(&args),
+        Chore::Notebooks { check } => notebooks::run(check),
         Chore::CheckStatistics => measure::statistics(),
         Chore::Schemas => measure::schemas(),
         Chore::Screenshots => page::run("tests/page/screenshots.mjs"),

@@ -136,6 +136,7 @@ async fn start(settings: &Settings, load: &Load) -> anyhow::Result<Attached> {
 fn spawn_serve(settings: &Settings, load: &Load) -> anyhow::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--home").arg(&settings.home).args(["--host", "127.0.0.1", "--port", "0", "--log", "error"]);
+    command.args(settings.disk_budget.map(|bytes| format!("--disk-budget={bytes}")));
     command
         .arg("serve")
         .arg("--no-reload")

@@ -14,6 +14,9 @@ pub struct Cli {
     /// Everything Firepot keeps: models, chats, logs.
     #[arg(long, global = true, env = "FIREPOT_HOME", value_name = "DIR")]
     pub home: Option<PathBuf>,
+    /// Most bytes that the store's models may take together: `20GB`, `500MB`.
+    #[arg(long, global = true, env = "FIREPOT_DISK_BUDGET", value_name = "SIZE", value_parser = size)]
+    pub disk_budget: Option<u64>,
     /// Address of the server.
     #[arg(long, global = true, env = "FIREPOT_HOST", value_name = "IP")]
     pub host: Option<IpAddr>,
@@ -34,7 +37,7 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Serve, choose a model, and load it.
+    /// Serve, choose models, and load them.
     Up(Up),
     /// Stop the server that `up` or `serve` started.
     Down,
@@ -84,7 +87,7 @@ pub enum Command {
     #[command(subcommand)]
     State(State),
     /// Say what this machine is, what works, what does not, and why.
-    Doctor(Output),
+    Doctor(Doctor),
     /// Host one model; started by the server, with the link on standard input.
     #[command(hide = true)]
     Runner,
@@ -122,8 +125,8 @@ pub struct DryRun {
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch")]
 #[derive(Debug, Args)]
 pub struct Up {
-    /// Model to load; without it, the one that came last into the store.
-    pub model: Option<String>,
+    /// Models to load, the first one first; without any, the one that came last into the store.
+    pub models: Vec<String>,
     #[command(flatten)]
     pub load: Load,
     #[command(flatten)]
@@ -246,6 +249,20 @@ pub struct Output {
     pub json: bool,
 }
 
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Ask the model hubs whether they can be reached, too.
+    #[arg(long)]
+    pub network: bool,
+    /// Pack what was found into this file (`.tar.gz`), with what the driver and llama.cpp say, without names, paths or addresses.
+    #[arg(long, value_name = "FILE")]
+    pub share: Option<PathBuf>,
+}
+
 /// Arguments of `show`.
 #[derive(Debug, Args)]
 pub struct Show {
@@ -305,6 +322,18 @@ pub struct Create {
     /// The Modelfile; `-` is standard input.
     #[arg(long, short, default_value = "Modelfile", value_name = "FILE")]
     pub file: PathBuf,
+}
+
+/// Bytes, with or without a decimal unit.
+fn size(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 4] =
+        [("kB", 1_000), ("MB", 1_000_000), ("GB", 1_000_000_000), ("TB", 1_000_000_000_000)];
+    let (number, unit) = UNITS
+        .iter()
+        .find_map(|(name, bytes)| Some((text.strip_suffix(name)?.trim_end(), *bytes)))
+        .unwrap_or((text, 1));
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.ok_or_else(|| "must be a size such as 20GB or 500MB".to_owned())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

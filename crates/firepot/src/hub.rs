@@ -22,16 +22,22 @@ const TOKEN_BYTES_MAX: u64 = 4096;
 /// A puller into this home. Nothing is asked of anybody before something is pulled. One for `others` goes into no private
 /// network, but for the hubs that the user set.
 pub fn puller(settings: &Settings, home: &Home, others: bool) -> anyhow::Result<Puller> {
-    let environment = &settings.environment;
-    let hubs = Hubs {
-        registry: base("FIREPOT_REGISTRY", environment.registry.as_deref(), OLLAMA_REGISTRY)?,
-        hugging_face: base("HF_ENDPOINT", environment.hf_endpoint.as_deref(), HUGGING_FACE)?,
-        hugging_face_token: settings.hugging_face_token(TOKEN_BYTES_MAX),
-    };
+    let [registry, hugging_face] = addresses(settings)?;
+    let token = settings.hugging_face_token(TOKEN_BYTES_MAX);
+    let hubs = Hubs { registry, hugging_face, hugging_face_token: token };
     let http = Http::new()?;
     let own = [hubs.registry.clone(), hubs.hugging_face.clone()];
     let http = if others { http.keep_out_of_private_networks(&own) } else { http };
     Ok(Puller::new(home.clone(), http, hubs))
+}
+
+/// Where the hubs are.
+pub fn addresses(settings: &Settings) -> anyhow::Result<[Url; 2]> {
+    let environment = &settings.environment;
+    Ok([
+        base("FIREPOT_REGISTRY", environment.registry.as_deref(), OLLAMA_REGISTRY)?,
+        base("HF_ENDPOINT", environment.hf_endpoint.as_deref(), HUGGING_FACE)?,
+    ])
 }
 
 fn base(variable: &str, value: Option<&str>, default: &str) -> anyhow::Result<Url> {
@@ -94,10 +100,12 @@ fn api_error(error: &PullError) -> ApiError {
     let code = match error {
         PullError::NotFound { .. } => ErrorCode::ModelNotFound,
         PullError::Invalid { .. } | PullError::Unusable(_) => ErrorCode::InvalidRequest,
-        PullError::Store(StoreError::DiskFull { .. } | StoreError::NoSpace { .. })
-        | PullError::Fetch(FetchError::Store(StoreError::DiskFull { .. } | StoreError::NoSpace { .. })) => {
-            ErrorCode::StorageFull
-        }
+        PullError::Store(
+            StoreError::DiskFull { .. } | StoreError::NoSpace { .. } | StoreError::OverBudget { .. },
+        )
+        | PullError::Fetch(FetchError::Store(
+            StoreError::DiskFull { .. } | StoreError::NoSpace { .. } | StoreError::OverBudget { .. },
+        )) => ErrorCode::StorageFull,
         PullError::Refused { .. } | PullError::Fetch(_) | PullError::Header(_) => ErrorCode::PullFailed,
         PullError::Store(_) => ErrorCode::Internal,
     };

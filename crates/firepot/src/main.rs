@@ -59,7 +59,6 @@ fn run_command(cli: Cli) -> anyhow::Result<()> {
         Command::Show(args) => models::show(&settings, &args),
         Command::Rm(args) => models::rm(&settings, &args),
         Command::Import(args) => models::import(&settings, &args),
-        Command::Doctor(output) => doctor::doctor(&settings, &output),
         Command::DryRun(args) => dry_run::dry_run(&args),
         Command::Devices => {
             doctor::devices();
@@ -88,6 +87,7 @@ async fn with_server(settings: &Settings, command: Command) -> anyhow::Result<()
         Command::Create(args) => create::create(settings, &args).await,
         Command::Store(args) => store::store(settings, &args).await,
         Command::Key(command) => key::key(settings, command).await,
+        Command::Doctor(args) => doctor::doctor(settings, &args).await,
         Command::Verify(args) => verify_command::verify(settings, &args).await,
         Command::Ps(output) => models::ps(settings, &output).await,
         Command::Stop(args) => models::stop(settings, &args).await,

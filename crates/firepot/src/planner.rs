@@ -284,7 +284,7 @@ const HOST: &str = "CPU";
 
 /// llama.cpp's name for a GPU. A backend counts them as the machine does.
 fn device_name(gpu: usize) -> String {
-    let backend = if cfg!(feature = "cuda") { "CUDA" } else { "Vulkan" };
+    let backend = if cfg!(feature = "vulkan") { "Vulkan" } else { "CUDA" };
     format!("{backend}{gpu}")
 }
 

@@ -4,6 +4,7 @@
 use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use clap::Args;
+use firepot_machine::Terms;
 use firepot_server::{Door, Server, ServerSettings, tls_config};
 use firepot_store::Secret;
 use firepot_tunnel::{Bind, Event, Pauses, SshOptions, Trouble, Tunnel, Via, keep};
@@ -50,6 +51,9 @@ pub struct Reach {
     /// Let clients with a key pull from addresses of private networks.
     #[arg(long)]
     pub allow_private_pulls: bool,
+    /// Your word that your plan allows what the platform's rules forbid those who pay nothing, such as a web page on Colab.
+    #[arg(long)]
+    pub plan_allows: bool,
     /// Print no secret: what is printed goes to a log.
     #[arg(long, hide = true)]
     pub log_output: bool,
@@ -69,6 +73,25 @@ impl Reach {
             eprintln!(
                 "warning: whoever is on the way can read along: there is no TLS (--tls-cert, --tls-key)"
             );
+        }
+        Ok(())
+    }
+
+    /// Goes by the platform's rules: what they forbid is refused unless the user's plan allows it; what they only frown upon is told.
+    pub fn obey(&self, settings: &Settings) -> anyhow::Result<()> {
+        if self.public.is_none() && settings.address.ip().is_loopback() {
+            return Ok(());
+        }
+        let terms = Terms::of(settings.planner().probe().platform.kind);
+        let Some(rule) = terms.public else { return Ok(()) };
+        let said = format!("{} ({}, read {})", rule.fact.says, rule.fact.source, rule.fact.read);
+        if rule.forbids && !self.plan_allows {
+            return Err(Failure::new(Exit::Failed, format!("{} does not allow this: {said}", terms.name))
+                .hint(format!("{}; if your plan allows it, say so: --plan-allows", rule.instead))
+                .into());
+        }
+        if !self.plan_allows {
+            eprintln!("warning: {}: {said}; {}", terms.name, rule.instead);
         }
         Ok(())
     }
@@ -93,8 +116,11 @@ impl Reach {
             ("--tunnel-url", self.tunnel_url.clone()),
             ("--ssh-config", path(&self.ssh_config)),
         ];
-        let switches =
-            [("--require-key", self.require_key), ("--allow-private-pulls", self.allow_private_pulls)];
+        let switches = [
+            ("--require-key", self.require_key),
+            ("--allow-private-pulls", self.allow_private_pulls),
+            ("--plan-allows", self.plan_allows),
+        ];
         let values = values.into_iter().filter_map(|(name, value)| Some(format!("{name}={}", value?)));
         values.chain(switches.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned())).collect()
     }

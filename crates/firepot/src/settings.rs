@@ -20,7 +20,7 @@ const HOME_DIR: &str = ".firepot";
 
 /// Every environment variable that Firepot reads.
 ///
-/// `FIREPOT_HOME`, `FIREPOT_HOST`, `FIREPOT_PORT`, `FIREPOT_LOG`, `FIREPOT_CTX`, `FIREPOT_PARALLEL`,
+/// `FIREPOT_HOME`, `FIREPOT_DISK_BUDGET`, `FIREPOT_HOST`, `FIREPOT_PORT`, `FIREPOT_LOG`, `FIREPOT_CTX`, `FIREPOT_PARALLEL`,
 /// `FIREPOT_DEADLINE`, `FIREPOT_NO_RELOAD`, `FIREPOT_STATE`, `FIREPOT_NO_CALIBRATION`, `FIREPOT_SNAPSHOT_BYTES` and `FIREPOT_THREADS` stand for the options of the same name and are read with the arguments. The build's
 /// `FIREPOT_BACKEND` (`cuda`, `vulkan`, `cpu`) is read by `scripts/backend.sh`.
 #[derive(Clone, Debug, Default)]
@@ -82,6 +82,8 @@ impl Environment {
 pub struct Settings {
     /// Everything Firepot keeps.
     pub home: PathBuf,
+    /// Most bytes that the store's models may take together.
+    pub disk_budget: Option<u64>,
     /// Where the server listens, or is looked for.
     pub address: SocketAddr,
     /// The address was named by the user and is not the default.
@@ -99,6 +101,7 @@ impl Settings {
         let host = cli.host.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
         Self {
             home: cli.home.clone().unwrap_or_else(default_home),
+            disk_budget: cli.disk_budget,
             address: SocketAddr::new(host, cli.port.unwrap_or(DEFAULT_PORT)),
             address_named: cli.host.is_some() || cli.port.is_some(),
             die_by: cli.die_by.clone(),
@@ -117,7 +120,8 @@ impl Settings {
             ollama: ollama.into_iter().collect(),
             hugging_face: hugging_face.into_iter().collect(),
         };
-        Ok(Home::open(&self.home, Access::ReadWrite)?.with_sources(sources))
+        let home = Home::open(&self.home, Access::ReadWrite)?;
+        Ok(home.with_sources(sources).with_disk_budget(self.disk_budget))
     }
 
     /// The token for Hugging Face, from where its own programs look for it; a file longer than `limit` holds none.
@@ -161,7 +165,7 @@ impl Settings {
             kaggle_kernel_run_type: self.environment.kaggle.clone(),
             colab_release_tag: self.environment.colab.clone(),
         };
-        let gpu = if gpu::BUILT { GpuUse::Auto } else { GpuUse::NoBackend };
+        let gpu = if gpu::has_backend() { GpuUse::Auto } else { GpuUse::NoBackend };
         LocalPlanner { home: self.home.clone(), environment, gpu, observed_at: Mutex::default() }
     }
 }

@@ -1,11 +1,15 @@
 //! llama.cpp's process-wide state: started once, described on demand.
 
 use std::{
-    ffi::{CStr, c_char},
+    ffi::{CStr, CString, c_char},
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
     sync::{Mutex, Once, PoisonError},
 };
 
-use llama_cpp_sys_2::{ggml_version, llama_backend_init, llama_print_system_info, llama_version};
+use llama_cpp_sys_2::{
+    ggml_backend_load_all_from_path, ggml_version, llama_backend_init, llama_print_system_info, llama_version,
+};
 
 use crate::log;
 
@@ -18,9 +22,27 @@ pub fn init() {
     static STARTED: Once = Once::new();
     STARTED.call_once(|| {
         log::install();
+        load_libraries();
         // SAFETY: called once, before any other llama.cpp function that needs a backend.
         unsafe { llama_backend_init() }
     });
+}
+
+/// Where a portable build has llama.cpp's libraries: `lib/firepot` beside the folder of the program, as a wheel puts them. `None` for
+/// a build that has llama.cpp inside.
+#[must_use]
+pub fn library_dir() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok().filter(|_| cfg!(feature = "portable"))?;
+    Some(program.parent()?.parent()?.join("lib/firepot"))
+}
+
+/// Loads the CPU's library for the highest level that this CPU has, and those of GPUs whose drivers are here.
+fn load_libraries() {
+    let Some(path) = library_dir().and_then(|dir| CString::new(dir.as_os_str().as_bytes()).ok()) else {
+        return;
+    };
+    // SAFETY: called once, before any function that needs a backend; the path is NUL-terminated and not kept.
+    unsafe { ggml_backend_load_all_from_path(path.as_ptr()) }
 }
 
 /// llama.cpp's version and the package that it came from, for records.

@@ -23,7 +23,7 @@ mod schema;
 mod shim;
 mod vocab;
 
-pub use backend::{build_info, system_info};
+pub use backend::{build_info, library_dir, system_info};
 pub use constraint::GRAMMAR_BYTES_MAX;
 pub use decoder::{LlamaDecoder, LoadControl};
 pub use devices::{Device, DeviceKind, devices, gpu_supported};

@@ -53,6 +53,14 @@ pub struct Row {
     pub limit_percent: f64,
 }
 
+impl Row {
+    /// Whether the difference is too large, and yet no larger than what the intervals within the sessions make.
+    fn is_spread(&self) -> bool {
+        let within = self.within_percent.is_some_and(|within| self.between_percent <= 2.0 * within);
+        within && self.between_percent > self.limit_percent
+    }
+}
+
 /// Looks at sessions together, at their first target.
 #[must_use]
 pub fn repeatability(sessions: &[(&Bundle, &Summary)]) -> Repeatability {
@@ -151,6 +159,12 @@ fn reasons(
         ));
     }
     let told = reasons.len();
+    let spread = rows.iter().filter(|row| row.is_spread()).count();
+    if spread > 0 {
+        reasons.push(format!(
+            "the sessions are not steady enough for these limits: {spread} of {told} differences are no larger than what two intervals of one session make"
+        ));
+    }
     if !same_model {
         reasons.push("the model is not the same in all sessions".to_owned());
     }

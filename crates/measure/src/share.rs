@@ -39,12 +39,12 @@ pub struct Identity {
 /// When it cannot be read, is not what its manifest says, or the file cannot be written.
 pub fn share(bundle: &Path, out: &Path, identity: &Identity) -> Result<(), BundleError> {
     let files = Files::read(bundle)?;
-    let shared = without_traces(&files, bundle, identity)?;
+    let shared = files_without_traces(&files, bundle, identity)?;
     Ok(write_atomic(out, &pack(&shared, out)?)?)
 }
 
 /// The same bundle without traces, with a manifest of its own.
-fn without_traces(files: &Files, path: &Path, identity: &Identity) -> Result<Files, BundleError> {
+fn files_without_traces(files: &Files, path: &Path, identity: &Identity) -> Result<Files, BundleError> {
     let bundle = Bundle::of_files(files, path)?;
     let mut manifest = bundle.manifest.ok_or(BundleError::Unfinished { path: path.to_owned() })?;
     let scrubber = Scrubber { identity, addresses: BTreeMap::new() };
@@ -53,11 +53,17 @@ fn without_traces(files: &Files, path: &Path, identity: &Identity) -> Result<Fil
     shared.contents.insert(File::Summary, to_json(File::Summary.name(), &summary)?);
     manifest.shared_of = Some(Digest::of(files.manifest.as_deref().unwrap_or_default()).hex());
     for flag in &mut manifest.tool.build_flags {
-        *flag = Scrubber { identity, addresses: BTreeMap::new() }.text(flag);
+        *flag = without_traces(flag, identity);
     }
     manifest.files = shared.entries()?;
     shared.manifest = Some(to_json(MANIFEST, &manifest)?);
     Ok(shared)
+}
+
+/// A text without names, paths and addresses.
+#[must_use]
+pub fn without_traces(text: &str, identity: &Identity) -> String {
+    Scrubber { identity, addresses: BTreeMap::new() }.text(text)
 }
 
 struct Scrubber<'a> {
@@ -69,8 +75,11 @@ struct Scrubber<'a> {
 impl Scrubber<'_> {
     fn scrub_all(mut self, files: &Files) -> Result<Files, BundleError> {
         let mut shared = Files::default();
-        for (&file, bytes) in &files.contents {
-            let scrubbed = if file.is_lines() {
+        // Pictures show what nobody can take out of them.
+        for (&file, bytes) in files.contents.iter().filter(|(file, _)| !file.is_picture()) {
+            let scrubbed = if file == File::ProofDriver {
+                self.text(&String::from_utf8_lossy(bytes)).into_bytes()
+            } else if file.is_lines() {
                 let lines = bytes.split_inclusive(|&byte| byte == b'\n');
                 lines.map(|line| self.line(file, line)).collect::<Result<Vec<_>, _>>()?.concat()
             } else {
@@ -195,7 +204,8 @@ pub(crate) fn unpack(path: &Path) -> Result<Files, BundleError> {
     let mut files = Files::default();
     for entry in archive.entries().map_err(failed)?.take(ENTRIES) {
         let entry = entry.map_err(failed)?;
-        let name = entry.path().ok().and_then(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        let name =
+            entry.path().ok().and_then(|path| Some(path.strip_prefix(FOLDER).ok()?.to_str()?.to_owned()));
         let Some(name) = name else { continue };
         let file = File::of_name(&name);
         if file.is_none() && name != MANIFEST {
@@ -221,7 +231,7 @@ mod tests {
 
     fn scrub(text: &str) -> String {
         let identity = Identity { names: vec!["shivansh".to_owned(), "lenovo-7".to_owned()] };
-        Scrubber { identity: &identity, addresses: BTreeMap::new() }.text(text)
+        without_traces(text, &identity)
     }
 
     #[test]

@@ -210,6 +210,12 @@ fn a_quiet_pair_repeats_and_a_disturbed_one_says_why() {
     let told = found.reasons.join("\n");
     assert!(told.contains("the machine changed: its memory bandwidth differs by 33"), "{told}");
     assert!(told.contains("other programs used 4") && told.contains("in session 2"), "{told}");
+    let noisy = |seed| session(&Simulated { seed, spread: 0.3, ..Simulated::default() });
+    let (one, two) = (noisy(5), noisy(6));
+    let found = repeatability(&[(&one.0, &one.1), (&two.0, &two.1)]);
+    assert_eq!(found.repeatable, Some(false));
+    let told = found.reasons.join("\n");
+    assert!(told.contains("the sessions are not steady enough for these limits"), "{told}");
     let other = session(&Simulated { seed: 4, model: "qwen".to_owned(), ..Simulated::default() });
     let found = repeatability(&[(&quiet.0.0, &quiet.0.1), (&other.0, &other.1)]);
     assert_eq!(found.repeatable, Some(false));

@@ -264,7 +264,9 @@ pub fn api_error(error: &StoreError) -> ApiError {
         StoreError::TooLarge { .. } | StoreError::Invalid { .. } | StoreError::DigestMismatch { .. } => {
             ErrorCode::InvalidRequest
         }
-        StoreError::DiskFull { .. } | StoreError::NoSpace { .. } => ErrorCode::StorageFull,
+        StoreError::DiskFull { .. } | StoreError::NoSpace { .. } | StoreError::OverBudget { .. } => {
+            ErrorCode::StorageFull
+        }
         StoreError::BadManifest { .. } => ErrorCode::LoadFailed,
         _ => ErrorCode::Internal,
     };

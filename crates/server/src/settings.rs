@@ -93,13 +93,13 @@ pub struct Reload {
     /// Models that were loaded are loaded again, and pulls that were under way go on; otherwise nothing of this is written
     /// down either, and the next server goes by what an earlier one wrote.
     pub enabled: bool,
-    /// A model that somebody else is about to load, before all others.
-    pub except: Option<ModelName>,
+    /// Models that somebody else is about to load, before all others.
+    pub except: Vec<ModelName>,
 }
 
 impl Default for Reload {
     fn default() -> Self {
-        Self { enabled: true, except: None }
+        Self { enabled: true, except: Vec::new() }
     }
 }
 

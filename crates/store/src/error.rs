@@ -60,6 +60,18 @@ pub enum StoreError {
         /// What a user may still write there.
         free_bytes: u64,
     },
+    /// What the models of the store may take together does not allow this one.
+    #[error(
+        "{needed_bytes} bytes are needed, and of the disk budget of {budget_bytes} bytes {used_bytes} are used"
+    )]
+    OverBudget {
+        /// What it takes.
+        needed_bytes: u64,
+        /// What all may take.
+        budget_bytes: u64,
+        /// What the others take, with what is still to come of those that are being fetched.
+        used_bytes: u64,
+    },
     /// Any other failure of the file system.
     #[error("could not {action} {path}")]
     Io {
@@ -221,6 +233,9 @@ impl StoreError {
             }
             Self::NoSpace { .. } => {
                 "free some space, remove a model with `firepot rm`, or use another --home".to_owned()
+            }
+            Self::OverBudget { .. } => {
+                "remove a model with `firepot rm`, a download with `firepot store gc --partial`, or raise --disk-budget".to_owned()
             }
             Self::ServerRunning { .. } => "use that server, or stop it with `firepot down`".to_owned(),
             Self::UnknownModel { nearest, .. } => return nearest_hint(nearest),

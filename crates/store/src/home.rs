@@ -57,6 +57,7 @@ pub struct Home {
     root: PathBuf,
     access: Access,
     sources: Arc<Sources>,
+    disk_budget: Option<u64>,
 }
 
 impl Home {
@@ -67,7 +68,7 @@ impl Home {
     /// [`StoreError::ReadOnly`], [`StoreError::DiskFull`], [`StoreError::NewerHome`]: each names the path at fault.
     pub fn open(path: &Path, access: Access) -> Result<Self, StoreError> {
         let root = std::path::absolute(path).map_err(|error| StoreError::io("resolve", path, error))?;
-        let home = Self { root, access, sources: Arc::default() };
+        let home = Self { root, access, sources: Arc::default(), disk_budget: None };
         home.check_version()?;
         match access {
             Access::ReadWrite => home.make_layout()?,
@@ -80,6 +81,17 @@ impl Home {
     #[must_use]
     pub fn with_sources(self, sources: Sources) -> Self {
         Self { sources: Arc::new(sources), ..self }
+    }
+
+    /// Lets the models of the store, with those that are being fetched, take at most so many bytes.
+    #[must_use]
+    pub fn with_disk_budget(self, bytes: Option<u64>) -> Self {
+        Self { disk_budget: bytes, ..self }
+    }
+
+    /// What the models of the store may take, in bytes; nothing when only the disk limits them.
+    pub(crate) const fn disk_budget(&self) -> Option<u64> {
+        self.disk_budget
     }
 
     /// Where models of other programs lie.

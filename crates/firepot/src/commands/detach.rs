@@ -22,29 +22,31 @@ use crate::{
     settings::Settings,
 };
 
-/// How long the model may take: a large file on a slow disk takes minutes.
+/// How long a model may take: a large file on a slow disk takes minutes.
 const LIMIT: Duration = Duration::from_mins(10);
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// Starts the same command in the background and waits until its model is loaded.
-pub async fn detach(settings: &Settings, home: &Home, model: &Model, args: &Up) -> anyhow::Result<()> {
+/// Starts the same command in the background and waits until its models are loaded.
+pub async fn detach(settings: &Settings, home: &Home, models: &[Model], args: &Up) -> anyhow::Result<()> {
     let reach = &args.reach;
     let asks = reach.require_key || reach.public.is_some() || !settings.address.ip().is_loopback();
     let key = if asks && !settings.is_notebook() { first_key(home)? } else { None };
     let log_path = home.logs_dir().join("up.log");
     let log = OpenOptions::new().create(true).append(true).open(&log_path)?;
     let log_start = log.metadata()?.len();
-    let mut child = command(settings, model, args)?.stdout(log.try_clone()?).stderr(log).spawn()?;
-    let end = Instant::now() + LIMIT;
+    let mut child = command(settings, models, args)?.stdout(log.try_clone()?).stderr(log).spawn()?;
+    let limit = LIMIT * u32::try_from(models.len()).unwrap_or(1);
+    let end = Instant::now() + limit;
     loop {
         if let Some(status) = child.try_wait()? {
             return Err(ended(status, &log_path, log_start).into());
         }
-        if let Some(client) = loaded_in(home, &child, model).await?
+        if let Some(client) = loaded_in(home, &child, models).await?
             && (reach.public.is_none() || is_public(&client).await?)
         {
-            println!("Firepot is up in the background: {} serves {}.", client.base(), model.name);
+            let names: Vec<String> = models.iter().map(|model| model.name.to_string()).collect();
+            println!("Firepot is up in the background: {} serves {}.", client.base(), names.join(", "));
             key.as_ref().map_or(Ok(()), print_first_key)?;
             if reach.public.is_some() {
                 show_link(&client, &json!({ "name": "link of the tunnel" })).await?;
@@ -54,16 +56,18 @@ pub async fn detach(settings: &Settings, home: &Home, model: &Model, args: &Up) 
         }
         if Instant::now() > end {
             attach::terminate(child.id());
-            anyhow::bail!("the model was not loaded within {} s", LIMIT.as_secs());
+            anyhow::bail!("the models were not loaded within {} s", limit.as_secs());
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
-fn command(settings: &Settings, model: &Model, args: &Up) -> anyhow::Result<Command> {
+fn command(settings: &Settings, models: &[Model], args: &Up) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--home").arg(&settings.home).arg("--host").arg(settings.address.ip().to_string());
-    command.arg("--port").arg(settings.address.port().to_string()).arg("up").arg(model.name.to_string());
+    command.args(settings.disk_budget.map(|bytes| format!("--disk-budget={bytes}")));
+    command.arg("--port").arg(settings.address.port().to_string()).arg("up");
+    command.args(models.iter().map(|model| model.name.to_string()));
     command.args(attach::load_args(&args.load)).args(args.allow_cpu.then_some("--allow-cpu"));
     command.args(args.no_calibration.then_some("--no-calibration"));
     command.args(args.session.no_reload.then_some("--no-reload"));
@@ -102,14 +106,15 @@ async fn is_public(client: &Client) -> anyhow::Result<bool> {
     Ok(access["public_url"].is_string())
 }
 
-async fn loaded_in(home: &Home, child: &Child, model: &Model) -> anyhow::Result<Option<Client>> {
+/// A client once the last of the models is loaded: they are loaded one after the other.
+async fn loaded_in(home: &Home, child: &Child, models: &[Model]) -> anyhow::Result<Option<Client>> {
     let Some(record) = home.server_record()?.filter(|record| record.pid == child.id()) else {
         return Ok(None);
     };
     let client = Client::of(&record)?;
     let ps: Value = client.get("/api/ps").await?;
-    let name = model.name.to_string();
+    let last = models.last().map(|model| model.name.to_string()).unwrap_or_default();
     let loaded =
-        ps["models"].as_array().is_some_and(|models| models.iter().any(|entry| entry["name"] == name));
+        ps["models"].as_array().is_some_and(|loaded| loaded.iter().any(|entry| entry["name"] == last));
     Ok(loaded.then_some(client))
 }

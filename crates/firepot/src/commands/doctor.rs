@@ -1,16 +1,25 @@
 //! `firepot doctor`: what this machine is, what works, what does not, and why.
 
-use firepot_machine::{Machine, Reading};
-use firepot_store::{Access, Home};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use firepot_machine::{Gives, Machine, Reading, Terms};
+use firepot_measure::without_traces;
+use firepot_store::{Access, Home, write_atomic};
+use flate2::{Compression, write::GzEncoder};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
-    cli::Output,
+    cli::Doctor,
     gpu::{self, Verdict},
+    hub,
     settings::Settings,
-    snapshots, table,
+    snapshots, table, verify,
 };
+
+/// How long a hub may take to answer.
+const HUB_LIMIT: Duration = Duration::from_secs(10);
 
 #[derive(Serialize)]
 struct Check {
@@ -20,19 +29,61 @@ struct Check {
 }
 
 /// Looks at everything and changes nothing.
-pub fn doctor(settings: &Settings, output: &Output) -> anyhow::Result<()> {
-    let machine = settings.planner().probe_whole();
-    let checks = vec![check_home(settings), check_llama(), check_gpu(&machine)];
-    if output.json {
-        let report = json!({"version": env!("CARGO_PKG_VERSION"), "machine": machine, "checks": checks});
+pub async fn doctor(settings: &Settings, args: &Doctor) -> anyhow::Result<()> {
+    let machine = tokio::task::block_in_place(|| settings.planner().probe_whole());
+    let terms = Terms::of(machine.platform.kind);
+    let mut checks = vec![check_home(settings), check_llama(&machine), check_gpu(&machine, &terms)];
+    if args.network {
+        checks.push(check_network(settings, &terms).await?);
+    }
+    let report =
+        json!({"version": env!("CARGO_PKG_VERSION"), "machine": machine, "terms": terms, "checks": checks});
+    if let Some(file) = &args.share {
+        let found = serde_json::to_string_pretty(&report)?;
+        write_atomic(file, &pack(settings, &found).await?)?;
+        eprintln!("{} says what was found, without names, paths and addresses", file.display());
+    }
+    if args.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         return Ok(());
     }
-    print!("{}", describe(&machine));
+    print!("{}", describe(&machine, &terms));
     for check in &checks {
         println!("{} {:<10} {}", if check.works { "ok   " } else { "fails" }, check.name, check.detail);
     }
     Ok(())
+}
+
+/// What was found, beside what the driver and llama.cpp themselves say.
+async fn pack(settings: &Settings, found: &str) -> anyhow::Result<Vec<u8>> {
+    let program = std::env::current_exe().context("the path of this program is not known")?;
+    let program = program.to_string_lossy();
+    let said = [
+        ("nvidia-smi.txt", verify::output("nvidia-smi", &[]).await),
+        ("nvidia-smi-q.txt", verify::output("nvidia-smi", &["-q"]).await),
+        ("devices.txt", verify::output(&program, &["--log", "debug", "devices"]).await),
+        ("libraries.txt", libraries().await),
+    ];
+    let texts = said.into_iter().map(|(name, said)| {
+        let text = said.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        (name, text.unwrap_or_else(|error| format!("{error:#}\n")))
+    });
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    for (name, text) in [("doctor.json", found.to_owned())].into_iter().chain(texts) {
+        let text = without_traces(&text, &settings.identity());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, format!("doctor/{name}"), text.as_bytes())?;
+    }
+    Ok(archive.into_inner()?.finish()?)
+}
+
+/// What the CUDA library of a portable build needs, and what of it is found here.
+async fn libraries() -> anyhow::Result<Vec<u8>> {
+    let dir = firepot_llama::library_dir().context("llama.cpp is inside this build")?;
+    let cuda = dir.join("libggml-cuda.so");
+    verify::output("ldd", &[&cuda.to_string_lossy()]).await
 }
 
 /// `firepot devices`: what llama.cpp finds; a process of its own, since a driver may end it.
@@ -43,6 +94,31 @@ pub fn devices() {
         "devices": firepot_llama::devices(),
     });
     println!("{report}");
+}
+
+async fn check_network(settings: &Settings, terms: &Terms) -> anyhow::Result<Check> {
+    let client = reqwest::Client::builder().timeout(HUB_LIMIT).build()?;
+    let mut unreachable = Vec::new();
+    for hub in hub::addresses(settings)? {
+        if let Err(error) = client.head(hub.clone()).send().await {
+            unreachable.push(format!("{} ({})", hub.host_str().unwrap_or_default(), without_url(error)));
+        }
+    }
+    let works = unreachable.is_empty();
+    let switch =
+        terms.switch(Gives::Internet).map(|switch| format!("; {}: {}", terms.name, switch.fact.says));
+    let detail = if works {
+        "the model hubs can be reached".to_owned()
+    } else {
+        format!("cannot be reached: {}{}", unreachable.join(", "), switch.unwrap_or_default())
+    };
+    Ok(Check { name: "network", works, detail })
+}
+
+fn without_url(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let source = std::error::Error::source(&error).map(ToString::to_string);
+    source.unwrap_or_else(|| error.to_string())
 }
 
 fn check_home(settings: &Settings) -> Check {
@@ -57,29 +133,25 @@ fn check_home(settings: &Settings) -> Check {
     Check { name: "home", works, detail }
 }
 
-fn check_llama() -> Check {
+fn check_llama(machine: &Machine) -> Check {
     let name = "llama.cpp";
-    match llama_report() {
-        Ok(report) => {
-            let devices = report["devices"].as_array().cloned().unwrap_or_default();
-            let names: Vec<&str> = devices.iter().filter_map(|device| device["name"].as_str()).collect();
-            let detail =
-                format!("{}; devices: {}", report["build"].as_str().unwrap_or("?"), names.join(", "));
-            Check { name, works: true, detail }
+    match &machine.compute {
+        Reading::Known(devices) => {
+            let names: Vec<&str> = devices.iter().map(|device| device.name.as_str()).collect();
+            let detail = format!("{}; devices: {}", firepot_llama::build_info(), names.join(", "));
+            Check { name, works: !names.is_empty(), detail }
         }
-        Err(error) => Check { name, works: false, detail: error.to_string() },
+        Reading::Absent { reason } => Check { name, works: false, detail: reason.clone() },
     }
 }
 
-fn llama_report() -> anyhow::Result<Value> {
-    Ok(serde_json::from_str(&gpu::ask_llama()?)?)
-}
-
-fn check_gpu(machine: &Machine) -> Check {
+fn check_gpu(machine: &Machine, terms: &Terms) -> Check {
     let (works, detail) = match gpu::judge(machine) {
         Verdict::None => {
             let why = machine.gpus.absent.clone().unwrap_or_else(|| "none was found".to_owned());
-            (true, format!("the CPU is used ({why})"))
+            let switch =
+                terms.switch(Gives::Gpu).map(|switch| format!("; {}: {}", terms.name, switch.fact.says));
+            (true, format!("the CPU is used ({why}){}", switch.unwrap_or_default()))
         }
         Verdict::Usable => (true, "used".to_owned()),
         Verdict::Unused { reason, hint } => (false, format!("{reason}; {hint}")),
@@ -87,7 +159,7 @@ fn check_gpu(machine: &Machine) -> Check {
     Check { name: "GPU", works, detail }
 }
 
-fn describe(machine: &Machine) -> String {
+fn describe(machine: &Machine, terms: &Terms) -> String {
     let bytes = |reading: &Reading<u64>| show(reading, |&bytes| table::bytes(bytes));
     let mut rows = vec![
         ("CPU", show(&machine.cpu.model, Clone::clone)),
@@ -114,6 +186,15 @@ fn describe(machine: &Machine) -> String {
     rows.extend(
         machine.gpus.devices.iter().map(|gpu| ("GPU", format!("{}, {}", gpu.name, bytes(&gpu.total_bytes)))),
     );
+    rows.extend(terms.saved.map(|saved| ("saved", format!("{}: {}", saved.path, saved.fact.says))));
+    rows.extend(terms.quota.map(|quota| ("quota", quota.fact.says.to_owned())));
+    rows.extend(terms.public.map(|rule| {
+        let word = if rule.forbids { "forbids" } else { "frowns upon" };
+        (
+            "rules",
+            format!("{} {word} tunnels and web pages: {}; {}", terms.name, rule.fact.says, rule.instead),
+        )
+    }));
     let lines: Vec<String> = rows.iter().map(|(name, value)| format!("{name:<10} {value}")).collect();
     lines.join("\n") + "\n"
 }

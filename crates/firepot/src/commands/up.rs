@@ -36,10 +36,11 @@ const LARGE_PAGES: &str = "glibc.malloc.hugetlb=1";
 
 /// Serves without loading anything.
 pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
+    args.reach.obey(settings)?;
     let home = settings.open_home()?;
     let mirror = session::mirror(&home, &args.session)?;
     let Serve { load, admit, session, reach } = args;
-    let asked = Serving { load, admit, session, reach, loads: None, unused: None };
+    let asked = Serving { load, admit, session, reach, loads: Vec::new(), unused: None };
     let server = bind(settings, &home, asked).await?.with_mirror(mirror);
     show_first_key(&server.door(), &args.reach, settings).await?;
     println!("Firepot serves at {}", base(&server, &args.reach));
@@ -62,35 +63,42 @@ fn base(server: &Server, reach: &Reach) -> String {
 
 /// Serves with a model loaded; joins a server that already runs.
 pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
+    args.reach.obey(settings)?;
     let home = settings.open_home()?;
     // Before a model is chosen: the state knows which one was in use.
     let stays = !args.detach && home.server_record()?.is_none();
     let mirror = if stays { session::mirror(&home, &args.session)? } else { None };
-    let model = choose(settings, &home, args.model.as_deref()).await?;
+    let models = choose(settings, &home, &args.models).await?;
     let unused = check_gpu(settings, args)?;
     if args.explain {
-        print!("{}", explain(settings, &home, &model, &args.load)?);
+        for model in &models {
+            print!("{}", explain(settings, &home, model, &args.load)?);
+        }
     }
     if let Some(client) = attach::own(settings).await? {
         if args.session.deadline.is_some() || args.session.state.is_some() {
             eprintln!("warning: a server runs already; --deadline and --state are what it was started with");
         }
-        load(&client, &model, &args.load).await?;
-        println!("{} is loaded in the server at http://{}", model.name, client.address());
+        for model in &models {
+            load(&client, model, &args.load).await?;
+            println!("{} is loaded in the server at {}", model.name, client.base());
+        }
         return Ok(());
     }
     if args.detach {
-        return detach(settings, &home, &model, args).await;
+        return detach(settings, &home, &models, args).await;
     }
     if !args.no_calibration {
-        tokio::task::block_in_place(|| calibrate::before_load(settings, &model));
+        tokio::task::block_in_place(|| {
+            models.iter().for_each(|model| calibrate::before_load(settings, model))
+        });
     }
     let asked = Serving {
         load: &args.load,
         admit: &args.admit,
         session: &args.session,
         reach: &args.reach,
-        loads: Some(model.name.clone()),
+        loads: models.iter().map(|model| model.name.clone()).collect(),
         unused,
     };
     let server = bind(settings, &home, asked).await?.with_mirror(mirror);
@@ -102,12 +110,14 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
         tokio::select! { () = stopped() => {}, _ = stop_asked => {} }
     }));
     let client = attach::own(settings).await?.context("the server does not answer")?;
-    if let Err(error) = load(&client, &model, &args.load).await {
-        let _ = stop.send(());
-        serving.await?;
-        return Err(error);
+    for model in &models {
+        if let Err(error) = load(&client, model, &args.load).await {
+            let _ = stop.send(());
+            serving.await?;
+            return Err(error);
+        }
     }
-    welcome(&base, &model, &client).await?;
+    welcome(&base, &models, &client).await?;
     tokio::select! {
         ended = &mut serving => {
             farewell(ended?);
@@ -122,12 +132,17 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     }
 }
 
-/// The model that was named; else the one that was in use last when the last server ended; else the one of the store that came last; for an empty store, the best of the catalogue that
+/// The models that were named; else the one that was in use last when the last server ended; else the one of the store that came last; for an empty store, the best of the catalogue that
 /// this machine can use, which is pulled.
-async fn choose(settings: &Settings, home: &Home, named: Option<&str>) -> anyhow::Result<Model> {
-    if let Some(name) = named {
-        return pull::find_or_pull(settings, home, name).await;
+async fn choose(settings: &Settings, home: &Home, named: &[String]) -> anyhow::Result<Vec<Model>> {
+    if named.is_empty() {
+        Ok(vec![choose_one(settings, home).await?])
+    } else {
+        pull::find_or_pull_all(settings, home, named).await
     }
+}
+
+async fn choose_one(settings: &Settings, home: &Home) -> anyhow::Result<Model> {
     if let Some(model) =
         LoadedRecord::read(home).models.first().and_then(|last| home.models().find(&last.name).ok())
     {
@@ -165,7 +180,7 @@ fn no_model(error: &anyhow::Error) -> anyhow::Error {
 
 /// A GPU that stays unused stops `up`, unless the user allows it; then it is said wherever memory and speed are.
 fn check_gpu(settings: &Settings, args: &Up) -> anyhow::Result<Option<String>> {
-    match gpu::judge(&settings.planner().probe()) {
+    match gpu::judge_here(&settings.planner()) {
         Verdict::None | Verdict::Usable => Ok(None),
         Verdict::Unused { reason, .. } if args.allow_cpu => {
             eprintln!("warning: {reason}; going on with the CPU");
@@ -183,8 +198,8 @@ struct Serving<'a> {
     admit: &'a Admit,
     session: &'a Session,
     reach: &'a Reach,
-    /// The model that is about to be loaded by the caller.
-    loads: Option<ModelName>,
+    /// The models that are about to be loaded by the caller.
+    loads: Vec<ModelName>,
     /// Why a GPU stays unused.
     unused: Option<String>,
 }
@@ -270,18 +285,26 @@ fn load_bar(model: &Model) -> ProgressBar {
     style.map(|style| bar.clone().with_style(style)).unwrap_or(bar)
 }
 
-async fn welcome(base: &str, model: &Model, client: &Client) -> anyhow::Result<()> {
+async fn welcome(base: &str, models: &[Model], client: &Client) -> anyhow::Result<()> {
     let ps: Value = client.get("/api/ps").await?;
-    let context = ps["models"][0]["context_length"].as_u64().unwrap_or_default();
-    let place = if ps["models"][0]["size_vram"].as_u64().unwrap_or_default() > 0 { "GPU" } else { "CPU" };
+    let loaded = ps["models"].as_array().map(Vec::as_slice).unwrap_or_default();
     println!("Firepot is up.");
     println!("  page and API   {base}");
-    println!(
-        "  model          {} ({}, {place}, context {context} tokens)",
-        model.name, model.summary.quantization
-    );
-    println!("  home           {}", client_home(model));
-    if model.name.to_string() == TRIAL_MODEL {
+    for model in models {
+        let name = model.name.to_string();
+        let Some(entry) = loaded.iter().find(|entry| entry["name"] == name) else {
+            println!("  model          {name} (not loaded any more: it made room for another)");
+            continue;
+        };
+        let context = entry["context_length"].as_u64().unwrap_or_default();
+        let place = if entry["size_vram"].as_u64().unwrap_or_default() > 0 { "GPU" } else { "CPU" };
+        println!(
+            "  model          {name} ({}, {place}, context {context} tokens)",
+            model.summary.quantization
+        );
+    }
+    println!("  home           {}", models.first().map(client_home).unwrap_or_default());
+    if models.iter().any(|model| model.name.to_string() == TRIAL_MODEL) {
         println!("  This small model is only for trying the stack: it says little, and often wrongly.");
     }
     println!("Ctrl-C or `firepot down` stops it.");

@@ -97,7 +97,7 @@ impl Campaign<'_> {
             Lines::write(&json!({ "dir": dir, "suite": suite }));
         }
         tokio::select! {
-            outcome = self.take(&trial, suite, sides) => outcome.map_err(|error| resumable(&error, dir))?,
+            outcome = self.take(&trial, suite, sides, &machine) => outcome.map_err(|error| resumable(&error, dir))?,
             () = interrupted() => {
                 trial.interrupt("by a signal")?;
                 return Err(Failure::new(Exit::Interrupted, "the trial was interrupted")
@@ -114,8 +114,15 @@ impl Campaign<'_> {
         Ok(())
     }
 
-    async fn take(&self, trial: &Trial, suite: Suite, sides: &Sides) -> anyhow::Result<()> {
+    async fn take(
+        &self,
+        trial: &Trial,
+        suite: Suite,
+        sides: &Sides,
+        machine: &Machine,
+    ) -> anyhow::Result<()> {
         trial.run().await?;
+        verify::prove(trial, machine, sides.own(), &self.wanted.model, suite).await;
         self.perplexity(trial, suite, sides).await
     }
 

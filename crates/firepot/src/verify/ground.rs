@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use firepot_machine::{Machine, PlatformKind, Reading};
+use firepot_machine::{Machine, PlatformKind, Reading, Terms};
 use firepot_measure::bundle::{Cost, Quota};
 use firepot_trial::{Ground, Hosts, hosts};
 
@@ -24,17 +24,20 @@ pub fn ground(
     }
 }
 
-/// Kaggle's weekly quota of GPU hours, by its documentation; nothing in the machine says what is left of it.
+/// The weekly quota of GPU hours, by what is known of the platform; nothing in the machine says what is left of it.
 fn quota(machine: &Machine) -> Reading<Quota> {
-    match machine.platform.kind {
-        PlatformKind::Kaggle if !machine.gpus.devices.is_empty() => Reading::Known(Quota {
-            hours_per_week: 30.0,
-            source: "Kaggle's documentation: about 30 h of GPU a week; `kaggle quota` says what is left"
-                .to_owned(),
+    let Some(quota) = Terms::of(machine.platform.kind).quota else {
+        return Reading::absent("no quota is known of this platform");
+    };
+    match quota.gpu_hours_per_week {
+        Some(_) if machine.gpus.devices.is_empty() => {
+            Reading::absent("it is of GPU hours, and there is no GPU")
+        }
+        Some(hours) => Reading::Known(Quota {
+            hours_per_week: f64::from(hours),
+            source: format!("{}: {}", quota.fact.source, quota.fact.says),
         }),
-        PlatformKind::Kaggle => Reading::absent("Kaggle has no quota of CPU hours"),
-        PlatformKind::Colab => Reading::absent("Colab does not publish its quota"),
-        _ => Reading::absent("no quota is known of this platform"),
+        None => Reading::absent(quota.fact.says),
     }
 }
 

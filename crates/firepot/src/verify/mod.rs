@@ -6,10 +6,12 @@ mod ground;
 mod model;
 mod perplexity;
 mod progress;
+mod proof;
 mod sides;
 
 pub use evidence::{calibration, machine, plan, tool};
 pub use ground::{ground, time_left};
 pub use perplexity::perplexity;
 pub use progress::{Bars, Lines};
+pub use proof::{output, prove};
 pub use sides::{Sides, Wanted};

@@ -13,6 +13,7 @@ use super::model::{foreign, own};
 use crate::{
     attach::Attached,
     cli::{self, Load},
+    client::Client,
     settings::Settings,
 };
 
@@ -78,6 +79,11 @@ pub struct Sides {
 }
 
 impl Sides {
+    /// A client of our own server, when it is the first one.
+    pub fn own(&self) -> Option<&Client> {
+        self.attached.as_ref().map(Attached::client)
+    }
+
     /// Finds the servers, or starts ours.
     pub async fn open(
         settings: &Settings,

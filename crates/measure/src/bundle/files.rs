@@ -78,7 +78,7 @@ impl Files {
     pub fn read_dir(dir: &Path) -> Result<Self, BundleError> {
         let mut files = Self::default();
         let mut left_bytes = limits::BUNDLE_BYTES;
-        for file in File::ALL {
+        for file in File::known() {
             if let Some(bytes) = read_limited(&dir.join(file.name()), &mut left_bytes)? {
                 files.contents.insert(file, bytes);
             }
@@ -128,10 +128,12 @@ impl Files {
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
-    /// What a manifest says of these files; all must be there.
+    /// What a manifest says of these files; all but proofs must be there.
     pub(crate) fn entries(&self) -> Result<BTreeMap<String, FileEntry>, BundleError> {
+        let proofs = File::PROOF.into_iter().filter(|file| self.contents.contains_key(file));
         File::ALL
             .into_iter()
+            .chain(proofs)
             .map(|file| Ok((file.name().to_owned(), FileEntry::of(self.get(file)?))))
             .collect()
     }

@@ -23,10 +23,20 @@ pub enum File {
     Session,
     Absent,
     Summary,
+    ProofDriver,
+    ProofLoaded,
+    ProofVersions,
+    ProofPage,
+    ProofAnswer,
 }
 
 impl File {
-    /// All, in the order in which they are written.
+    /// What shows the moment rather than measures it, as screenshots do: text of the driver's own tool, the server's list of loaded models,
+    /// versions, the page and an answer in it. A bundle has those that could be had.
+    pub const PROOF: [Self; 5] =
+        [Self::ProofDriver, Self::ProofLoaded, Self::ProofVersions, Self::ProofPage, Self::ProofAnswer];
+
+    /// All that every bundle has, in the order in which they are written.
     pub const ALL: [Self; 15] = [
         Self::Trial,
         Self::Machine,
@@ -64,6 +74,11 @@ impl File {
             Self::Session => "session.json",
             Self::Absent => "absent.json",
             Self::Summary => "summary.json",
+            Self::ProofDriver => "proof/nvidia-smi.txt",
+            Self::ProofLoaded => "proof/ps.json",
+            Self::ProofVersions => "proof/versions.json",
+            Self::ProofPage => "proof/page.png",
+            Self::ProofAnswer => "proof/answer.png",
         }
     }
 
@@ -76,8 +91,18 @@ impl File {
         )
     }
 
+    /// Whether it is a picture, out of which nothing can be taken.
+    pub(crate) const fn is_picture(self) -> bool {
+        matches!(self, Self::ProofPage | Self::ProofAnswer)
+    }
+
+    /// All that a bundle may have.
+    pub(crate) fn known() -> impl Iterator<Item = Self> {
+        Self::ALL.into_iter().chain(Self::PROOF)
+    }
+
     pub(crate) fn of_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|file| file.name() == name)
+        Self::known().find(|file| file.name() == name)
     }
 }
 

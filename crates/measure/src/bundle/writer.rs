@@ -126,6 +126,17 @@ impl BundleWriter {
         put(&self.dir, document)
     }
 
+    /// Writes one of [`File::PROOF`].
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn prove(&self, file: File, bytes: &[u8]) -> Result<(), BundleError> {
+        let path = self.dir.join(file.name());
+        let folder = path.parent().unwrap_or(&self.dir);
+        fs::create_dir_all(folder).map_err(|error| BundleError::io("make", folder, error))?;
+        Ok(write_atomic(&path, bytes)?)
+    }
+
     /// Appends a line to its file. It is whole or, after an error, absent.
     ///
     /// # Errors

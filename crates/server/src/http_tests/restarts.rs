@@ -227,7 +227,8 @@ async fn a_model_that_somebody_else_loads_comes_first() {
     let test = home();
     write_atomic(&LoadedRecord::path(&test.home), br#"{"models":[{"name":"other"},{"name":"tiny"}]}"#)
         .unwrap();
-    let server = Life::begin(&test, 1000, |settings| settings.reload.except = "tiny".parse().ok()).await;
+    let server =
+        Life::begin(&test, 1000, |settings| settings.reload.except = vec!["tiny".parse().unwrap()]).await;
     server.load("tiny", json!({ "num_ctx": 128 }), json!(-1)).await;
     server.loads(2).await;
     assert_eq!(server.script.specs.lock().unwrap()[0].ctx_per_answer, 128);

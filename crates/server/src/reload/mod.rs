@@ -96,7 +96,7 @@ async fn before(app: &App) -> Pending {
             let times = model.attempts;
             tracing::warn!(model = %model.name, times, "not loaded again: the server ended each time while it was");
         }
-        !tried_too_often && app.settings.reload.except.as_ref() != Some(&model.name)
+        !tried_too_often && !app.settings.reload.except.contains(&model.name)
     };
     let models = record.models.into_iter().filter(again).collect();
     let trial = record.trial.filter(|trial| trial.attempts < limits::MAX_RELOAD_ATTEMPTS);
@@ -114,7 +114,7 @@ fn count(pending: &watch::Sender<Pending>, change: impl FnOnce(u32) -> u32) {
 
 /// Loads what is pending, one after the other; then the trial goes on, which nothing else is to disturb.
 async fn load_all(app: &App, pending: &watch::Sender<Pending>) {
-    if let Some(first) = app.settings.reload.except.as_ref().filter(|_| !pending.borrow().models.is_empty()) {
+    for first in app.settings.reload.except.iter().filter(|_| !pending.borrow().models.is_empty()) {
         wait_for(app, first).await;
     }
     loop {

@@ -6,6 +6,7 @@ use std::{
     ops::Range,
     os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use super::{
@@ -21,6 +22,9 @@ use crate::{
     limits::HASH_CHUNK_BYTES,
     space::require_space,
 };
+
+/// Held while a partial blob is opened: two at the same time would not see what the other is to take.
+static OPENING: Mutex<()> = Mutex::new(());
 
 const FILE_MODE: u32 = 0o600;
 
@@ -82,7 +86,23 @@ impl Home {
         }
         let data = recover(file, &path, size_bytes)?;
         require_space(&dir, size_bytes - data.ranges.total())?;
+        let _guard = OPENING.lock().unwrap_or_else(PoisonError::into_inner);
+        self.require_budget(id, size_bytes)?;
         PartialBlob::start(self, &path, data).map(Opened::Ready)
+    }
+
+    /// Fails when the store's models, with the rest of those that are being fetched, would take more than they may.
+    fn require_budget(&self, id: &Digest, needed_bytes: u64) -> Result<(), StoreError> {
+        let Some(budget_bytes) = self.disk_budget() else { return Ok(()) };
+        let dir = self.blobs_dir();
+        let blobs = fs::read_dir(&dir).map_err(|error| StoreError::io("list", &dir, error))?;
+        let blobs = blobs.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
+        let others = self.partials()?.into_iter().filter(|partial| partial.id != *id && partial.busy);
+        let used_bytes = blobs.sum::<u64>() + others.filter_map(|partial| partial.size_bytes).sum::<u64>();
+        if used_bytes.saturating_add(needed_bytes) > budget_bytes {
+            return Err(StoreError::OverBudget { needed_bytes, budget_bytes, used_bytes });
+        }
+        Ok(())
     }
 
     /// How many bytes of the partial blob `id` are there; nothing when there is none.

@@ -211,6 +211,19 @@ fn a_blob_that_does_not_fit_is_refused_before_it_begins() {
 }
 
 #[test]
+fn a_blob_over_the_budget_is_refused_also_beside_one_that_is_being_fetched() {
+    let test = TestHome::new();
+    let home = test.home.clone().with_disk_budget(Some(1000));
+    let first = open(&home, &Digest::of(b"first"), 600);
+    let error = home.partial(&Digest::of(b"second"), 500).unwrap_err();
+    let StoreError::OverBudget { used_bytes, .. } = &error else { panic!("{error}") };
+    assert_eq!(*used_bytes, 600);
+    assert!(error.hint().unwrap().contains("--disk-budget"));
+    assert!(matches!(home.partial(&Digest::of(b"third"), 400), Ok(Opened::Ready(_))));
+    drop(first);
+}
+
+#[test]
 fn a_damaged_blob_is_taken_back_with_its_good_blocks() {
     let content = content(3_000_000);
     let digest = Digest::of(&content);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use firepot_machine::Reading;
-use firepot_measure::bundle::{Absent, Cost, Manifest, QualityLine, Quota, Session, Tool};
+use firepot_measure::bundle::{Absent, Cost, File, Manifest, QualityLine, Quota, Session, Tool};
 
 use super::{Trial, TrialError, lock};
 
@@ -31,6 +31,14 @@ impl Trial {
     /// When it cannot be written.
     pub fn quality(&self, line: &QualityLine) -> Result<(), TrialError> {
         Ok(self.writer.append(line)?)
+    }
+
+    /// Adds one of [`File::PROOF`].
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn prove(&self, file: File, bytes: &[u8]) -> Result<(), TrialError> {
+        Ok(self.writer.prove(file, bytes)?)
     }
 
     /// Notes why something is absent.
