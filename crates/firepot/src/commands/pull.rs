@@ -61,7 +61,7 @@ pub async fn find_or_pull_all(
         Some(model) => Ok(Some(model)),
         None => Ok(pulled.next()),
     };
-    let models: Vec<Option<Model>> = whats.iter().map(found).collect::<Result<_, StoreError>>()?;
+    let models: Vec<Option<Model>> = whats.iter().map(found).collect::<anyhow::Result<_>>()?;
     Ok(models.into_iter().flatten().collect())
 }
 
@@ -72,10 +72,10 @@ pub async fn find_or_pull(settings: &Settings, home: &Home, name: &str) -> anyho
 }
 
 /// A model of the store; `None` when it is to be pulled.
-fn find(home: &Home, what: &ModelRef) -> Result<Option<Model>, StoreError> {
+fn find(home: &Home, what: &ModelRef) -> anyhow::Result<Option<Model>> {
     match (what, home.models().find(&what.name()?)) {
         (ModelRef::Name(_), Err(StoreError::UnknownModel { nearest, .. })) if nearest.is_empty() => Ok(None),
-        (ModelRef::Name(_), found) => found.map(Some),
+        (ModelRef::Name(_), found) => Ok(found.map(Some)?),
         (ModelRef::Url(url), Ok(model)) => {
             let same = home.sums(&model.digest).is_some_and(|sums| sums.source == *url);
             Ok(same.then_some(model))
