@@ -33,6 +33,9 @@ pub struct Args {
     /// Compute capabilities that it has machine code for.
     #[arg(long, value_name = "LIST", default_value = "75", value_delimiter = ',')]
     architectures: Vec<String>,
+    /// Where the toolkit is, but for Debian's, whose libraries lie with all others.
+    #[arg(long, value_name = "DIR", default_value = "/usr/local/cuda")]
+    cuda_home: PathBuf,
     /// Write what the wheels need and how large they are to docs/wheel.md.
     #[arg(long)]
     write: bool,
@@ -62,9 +65,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 
 /// A target folder of its own: the flags are others than those of a build for this machine.
 fn target() -> PathBuf {
+    target_dir().join("portable")
+}
+
+/// Where Cargo builds, as an absolute path.
+#[expect(clippy::disallowed_methods, reason = "Cargo's own variable")]
+fn target_dir() -> PathBuf {
     let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let target = target.join("portable");
-    if target.is_absolute() { target } else { env::current_dir().unwrap_or_default().join(target) }
+    std::path::absolute(&target).unwrap_or(target)
 }
 
 fn with_flags<'a>(command: &'a mut Command, target: &Path) -> &'a mut Command {
@@ -101,10 +109,8 @@ fn wheels(dir: &Path, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
 
 /// A Python tool of the tests' environment, else one in the path.
 fn tool(name: &str) -> PathBuf {
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let own = target.join("venv/bin").join(name);
-    fs::canonicalize(&own)
-        .map_or_else(|_| PathBuf::from(name), |_| env::current_dir().unwrap_or_default().join(own))
+    let own = target_dir().join("venv/bin").join(name);
+    if own.exists() { own } else { PathBuf::from(name) }
 }
 
 fn run_tool(command: &mut Command) -> anyhow::Result<()> {

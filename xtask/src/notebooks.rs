@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use firepot_store::write_atomic;
 use serde_json::{Value, json};
 
 const SOURCE: &str = "deployment/kaggle.py";
@@ -57,7 +58,7 @@ pub fn run(check: bool) -> anyhow::Result<()> {
         } else {
             let folder = Path::new(notebook.path).parent().context("a notebook lies in a folder")?;
             std::fs::create_dir_all(folder)?;
-            std::fs::write(notebook.path, made)?;
+            write_atomic(Path::new(notebook.path), made.as_bytes())?;
         }
     }
     Ok(())

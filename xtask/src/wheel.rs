@@ -11,6 +11,7 @@ use std::{
 use anyhow::{Context as _, ensure};
 use firepot_catalogue::{TensorSpec, find};
 use firepot_measure::{Summary, median_interval, paired_ratios};
+use firepot_store::write_atomic;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
@@ -47,7 +48,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let installed = install(args, &wheel, &mut text)?;
     speed(args, &installed.program(), &mut text)?;
     predicted(cuda, &installed.first_token, &mut text)?;
-    fs::write(OUT, &text)?;
+    write_atomic(Path::new(OUT), text.as_bytes())?;
     print!("{text}");
     Ok(())
 }

@@ -25,6 +25,7 @@ const MAX_WAITING_EVENTS: usize = 16;
 const LINK_MINUTES: i64 = firepot_server::limits::LOGIN_LIFE.as_mins();
 
 /// Who may use the server, and how they reach it.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch")]
 #[derive(Clone, Debug, Default, Args)]
 pub struct Reach {
     /// Ask for a key on loopback too, as behind a tunnel or proxy of your own.

@@ -6,12 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env, fs,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context as _, ensure};
+use firepot_store::write_atomic;
 use serde_json::json;
 
 use super::{Args, Built, elf, output_of, proof, run_tool, tool, wheels};
@@ -44,8 +45,7 @@ pub fn build(built: &Built, target: &Path, args: &Args) -> anyhow::Result<Cuda> 
     let driver_min = DRIVERS.iter().find(|(major, _)| toolkit.starts_with(&format!("{major}.")));
     let driver_min =
         driver_min.with_context(|| format!("no driver is known for CUDA {toolkit}"))?.1.to_owned();
-    let archives =
-        STATIC.iter().map(|name| prune(name, &dir, &args.architectures)).collect::<Result<Vec<_>, _>>()?;
+    let archives = STATIC.iter().map(|name| prune(name, &dir, args)).collect::<Result<Vec<_>, _>>()?;
     compile(&built.source()?, &dir, &archives, args)?;
     let data = dir.join("wheel");
     let library = lay_out(&dir, &data, &toolkit, &driver_min, args)?;
@@ -65,17 +65,14 @@ fn toolkit() -> anyhow::Result<String> {
     Ok(version.context("nvcc tells no version")?.to_owned())
 }
 
-/// Finds a static library and takes what is for other architectures out of a copy.
-fn prune(name: &str, dir: &Path, architectures: &[String]) -> anyhow::Result<PathBuf> {
+/// A copy of a static library without what is for other architectures.
+fn prune(name: &str, dir: &Path, args: &Args) -> anyhow::Result<PathBuf> {
     let file = format!("lib{name}.a");
-    let root = env::var("CUDA_HOME").unwrap_or_else(|_| "/usr/local/cuda".to_owned());
-    let places = ["/usr/lib/x86_64-linux-gnu".to_owned(), format!("{root}/lib64")];
-    let found = places.iter().map(|place| Path::new(place).join(&file)).find(|path| path.is_file());
-    let found = found.with_context(|| format!("{file} is not here"))?;
+    let found = archive(&file, args)?;
     let pruned = dir.join(&file);
     if !pruned.exists() {
         let mut command = Command::new("nvprune");
-        for architecture in architectures {
+        for architecture in &args.architectures {
             command.arg(format!("-gencode=arch=compute_{architecture},code=sm_{architecture}"));
         }
         run_tool(command.arg(found).arg("-o").arg(&pruned))?;
@@ -102,7 +99,7 @@ fn compile(source: &Path, dir: &Path, archives: &[PathBuf], args: &Args) -> anyh
         ("CMAKE_CUDA_RUNTIME_LIBRARY", "Static"),
         ("CMAKE_CUDA_FLAGS", "-Xfatbin=-compress-all"),
         ("CMAKE_CUDA_ARCHITECTURES", &real.join(";")),
-        ("CUDA_cudart_LIBRARY", &find_cudart()?),
+        ("CUDA_cudart_LIBRARY", &archive("libcudart_static.a", args)?.to_string_lossy()),
         ("CUDA_cublas_LIBRARY", &cublas.to_string_lossy()),
         ("CMAKE_CXX_STANDARD_LIBRARIES", &rest),
         ("CMAKE_CUDA_STANDARD_LIBRARIES", &rest),
@@ -125,13 +122,10 @@ fn compile(source: &Path, dir: &Path, archives: &[PathBuf], args: &Args) -> anyh
     ]))
 }
 
-fn find_cudart() -> anyhow::Result<String> {
-    let root = env::var("CUDA_HOME").unwrap_or_else(|_| "/usr/local/cuda".to_owned());
-    let places = [
-        "/usr/lib/x86_64-linux-gnu/libcudart_static.a".to_owned(),
-        format!("{root}/lib64/libcudart_static.a"),
-    ];
-    places.into_iter().find(|path| Path::new(path).is_file()).context("libcudart_static.a is not here")
+/// A static library of the toolkit.
+fn archive(file: &str, args: &Args) -> anyhow::Result<PathBuf> {
+    let places = [Path::new("/usr/lib/x86_64-linux-gnu").join(file), args.cuda_home.join("lib64").join(file)];
+    places.into_iter().find(|path| path.is_file()).with_context(|| format!("{file} is not here"))
 }
 
 /// The wheel as a folder: the library, what it is for, and the metadata that a wheel has.
@@ -149,13 +143,13 @@ fn lay_out(dir: &Path, data: &Path, toolkit: &str, driver_min: &str, args: &Args
     fs::copy(made, &library)?;
     run_tool(Command::new("strip").arg("--strip-unneeded").arg(&library))?;
     let about = json!({ "toolkit": toolkit, "architectures": args.architectures, "driver_min": driver_min });
-    fs::write(libraries.join("cuda.json"), serde_json::to_string_pretty(&about)?)?;
+    write_atomic(&libraries.join("cuda.json"), &serde_json::to_vec_pretty(&about)?)?;
     let metadata = format!(
         "Metadata-Version: 2.1\nName: firepot-cuda\nVersion: {version}\nSummary: llama.cpp's CUDA library for Firepot\nLicense: MIT OR Apache-2.0, and NVIDIA's CUDA Toolkit EULA for what it has of cudart and cublas\nRequires-Python: >=3.10\nRequires-Dist: firepot (=={version})\n"
     );
-    fs::write(info.join("METADATA"), metadata)?;
+    write_atomic(&info.join("METADATA"), metadata.as_bytes())?;
     let tag = "Wheel-Version: 1.0\nGenerator: firepot-xtask\nRoot-Is-Purelib: false\nTag: py3-none-manylinux_2_35_x86_64\n";
-    fs::write(info.join("WHEEL"), tag)?;
+    write_atomic(&info.join("WHEEL"), tag.as_bytes())?;
     Ok(library)
 }
 

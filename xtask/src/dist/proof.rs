@@ -3,11 +3,11 @@
 use std::{
     collections::BTreeSet,
     fmt::Write as _,
-    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::ensure;
+use firepot_store::write_atomic;
 
 use super::{cuda::Cuda, elf::Needs, output_of, tool};
 
@@ -86,7 +86,7 @@ pub fn write(wheel: &Path, program: &Path, libraries: &[PathBuf], cuda: Option<&
         section(&mut text, "cuobjdump --list-elf, counted by architecture", &cuda.machine_code)?;
         section(&mut text, "readelf -d", &output_of("readelf", &["-d", &cuda.library.to_string_lossy()])?)?;
     }
-    fs::write(OUT, text)?;
+    write_atomic(Path::new(OUT), text.as_bytes())?;
     println!("{OUT}");
     Ok(())
 }

@@ -89,9 +89,9 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
         return detach(settings, &home, &models, args).await;
     }
     if !args.no_calibration {
-        tokio::task::block_in_place(|| {
-            models.iter().for_each(|model| calibrate::before_load(settings, model))
-        });
+        for model in &models {
+            tokio::task::block_in_place(|| calibrate::before_load(settings, model));
+        }
     }
     let asked = Serving {
         load: &args.load,
