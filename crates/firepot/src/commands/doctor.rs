@@ -116,9 +116,8 @@ async fn check_network(settings: &Settings, terms: &Terms) -> anyhow::Result<Che
 }
 
 fn without_url(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let source = std::error::Error::source(&error).map(ToString::to_string);
-    source.unwrap_or_else(|| error.to_string())
+    let error = anyhow::Error::from(error.without_url());
+    error.root_cause().to_string()
 }
 
 fn check_home(settings: &Settings) -> Check {
