@@ -85,7 +85,7 @@ fn compile(source: &Path, dir: &Path, archives: &[PathBuf], args: &Args) -> anyh
     let real: Vec<String> = args.architectures.iter().map(|arch| format!("{arch}-real")).collect();
     let rest = format!("{} -lculibos -lrt -lpthread -ldl", cublas_lt.display());
     let mut configure = Command::new("cmake");
-    configure.arg("-S").arg(source.join("ggml")).arg("-B").arg(dir.join("build"));
+    configure.arg("-S").arg(source).arg("-B").arg(dir.join("build"));
     for (name, value) in [
         ("CMAKE_BUILD_TYPE", "Release"),
         ("BUILD_SHARED_LIBS", "ON"),
@@ -94,8 +94,12 @@ fn compile(source: &Path, dir: &Path, archives: &[PathBuf], args: &Args) -> anyh
         ("GGML_NATIVE", "OFF"),
         ("GGML_CPU", "OFF"),
         ("GGML_CUDA_NCCL", "OFF"),
-        ("GGML_BUILD_TESTS", "OFF"),
-        ("GGML_BUILD_EXAMPLES", "OFF"),
+        ("LLAMA_BUILD_COMMON", "OFF"),
+        ("LLAMA_BUILD_TESTS", "OFF"),
+        ("LLAMA_BUILD_EXAMPLES", "OFF"),
+        ("LLAMA_BUILD_TOOLS", "OFF"),
+        ("LLAMA_BUILD_SERVER", "OFF"),
+        ("LLAMA_BUILD_APP", "OFF"),
         ("CMAKE_CUDA_RUNTIME_LIBRARY", "Static"),
         ("CMAKE_CUDA_FLAGS", "-Xfatbin=-compress-all"),
         ("CMAKE_CUDA_ARCHITECTURES", &real.join(";")),
