@@ -84,7 +84,6 @@ pub async fn running(settings: &Settings) -> anyhow::Result<Option<Client>> {
     match record {
         _ if !settings.address_named => own(settings).await,
         Some(record) => answering(Client::of(&record)?).await,
-        None if settings.address.port() == 0 => Ok(None),
         None => answering(Client::new(settings.address, settings.environment.key.clone())?).await,
     }
 }

@@ -86,7 +86,7 @@ pub struct Settings {
     pub disk_budget: Option<u64>,
     /// Where the server listens, or is looked for.
     pub address: SocketAddr,
-    /// The address was named by the user and is not the default.
+    /// The address was named by the user and is not the default. Port 0 names none: it is any that is free.
     pub address_named: bool,
     /// Planned deaths, also of runners.
     pub die_by: Option<PathBuf>,
@@ -103,7 +103,8 @@ impl Settings {
             home: cli.home.clone().unwrap_or_else(default_home),
             disk_budget: cli.disk_budget,
             address: SocketAddr::new(host, cli.port.unwrap_or(DEFAULT_PORT)),
-            address_named: cli.host.is_some() || cli.port.is_some(),
+            address_named: cli.port.is_some_and(|port| port != 0)
+                || (cli.host.is_some() && cli.port != Some(0)),
             die_by: cli.die_by.clone(),
             environment,
         }
