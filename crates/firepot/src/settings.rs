@@ -103,8 +103,7 @@ impl Settings {
             home: cli.home.clone().unwrap_or_else(default_home),
             disk_budget: cli.disk_budget,
             address: SocketAddr::new(host, cli.port.unwrap_or(DEFAULT_PORT)),
-            address_named: cli.port.is_some_and(|port| port != 0)
-                || (cli.host.is_some() && cli.port != Some(0)),
+            address_named: cli.port != Some(0) && (cli.host.is_some() || cli.port.is_some()),
             die_by: cli.die_by.clone(),
             environment,
         }
