@@ -8,7 +8,9 @@ use std::{
 };
 
 use llama_cpp_sys_2::{
-    ggml_backend_load_all_from_path, ggml_version, llama_backend_init, llama_print_system_info, llama_version,
+    ggml_backend_load_all_from_path, ggml_backend_reg_by_name, ggml_backend_reg_get_proc_address,
+    ggml_threadpool, ggml_threadpool_params, ggml_version, llama_backend_init, llama_print_system_info,
+    llama_version,
 };
 
 use crate::log;
@@ -43,6 +45,41 @@ fn load_libraries() {
     };
     // SAFETY: called once, before any function that needs a backend; the path is NUL-terminated and not kept.
     unsafe { ggml_backend_load_all_from_path(path.as_ptr()) }
+}
+
+/// Starts a pool of threads.
+pub type ThreadpoolNew = unsafe extern "C" fn(*mut ggml_threadpool_params) -> *mut ggml_threadpool;
+/// Ends one.
+pub type ThreadpoolFree = unsafe extern "C" fn(*mut ggml_threadpool);
+
+/// What makes and ends pools of threads.
+#[derive(Clone, Copy)]
+pub struct ThreadpoolCalls {
+    pub new: ThreadpoolNew,
+    pub free: ThreadpoolFree,
+}
+
+/// The CPU backend's calls for pools of threads, which are part of whatever library was loaded for it; `None` when none was.
+pub fn threadpool_calls() -> Option<ThreadpoolCalls> {
+    init();
+    // SAFETY: a NUL-terminated name; backends are registered by `init`.
+    let cpu = unsafe { ggml_backend_reg_by_name(c"CPU".as_ptr()) };
+    if cpu.is_null() {
+        return None;
+    }
+    // SAFETY: `cpu` is a registered backend, and the names are NUL-terminated.
+    let [new, free] = [c"ggml_threadpool_new", c"ggml_threadpool_free"]
+        .map(|name| unsafe { ggml_backend_reg_get_proc_address(cpu, name.as_ptr()) });
+    if new.is_null() || free.is_null() {
+        return None;
+    }
+    // SAFETY: the CPU backend answers these names with its functions of these types (`ggml-cpu.h`), and is never unloaded.
+    unsafe {
+        Some(ThreadpoolCalls {
+            new: std::mem::transmute::<*mut std::ffi::c_void, ThreadpoolNew>(new),
+            free: std::mem::transmute::<*mut std::ffi::c_void, ThreadpoolFree>(free),
+        })
+    }
 }
 
 /// llama.cpp's version and the package that it came from, for records.

@@ -6,17 +6,17 @@ use std::{ptr::NonNull, sync::Arc};
 
 use firepot_engine::{LoadSpec, PrefixCut, SeqId};
 use llama_cpp_sys_2::{
-    ggml_threadpool, ggml_threadpool_free, ggml_threadpool_new, ggml_threadpool_params_default,
-    llama_attach_threadpool, llama_batch, llama_context, llama_free, llama_get_logits_ith, llama_get_memory,
-    llama_init_from_model, llama_memory_seq_cp, llama_memory_seq_pos_max, llama_memory_seq_pos_min,
-    llama_memory_seq_rm, llama_memory_t, llama_n_batch, llama_n_ctx, llama_n_seq_max, llama_pos,
-    llama_state_seq_get_data_ext, llama_state_seq_get_size_ext, llama_state_seq_set_data_ext,
-    llama_synchronize,
+    ggml_threadpool, ggml_threadpool_params_default, llama_attach_threadpool, llama_batch, llama_context,
+    llama_free, llama_get_logits_ith, llama_get_memory, llama_init_from_model, llama_memory_seq_cp,
+    llama_memory_seq_pos_max, llama_memory_seq_pos_min, llama_memory_seq_rm, llama_memory_t, llama_n_batch,
+    llama_n_ctx, llama_n_seq_max, llama_pos, llama_state_seq_get_data_ext, llama_state_seq_get_size_ext,
+    llama_state_seq_set_data_ext, llama_synchronize,
 };
 
 use crate::{
     LoadError,
     abort::{Signals, on_node},
+    backend::{self, ThreadpoolCalls, ThreadpoolFree},
     error, log,
     model::Model,
     params, shim,
@@ -69,9 +69,11 @@ impl Context {
     fn attach_threads(&mut self, decode: u32, prefill: u32) {
         let Some(decode_threads) = Threads::new(decode) else { return };
         let prefill_threads = if prefill == decode { None } else { Threads::new(prefill) };
-        let prefill_pool = prefill_threads.as_ref().map_or(decode_threads.0, |threads| threads.0);
+        let prefill_pool = prefill_threads.as_ref().map_or(decode_threads.pool, |threads| threads.pool);
         // SAFETY: both pools are kept in `threads` and so outlive the context.
-        unsafe { llama_attach_threadpool(self.as_ptr(), decode_threads.0.as_ptr(), prefill_pool.as_ptr()) };
+        unsafe {
+            llama_attach_threadpool(self.as_ptr(), decode_threads.pool.as_ptr(), prefill_pool.as_ptr())
+        };
         self.threads = [Some(decode_threads), prefill_threads].into_iter().flatten().collect();
     }
 
@@ -230,22 +232,26 @@ fn position(position: u32) -> llama_pos {
 }
 
 /// Threads that wait for graphs to compute.
-struct Threads(NonNull<ggml_threadpool>);
+struct Threads {
+    pool: NonNull<ggml_threadpool>,
+    free: ThreadpoolFree,
+}
 
 impl Threads {
     /// `None` when they cannot be started; llama.cpp then starts its own for every graph.
     fn new(count: u32) -> Option<Self> {
+        let ThreadpoolCalls { new, free } = backend::threadpool_calls()?;
         // SAFETY: plain value in, plain value out.
         let mut params = unsafe { ggml_threadpool_params_default(count as i32) };
         // SAFETY: `params` is initialized and copied.
-        NonNull::new(unsafe { ggml_threadpool_new(&raw mut params) }).map(Self)
+        NonNull::new(unsafe { new(&raw mut params) }).map(|pool| Self { pool, free })
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
         // SAFETY: the context that used the pool has been freed.
-        unsafe { ggml_threadpool_free(self.0.as_ptr()) }
+        unsafe { (self.free)(self.pool.as_ptr()) }
     }
 }
 
