@@ -80,6 +80,8 @@ fn with_flags<'a>(command: &'a mut Command, target: &Path) -> &'a mut Command {
         .env("CARGO_TARGET_DIR", target)
         // In place of `target-cpu=native`.
         .env("RUSTFLAGS", format!("-C link-arg=-Wl,-rpath,{RUNPATH}"))
+        // llama.cpp's own downloads would use it.
+        .env("CMAKE_DISABLE_FIND_PACKAGE_OpenSSL", "ON")
         .env("CMAKE_BUILD_WITH_INSTALL_RPATH", "ON")
         .env("CMAKE_INSTALL_RPATH", "$ORIGIN")
 }
