@@ -48,6 +48,7 @@ pub struct Args {
 pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = target();
     fs::create_dir_all(&args.out)?;
+    remove_dangling(&target)?;
     cargo(&target, &["build", "--release", "--package", "firepot", "--features", "portable"])?;
     let built = Built::find(&target)?;
     let libraries = built.lay_out(&Path::new(DATA).join("data/lib/firepot"))?;
@@ -84,6 +85,19 @@ fn with_flags<'a>(command: &'a mut Command, target: &Path) -> &'a mut Command {
         .env("CMAKE_DISABLE_FIND_PACKAGE_OpenSSL", "ON")
         .env("CMAKE_BUILD_WITH_INSTALL_RPATH", "ON")
         .env("CMAKE_INSTALL_RPATH", "$ORIGIN")
+}
+
+/// Removes links to libraries that lead nowhere: `llama-cpp-sys-2` leaves such beside Cargo's own files, and fails over them when it runs again.
+fn remove_dangling(target: &Path) -> anyhow::Result<()> {
+    for folder in ["release", "release/deps", "release/examples"] {
+        for entry in fs::read_dir(target.join(folder)).into_iter().flatten() {
+            let path = entry?.path();
+            if path.is_symlink() && !path.exists() {
+                fs::remove_file(path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn cargo(target: &Path, args: &[&str]) -> anyhow::Result<()> {
