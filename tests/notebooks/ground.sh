@@ -9,11 +9,12 @@ root=$2
 shift 2
 for entry in /*; do
     place=$root$entry
-    [ -e "$place" ] && continue
+    # What is empty was made for a mount of an earlier run.
+    if [ -L "$place" ] || [ -n "$(ls -A "$place" 2>/dev/null)" ]; then continue; fi
     if [ -L "$entry" ]; then
         cp -P "$entry" "$place"
     elif [ -d "$entry" ]; then
-        mkdir "$place"
+        mkdir -p "$place"
         mount --rbind "$entry" "$place"
     fi
 done

@@ -63,7 +63,7 @@ def test_the_kaggle_notebook_from_a_dataset(kaggle):
     assert "decode_tokens_per_s" in verify
     assert "<iframe sandbox" in report
     working = kaggle.root / "kaggle" / "working"
-    assert (working / "report.html").stat().st_size > 50_000
+    assert (working / "report.html").stat().st_size > 20_000
     assert (working / "trial.tar.gz").exists()
     assert any((working / "firepot").iterdir()), "the state is kept in the saved folder"
     trial = next((kaggle.root / "tmp" / "firepot-home" / "trials").iterdir())
