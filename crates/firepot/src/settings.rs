@@ -191,10 +191,11 @@ mod tests {
 
     #[test]
     fn arguments_win() {
-        let settings = resolve(&["--home", "/data", "list", "--port", "0", "--host", "::1"]);
+        let settings = resolve(&["--home", "/data", "list", "--port", "99", "--host", "::1"]);
         assert_eq!(settings.home, PathBuf::from("/data"));
-        assert_eq!(settings.address.to_string(), "[::1]:0");
+        assert_eq!(settings.address.to_string(), "[::1]:99");
         assert!(settings.address_named);
+        assert!(!resolve(&["--port", "0", "--host", "::1", "list"]).address_named);
     }
 
     #[test]
