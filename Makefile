@@ -27,18 +27,20 @@ build: ## Build the program for this machine
 .PHONY: test
 # Tests that want a calibration ask for one.
 test: export FIREPOT_NO_CALIBRATION = 1
-test: build test-tools $(TEST_MODEL) wheel ## Run all tests
+test: build test-tools $(TEST_MODEL) ## Run all tests
 	cargo test --release --workspace --exclude firepot-tests --no-fail-fast $(FEATURES)
 	# One at a time: llama.cpp's threads wait by spinning, and two runners on the same cores slow each other down many times over.
 	cargo test --release --workspace --test it --no-fail-fast $(FEATURES) -- --test-threads=1
 	$(TARGET)/release/xtask chaos --kills 10 --program $(FIREPOT)
 	$(VENV)/bin/python -m pytest -q tests/clients
+	$(TARGET)/release/xtask dist --out $(TARGET)/dist
 	$(VENV)/bin/python -m pytest -q tests/notebooks
 	scripts/node.sh --test --test-concurrency=1 tests/page/*.test.mjs
 
 .PHONY: wheel
-wheel: build test-tools ## Build the wheel for notebooks, into $(TARGET)/dist
-	$(TARGET)/release/xtask dist --out $(TARGET)/dist
+wheel: ## Build the wheel for notebooks, into target/dist
+	@scripts/setup.sh wheel
+	cargo xtask dist --out $(TARGET)/dist
 
 .PHONY: test-tools
 test-tools:

@@ -86,21 +86,22 @@ need_venv() { # need_venv NAME WHAT FILE...: a Python environment in the target 
 }
 
 # A notebook has no Rust, and who builds the wheel there has asked for it.
+rust_of_notebook() {
+    command -v cargo >/dev/null && return 0
+    say "installing Rust (rustup, into ~/.cargo)"
+    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal
+    export PATH="$HOME/.cargo/bin:$PATH"
+}
+
 need_wheel() {
-    if ! command -v cargo >/dev/null; then
-        say "installing Rust (rustup, into ~/.cargo)"
-        curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y -q --profile minimal
-        export PATH="$HOME/.cargo/bin:$PATH"
-    fi
     need_build
     command -v strip >/dev/null || apt_install binutils
-    need_venv venv "what builds the wheel" python/build-requirements.txt
+    need_venv wheel-venv "what builds the wheel" python/build-requirements.txt
 }
 
 need_test() {
-    need_build
-    command -v strip >/dev/null || apt_install binutils
-    need_venv venv "the official clients and test tools" tests/requirements.txt python/build-requirements.txt
+    need_wheel
+    need_venv venv "the official clients and test tools" tests/requirements.txt
     need_venv notebook-venv "Jupyter for the notebooks' tests" tests/notebooks/requirements.txt
     command -v chromium >/dev/null || apt_install chromium
     need_servers
@@ -112,6 +113,7 @@ case "${1:-}" in
     web) need_node && need_npm web "the page's build tools" ;;
     model) need_python ;;
     wheel) need_wheel ;;
+    notebook) rust_of_notebook && need_wheel ;;
     test) need_test ;;
-    *) die "usage: scripts/setup.sh build|web|model|wheel|test" ;;
+    *) die "usage: scripts/setup.sh build|web|model|wheel|notebook|test" ;;
 esac

@@ -49,6 +49,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     let target = target();
     fs::create_dir_all(&args.out)?;
     remove_dangling(&target)?;
+    // The program has the page in it.
+    run_tool(&mut Command::new("scripts/web.sh"))?;
     cargo(&target, &["build", "--release", "--package", "firepot", "--features", "portable"])?;
     let built = Built::find(&target)?;
     let libraries = built.lay_out(&Path::new(DATA).join("data/lib/firepot"))?;
@@ -125,7 +127,7 @@ fn wheels(dir: &Path, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
 
 /// A Python tool of the tests' environment, else one in the path.
 fn tool(name: &str) -> PathBuf {
-    let own = target_dir().join("venv/bin").join(name);
+    let own = target_dir().join("wheel-venv/bin").join(name);
     if own.exists() { own } else { PathBuf::from(name) }
 }
 
