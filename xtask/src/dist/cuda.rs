@@ -83,7 +83,10 @@ fn prune(name: &str, dir: &Path, args: &Args) -> anyhow::Result<PathBuf> {
 fn compile(source: &Path, dir: &Path, archives: &[PathBuf], args: &Args) -> anyhow::Result<()> {
     let [cublas, cublas_lt] = archives else { anyhow::bail!("two libraries are linked") };
     let real: Vec<String> = args.architectures.iter().map(|arch| format!("{arch}-real")).collect();
-    let rest = format!("{} -lculibos -lrt -lpthread -ldl", cublas_lt.display());
+    // culibos is what both of NVIDIA's libraries need; what comes first on the line is taken whole or not at all.
+    let culibos = archive("libculibos.a", args)?;
+    let linked =
+        format!("-Wl,--whole-archive {} -Wl,--no-whole-archive -Wl,--exclude-libs,ALL", culibos.display());
     let mut configure = Command::new("cmake");
     configure.arg("-S").arg(source).arg("-B").arg(dir.join("build"));
     for (name, value) in [
@@ -105,8 +108,8 @@ fn compile(source: &Path, dir: &Path, archives: &[PathBuf], args: &Args) -> anyh
         ("CMAKE_CUDA_ARCHITECTURES", &real.join(";")),
         ("CUDA_cudart_LIBRARY", &archive("libcudart_static.a", args)?.to_string_lossy()),
         ("CUDA_cublas_LIBRARY", &cublas.to_string_lossy()),
-        ("CMAKE_CXX_STANDARD_LIBRARIES", &rest),
-        ("CMAKE_CUDA_STANDARD_LIBRARIES", &rest),
+        ("CUDA_cublasLt_LIBRARY", &cublas_lt.to_string_lossy()),
+        ("CMAKE_MODULE_LINKER_FLAGS", &linked),
         ("CMAKE_BUILD_WITH_INSTALL_RPATH", "ON"),
         ("CMAKE_INSTALL_RPATH", "$ORIGIN"),
     ] {
