@@ -72,8 +72,8 @@ impl Context {
         let prefill_pool = prefill_threads.as_ref().map_or(decode_threads.pool, |threads| threads.pool);
         // SAFETY: both pools are kept in `threads` and so outlive the context.
         unsafe {
-            llama_attach_threadpool(self.as_ptr(), decode_threads.pool.as_ptr(), prefill_pool.as_ptr())
-        };
+            llama_attach_threadpool(self.as_ptr(), decode_threads.pool.as_ptr(), prefill_pool.as_ptr());
+        }
         self.threads = [Some(decode_threads), prefill_threads].into_iter().flatten().collect();
     }
 
