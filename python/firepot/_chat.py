@@ -73,7 +73,7 @@ class Chat(anywidget.AnyWidget):
 
     def _on_model(self, content):
         name = str(content["name"])
-        self._server._read("PATCH", f"/firepot/v1/chats/{self._id}", {"model": name})
+        self._server.send("PATCH", f"/firepot/v1/chats/{self._id}", {"model": name})
         self.model_name = name
 
     def _begin(self):

@@ -81,14 +81,15 @@ class Server:
             raise FirepotError(f"no server answers on {self.home}: {error.reason}", "start one: firepot.up()") from None
 
     def get(self, path):
-        """``GET``s JSON; text where it is none."""
-        return self._read("GET", path)
+        """``GET``s JSON."""
+        return self.send("GET", path)
 
     def post(self, path, body):
         """``POST``s JSON."""
-        return self._read("POST", path, body)
+        return self.send("POST", path, body)
 
-    def _read(self, method, path, body=None):
+    def send(self, method, path, body=None):
+        """Asks a route and reads its JSON; text where it is none."""
         with self.open(method, path, body, timeout=600) as answer:
             data = answer.read()
         try:

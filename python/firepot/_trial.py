@@ -2,6 +2,7 @@
 
 import html
 import json
+import subprocess
 import time
 from pathlib import Path
 
@@ -81,8 +82,6 @@ class Report:
         self._args = [*bundles, *options]
 
     def _made(self, form):
-        import subprocess
-
         made = subprocess.run([find(), "report", *self._args, "--format", form], capture_output=True, text=True)
         if made.returncode != 0:
             raise FirepotError(made.stderr.strip().removeprefix("error: "))

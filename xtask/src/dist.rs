@@ -57,12 +57,15 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     copy_claims()?;
     let wheel = maturin(&target, &args.out)?;
     println!("{}", wheel.display());
-    let cuda = if args.cuda { Some(cuda::build(&built, &target, args)?) } else { None };
+    let program = target.join("release/firepot");
+    let known = proof::names(&libraries);
+    for file in libraries.iter().chain([&program]) {
+        proof::check(file, &known)?;
+    }
+    let cuda = if args.cuda { Some(cuda::build(&built, &known, &target, args)?) } else { None };
     if let Some(cuda) = &cuda {
         println!("{}", cuda.wheel.display());
     }
-    let program = target.join("release/firepot");
-    proof::check(&program, &libraries)?;
     if args.write { proof::write(&wheel, &program, &libraries, cuda.as_ref()) } else { Ok(()) }
 }
 
@@ -117,7 +120,11 @@ fn maturin(target: &Path, out: &Path) -> anyhow::Result<PathBuf> {
     wheels(&out, "firepot-")?.pop().context("maturin made no wheel")
 }
 
-fn wheels(dir: &Path, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
+/// Wheels of a folder whose names begin so.
+///
+/// # Errors
+/// When it cannot be listed.
+pub fn wheels(dir: &Path, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
     let entries = fs::read_dir(dir)?.filter_map(Result::ok).map(|entry| entry.path());
     Ok(entries
         .filter(|path| path.extension().is_some_and(|end| end == "whl"))
@@ -125,7 +132,7 @@ fn wheels(dir: &Path, prefix: &str) -> anyhow::Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// A Python tool of the tests' environment, else one in the path.
+/// A Python tool of the environment that `scripts/setup.sh wheel` made, else one in the path.
 fn tool(name: &str) -> PathBuf {
     let own = target_dir().join("wheel-venv/bin").join(name);
     if own.exists() { own } else { PathBuf::from(name) }
@@ -137,6 +144,14 @@ fn run_tool(command: &mut Command) -> anyhow::Result<()> {
         command.status().with_context(|| format!("{name} cannot be started: scripts/setup.sh wheel"))?;
     ensure!(status.success(), "{name} ended with {status}");
     Ok(())
+}
+
+/// Makes a folder anew.
+fn empty(dir: &Path) -> anyhow::Result<()> {
+    if dir.exists() {
+        fs::remove_dir_all(dir)?;
+    }
+    Ok(fs::create_dir_all(dir)?)
 }
 
 /// What a tool prints.
@@ -182,10 +197,7 @@ impl Built {
 
     /// Copies the libraries into an empty folder, each under the name by which it is asked for.
     fn lay_out(&self, dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
-        if dir.exists() {
-            fs::remove_dir_all(dir)?;
-        }
-        fs::create_dir_all(dir)?;
+        empty(dir)?;
         let mut laid = Vec::new();
         for folder in ["lib", "backends"] {
             for entry in fs::read_dir(self.out.join(folder))? {

@@ -15,7 +15,10 @@ use firepot_store::write_atomic;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
 
-use crate::server::{FIREPOT, MODEL, MODEL_FILE, Server};
+use crate::{
+    dist::wheels,
+    server::{FIREPOT, MODEL, MODEL_FILE, Server},
+};
 
 const OUT: &str = "docs/notebook.md";
 /// Tokens of the prompt, about, and of the answer.
@@ -40,8 +43,8 @@ pub struct Args {
 /// # Errors
 /// When there is no wheel, or a program fails.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let wheel = wheel(&args.dist, "firepot-")?;
-    let cuda = wheel_bytes(&args.dist);
+    let wheel = newest(&args.dist, "firepot-")?;
+    let cuda = newest(&args.dist, "firepot_cuda-").and_then(|wheel| Ok(wheel.metadata()?.len())).ok();
     let mut text = String::from(
         "# The wheel on a machine with nothing but Python\n\nWritten by `cargo xtask bench-wheel`; the numbers are of the machine that ran it.\n\n",
     );
@@ -53,15 +56,9 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn wheel(dist: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
-    let names = fs::read_dir(dist)?.filter_map(Result::ok).map(|entry| entry.path());
-    let mut found =
-        names.filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)));
-    fs::canonicalize(found.next().context("there is no wheel: make wheel")?).context("the wheel")
-}
-
-fn wheel_bytes(dist: &Path) -> Option<u64> {
-    wheel(dist, "firepot_cuda-").ok()?.metadata().ok().map(|metadata| metadata.len())
+fn newest(dist: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
+    let found = wheels(dist, prefix)?.pop().context("there is no wheel: make wheel")?;
+    Ok(fs::canonicalize(found)?)
 }
 
 /// The last environment that the wheel was installed into.
@@ -103,7 +100,7 @@ fn install(args: &Args, wheel: &Path, text: &mut String) -> anyhow::Result<Insta
         last = Some(folder);
     }
     let folder = last.context("nothing was installed")?;
-    let size = size(&folder.path().join("venv"), wheel)?;
+    let size = size(&folder.path().join("venv"))?;
     let (pip, total) = (summary(&pip)?, summary(&total)?);
     writeln!(text, "| what | measured | asked for |\n|---|---|---|")?;
     writeln!(
@@ -118,8 +115,7 @@ fn install(args: &Args, wheel: &Path, text: &mut String) -> anyhow::Result<Insta
 }
 
 /// What the wheel's files take once they are installed.
-fn size(venv: &Path, wheel: &Path) -> anyhow::Result<u64> {
-    ensure!(wheel.exists(), "the wheel is gone");
+fn size(venv: &Path) -> anyhow::Result<u64> {
     let listed = Command::new(venv.join("bin/python"))
         .args(["-c", "import importlib.metadata as m; print(sum(f.locate().stat().st_size for f in m.files('firepot')))"])
         .output()?;

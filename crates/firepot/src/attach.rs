@@ -134,8 +134,7 @@ async fn start(settings: &Settings, load: &Load) -> anyhow::Result<Attached> {
 /// A server of this home on a free port, in a process group of its own so that Ctrl-C reaches only this command.
 fn spawn_serve(settings: &Settings, load: &Load) -> anyhow::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--home").arg(&settings.home).args(["--host", "127.0.0.1", "--port", "0", "--log", "error"]);
-    command.args(settings.disk_budget.map(|bytes| format!("--disk-budget={bytes}")));
+    command.args(settings.home_args()).args(["--host", "127.0.0.1", "--port", "0", "--log", "error"]);
     command
         .arg("serve")
         .arg("--no-reload")

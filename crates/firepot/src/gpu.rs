@@ -21,7 +21,8 @@ pub fn has_backend() -> bool {
     BUILT_IN || cuda_library().is_some_and(|library| library.exists())
 }
 
-fn cuda_library() -> Option<PathBuf> {
+/// Where a portable build looks for the CUDA library, whether it is there or not.
+pub fn cuda_library() -> Option<PathBuf> {
     firepot_llama::library_dir().map(|dir| dir.join("libggml-cuda.so"))
 }
 
@@ -36,7 +37,7 @@ struct AboutCuda {
 
 impl AboutCuda {
     fn read() -> Option<Self> {
-        let path = firepot_llama::library_dir()?.join(ABOUT_CUDA);
+        let path = cuda_library()?.with_file_name(ABOUT_CUDA);
         serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
     }
 
@@ -96,7 +97,7 @@ pub fn judge_here(planner: &LocalPlanner) -> Verdict {
     if machine.gpus.devices.is_empty() || !has_backend() {
         judge(&machine)
     } else {
-        judge(&planner.probe_whole())
+        judge(&LocalPlanner::with_llama(machine))
     }
 }
 
@@ -112,7 +113,7 @@ fn judge_by(machine: &Machine, has_backend: bool, about: Option<&AboutCuda>) -> 
     }
     let Some(card) = machine.gpus.devices.first() else { return Verdict::None };
     if !has_backend {
-        let hint = if firepot_llama::library_dir().is_some() {
+        let hint = if cuda_library().is_some() {
             "install the wheel with the CUDA library beside this one: pip install firepot-cuda"
         } else {
             "build again with `make build`, which picks the backend"

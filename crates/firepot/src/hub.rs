@@ -2,7 +2,7 @@
 
 use firepot_fetch::{FetchError, FileState, Http, Hubs, Phase, PullError, PullState, Puller};
 use firepot_server::{Fetcher, PullFile, PullPhase, PullProgress};
-use firepot_store::{Home, ModelRef, StoreError};
+use firepot_store::{Home, ModelRef};
 use firepot_wire::{ApiError, ErrorCode};
 use futures_util::future::BoxFuture;
 use reqwest::Url;
@@ -100,12 +100,9 @@ fn api_error(error: &PullError) -> ApiError {
     let code = match error {
         PullError::NotFound { .. } => ErrorCode::ModelNotFound,
         PullError::Invalid { .. } | PullError::Unusable(_) => ErrorCode::InvalidRequest,
-        PullError::Store(
-            StoreError::DiskFull { .. } | StoreError::NoSpace { .. } | StoreError::OverBudget { .. },
-        )
-        | PullError::Fetch(FetchError::Store(
-            StoreError::DiskFull { .. } | StoreError::NoSpace { .. } | StoreError::OverBudget { .. },
-        )) => ErrorCode::StorageFull,
+        PullError::Store(error) | PullError::Fetch(FetchError::Store(error)) if error.is_lack_of_room() => {
+            ErrorCode::StorageFull
+        }
         PullError::Refused { .. } | PullError::Fetch(_) | PullError::Header(_) => ErrorCode::PullFailed,
         PullError::Store(_) => ErrorCode::Internal,
     };

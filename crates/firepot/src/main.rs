@@ -12,6 +12,7 @@ mod gpu;
 mod hub;
 mod logging;
 mod planner;
+mod program;
 mod reach;
 mod session;
 mod settings;

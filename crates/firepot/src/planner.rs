@@ -89,7 +89,11 @@ impl LocalPlanner {
 impl LocalPlanner {
     /// The same with what llama.cpp finds, which takes a process of its own and some hundredths of a second.
     pub fn probe_whole(&self) -> Machine {
-        let mut machine = self.probe();
+        Self::with_llama(self.probe())
+    }
+
+    /// A machine that was looked at, with what llama.cpp finds.
+    pub fn with_llama(mut machine: Machine) -> Machine {
         machine.compute = match gpu::ask_llama() {
             Ok(report) => ComputeDevice::parse_report(&report),
             Err(error) => Reading::absent(error.to_string()),

@@ -4,7 +4,6 @@
 use std::{io::Write as _, path::PathBuf, time::Duration};
 
 use clap::Args;
-use firepot_machine::Terms;
 use firepot_server::{Door, Server, ServerSettings, tls_config};
 use firepot_store::Secret;
 use firepot_tunnel::{Bind, Event, Pauses, SshOptions, Trouble, Tunnel, Via, keep};
@@ -83,7 +82,7 @@ impl Reach {
         if self.public.is_none() && settings.address.ip().is_loopback() {
             return Ok(());
         }
-        let terms = Terms::of(settings.planner().probe().platform.kind);
+        let terms = settings.terms();
         let Some(rule) = terms.public else { return Ok(()) };
         let said = format!("{} ({}, read {})", rule.fact.says, rule.fact.source, rule.fact.read);
         if rule.forbids && !self.plan_allows {

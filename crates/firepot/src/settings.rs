@@ -2,11 +2,13 @@
 //! reads the environment.
 
 use std::{
+    ffi::OsString,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Mutex,
 };
 
+use firepot_machine::Terms;
 use firepot_plan::GpuUse;
 use firepot_store::{Access, Home, Secret, Sources};
 
@@ -157,6 +159,17 @@ impl Settings {
     pub fn is_notebook(&self) -> bool {
         let environment = &self.environment;
         environment.jupyter.is_some() || environment.kaggle.is_some() || environment.colab.is_some()
+    }
+
+    /// The terms of the platform that this machine belongs to.
+    pub fn terms(&self) -> Terms {
+        Terms::of(self.planner().probe().platform.kind)
+    }
+
+    /// The arguments by which another process of this program works on the same home.
+    pub fn home_args(&self) -> Vec<OsString> {
+        let budget = self.disk_budget.map(|bytes| format!("--disk-budget={bytes}").into());
+        ["--home".into(), self.home.clone().into()].into_iter().chain(budget).collect()
     }
 
     /// The planner of this machine.

@@ -172,10 +172,11 @@ impl Terms {
         }
     }
 
-    /// The switch that gives something, if it must be switched on by hand.
+    /// Where something is switched on, if that must be done by hand: `Kaggle: Settings > Turn on internet; …`.
     #[must_use]
-    pub fn switch(&self, gives: Gives) -> Option<&'static Switch> {
-        self.switches.iter().find(|switch| switch.gives == gives)
+    pub fn way_to(&self, gives: Gives) -> Option<String> {
+        let switch = self.switches.iter().find(|switch| switch.gives == gives)?;
+        Some(format!("{}: {}", self.name, switch.fact.says))
     }
 }
 
@@ -207,8 +208,8 @@ mod tests {
 
     #[test]
     fn what_must_be_switched_on_is_found_by_what_it_gives() {
-        let gpu = Terms::of(PlatformKind::Kaggle).switch(Gives::Gpu).unwrap();
-        assert!(gpu.fact.says.contains("T4 x2"));
-        assert!(Terms::of(PlatformKind::Bare).switch(Gives::Internet).is_none());
+        let gpu = Terms::of(PlatformKind::Kaggle).way_to(Gives::Gpu).unwrap();
+        assert!(gpu.starts_with("Kaggle: ") && gpu.contains("T4 x2"));
+        assert!(Terms::of(PlatformKind::Bare).way_to(Gives::Internet).is_none());
     }
 }

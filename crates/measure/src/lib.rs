@@ -27,5 +27,5 @@ pub use bandwidth::{PROBE_BYTES, read_bandwidth};
 pub use check::{Checked, check};
 pub use pairs::{Pair, Side, sample_pairs};
 pub use process::{ProcessMemory, process_memory};
-pub use share::{Identity, share, without_traces};
+pub use share::{Identity, pack, share, without_traces};
 pub use stats::{Interval, Summary, median_interval, paired_ratios, quantile};

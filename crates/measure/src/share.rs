@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::File as DiskFile,
-    io::{Read as _, Write as _},
+    io::{self, Read as _},
     net::IpAddr,
     path::Path,
 };
@@ -40,7 +40,7 @@ pub struct Identity {
 pub fn share(bundle: &Path, out: &Path, identity: &Identity) -> Result<(), BundleError> {
     let files = Files::read(bundle)?;
     let shared = files_without_traces(&files, bundle, identity)?;
-    Ok(write_atomic(out, &pack(&shared, out)?)?)
+    Ok(write_atomic(out, &pack_files(&shared, out)?)?)
 }
 
 /// The same bundle without traces, with a manifest of its own.
@@ -178,27 +178,32 @@ fn parse(file: File, bytes: &[u8]) -> Result<Value, BundleError> {
     })
 }
 
-fn pack(files: &Files, out: &Path) -> Result<Vec<u8>, BundleError> {
-    let failed = |error| BundleError::io("pack", out, error);
-    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+fn pack_files(files: &Files, out: &Path) -> Result<Vec<u8>, BundleError> {
     let named = files.contents.iter().map(|(file, bytes)| (file.name(), bytes));
-    for (name, bytes) in named.chain(files.manifest.iter().map(|bytes| (MANIFEST, bytes))) {
-        // No owner and no time: the same bundle packs to the same bytes.
+    let all = named.chain(files.manifest.iter().map(|bytes| (MANIFEST, bytes)));
+    pack(FOLDER, all.map(|(name, bytes)| (name, bytes.as_slice())))
+        .map_err(|error| BundleError::io("pack", out, error))
+}
+
+/// Files in a folder, as `.tar.gz`. No owner and no time: the same files pack to the same bytes.
+///
+/// # Errors
+/// When a name is too long for an archive.
+pub fn pack<'a>(folder: &str, files: impl Iterator<Item = (&'a str, &'a [u8])>) -> io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
+    for (name, bytes) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
         header.set_mode(0o644);
         header.set_mtime(0);
-        archive.append_data(&mut header, format!("{FOLDER}/{name}"), bytes.as_slice()).map_err(failed)?;
+        archive.append_data(&mut header, format!("{folder}/{name}"), bytes)?;
     }
-    let mut encoder = archive.into_inner().map_err(failed)?;
-    encoder.flush().map_err(failed)?;
-    encoder.finish().map_err(failed)
+    archive.into_inner()?.finish()
 }
 
 /// Reads a packed bundle. Nothing is written to disk; names that no bundle has are passed over.
 pub(crate) fn unpack(path: &Path) -> Result<Files, BundleError> {
-    let failed =
-        |error: std::io::Error| BundleError::Archive { path: path.to_owned(), reason: error.to_string() };
+    let failed = |error: io::Error| BundleError::Archive { path: path.to_owned(), reason: error.to_string() };
     let packed = DiskFile::open(path).map_err(|error| BundleError::io("open", path, error))?;
     let mut archive = tar::Archive::new(GzDecoder::new(packed).take(limits::BUNDLE_BYTES));
     let mut files = Files::default();

@@ -264,9 +264,7 @@ pub fn api_error(error: &StoreError) -> ApiError {
         StoreError::TooLarge { .. } | StoreError::Invalid { .. } | StoreError::DigestMismatch { .. } => {
             ErrorCode::InvalidRequest
         }
-        StoreError::DiskFull { .. } | StoreError::NoSpace { .. } | StoreError::OverBudget { .. } => {
-            ErrorCode::StorageFull
-        }
+        error if error.is_lack_of_room() => ErrorCode::StorageFull,
         StoreError::BadManifest { .. } => ErrorCode::LoadFailed,
         _ => ErrorCode::Internal,
     };

@@ -216,6 +216,12 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether something did not fit: on the disk, or into what the models may take.
+    #[must_use]
+    pub const fn is_lack_of_room(&self) -> bool {
+        matches!(self, Self::DiskFull { .. } | Self::NoSpace { .. } | Self::OverBudget { .. })
+    }
+
     /// What the user can do about it, when there is something; a sentence fragment without full stop.
     #[must_use]
     pub fn hint(&self) -> Option<String> {

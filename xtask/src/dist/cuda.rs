@@ -15,7 +15,7 @@ use anyhow::{Context as _, ensure};
 use firepot_store::write_atomic;
 use serde_json::json;
 
-use super::{Args, Built, elf, output_of, proof, run_tool, tool, wheels};
+use super::{Args, Built, elf, empty, output_of, proof, run_tool, tool, wheels};
 
 /// What was built.
 #[derive(Debug)]
@@ -38,7 +38,11 @@ const DRIVERS: [(&str, &str); 3] = [("11", "450.80.02"), ("12", "525.60.13"), ("
 /// Static libraries of the toolkit that come along, without what is for other architectures.
 const STATIC: [&str; 2] = ["cublas_static", "cublasLt_static"];
 
-pub fn build(built: &Built, target: &Path, args: &Args) -> anyhow::Result<Cuda> {
+/// Builds it, to lie beside the `known` libraries of the first wheel.
+///
+/// # Errors
+/// When the toolkit is missing or fails, or the library needs more than it may.
+pub fn build(built: &Built, known: &BTreeSet<String>, target: &Path, args: &Args) -> anyhow::Result<Cuda> {
     let dir = target.join("cuda");
     fs::create_dir_all(&dir)?;
     let toolkit = toolkit()?;
@@ -49,10 +53,7 @@ pub fn build(built: &Built, target: &Path, args: &Args) -> anyhow::Result<Cuda> 
     compile(&built.source()?, &dir, &archives, args)?;
     let data = dir.join("wheel");
     let library = lay_out(&dir, &data, &toolkit, &driver_min, args)?;
-    let known: BTreeSet<String> = fs::read_dir(Path::new(super::DATA).join("data/lib/firepot"))?
-        .filter_map(|entry| Some(entry.ok()?.file_name().to_string_lossy().into_owned()))
-        .collect();
-    proof::check_one(&library, &known)?;
+    proof::check(&library, known)?;
     let wheel = pack(&data, &args.out)?;
     let (breakdown, machine_code) = (breakdown(&dir, &archives, &library)?, machine_code(&library)?);
     Ok(Cuda { wheel, library, toolkit, driver_min, breakdown, machine_code })
@@ -138,9 +139,7 @@ fn archive(file: &str, args: &Args) -> anyhow::Result<PathBuf> {
 /// The wheel as a folder: the library, what it is for, and the metadata that a wheel has.
 fn lay_out(dir: &Path, data: &Path, toolkit: &str, driver_min: &str, args: &Args) -> anyhow::Result<PathBuf> {
     let version = env!("CARGO_PKG_VERSION");
-    if data.exists() {
-        fs::remove_dir_all(data)?;
-    }
+    empty(data)?;
     let libraries = data.join(format!("firepot_cuda-{version}.data/data/lib/firepot"));
     let info = data.join(format!("firepot_cuda-{version}.dist-info"));
     fs::create_dir_all(&libraries)?;

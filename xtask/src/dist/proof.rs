@@ -21,23 +21,16 @@ const DRIVER: [&str; 1] = ["libcuda.so.1"];
 
 const OUT: &str = "docs/wheel.md";
 
-/// Fails when a file needs what may not be there.
+/// Names of files.
+pub fn names(files: &[PathBuf]) -> BTreeSet<String> {
+    files.iter().map(|path| name(path)).collect()
+}
+
+/// Fails when a file needs what may not be there: what neither the wheel, the system nor the driver has.
 ///
 /// # Errors
 /// Names the file and what it needs.
-pub fn check(program: &Path, libraries: &[PathBuf]) -> anyhow::Result<()> {
-    let own: BTreeSet<String> = libraries.iter().map(|path| name(path)).collect();
-    for path in libraries.iter().map(PathBuf::as_path).chain([program]) {
-        check_one(path, &own)?;
-    }
-    Ok(())
-}
-
-/// The same for one file.
-///
-/// # Errors
-/// Names what it needs.
-pub fn check_one(path: &Path, own: &BTreeSet<String>) -> anyhow::Result<()> {
+pub fn check(path: &Path, own: &BTreeSet<String>) -> anyhow::Result<()> {
     let needs = Needs::of(path)?;
     for library in &needs.libraries {
         let known =
@@ -73,7 +66,7 @@ pub fn write(wheel: &Path, program: &Path, libraries: &[PathBuf], cuda: Option<&
     if let Some(cuda) = cuda {
         writeln!(
             text,
-            "\n## The CUDA library\n\nCompiled here, not run: there was no GPU. `{}`: {} packed. CUDA {}; drivers from {} on.\n",
+            "\n## The CUDA library\n\nCompiled, and not run by what wrote this. `{}`: {} packed. CUDA {}; drivers from {} on.\n",
             name(&cuda.wheel),
             megabytes(bytes(&cuda.wheel)),
             cuda.toolkit,

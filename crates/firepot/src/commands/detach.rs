@@ -64,8 +64,7 @@ pub async fn detach(settings: &Settings, home: &Home, models: &[Model], args: &U
 
 fn command(settings: &Settings, models: &[Model], args: &Up) -> anyhow::Result<Command> {
     let mut command = Command::new(std::env::current_exe()?);
-    command.arg("--home").arg(&settings.home).arg("--host").arg(settings.address.ip().to_string());
-    command.args(settings.disk_budget.map(|bytes| format!("--disk-budget={bytes}")));
+    command.args(settings.home_args()).arg("--host").arg(settings.address.ip().to_string());
     command.arg("--port").arg(settings.address.port().to_string()).arg("up");
     command.args(models.iter().map(|model| model.name.to_string()));
     command.args(attach::load_args(&args.load)).args(args.allow_cpu.then_some("--allow-cpu"));

@@ -6,7 +6,6 @@ use anyhow::Context as _;
 use firepot_machine::{Gives, Machine, Reading, Terms};
 use firepot_measure::without_traces;
 use firepot_store::{Access, Home, write_atomic};
-use flate2::{Compression, write::GzEncoder};
 use serde::Serialize;
 use serde_json::json;
 
@@ -14,8 +13,9 @@ use crate::{
     cli::Doctor,
     gpu::{self, Verdict},
     hub,
+    program::{self, Said},
     settings::Settings,
-    snapshots, table, verify,
+    snapshots, table,
 };
 
 /// How long a hub may take to answer.
@@ -56,34 +56,27 @@ pub async fn doctor(settings: &Settings, args: &Doctor) -> anyhow::Result<()> {
 
 /// What was found, beside what the driver and llama.cpp themselves say.
 async fn pack(settings: &Settings, found: &str) -> anyhow::Result<Vec<u8>> {
-    let program = std::env::current_exe().context("the path of this program is not known")?;
-    let program = program.to_string_lossy();
+    let this = std::env::current_exe().context("the path of this program is not known")?;
+    let cuda = gpu::cuda_library().map(|path| path.to_string_lossy().into_owned());
+    let libraries = async {
+        let cuda = cuda.as_deref().context("llama.cpp is inside this build")?;
+        // What it needs, and what of it is found here.
+        program::run("ldd", &[cuda]).await
+    };
     let said = [
-        ("nvidia-smi.txt", verify::output("nvidia-smi", &[]).await),
-        ("nvidia-smi-q.txt", verify::output("nvidia-smi", &["-q"]).await),
-        ("devices.txt", verify::output(&program, &["--log", "debug", "devices"]).await),
-        ("libraries.txt", libraries().await),
+        ("nvidia-smi.txt", program::run("nvidia-smi", &[]).await),
+        ("nvidia-smi-q.txt", program::run("nvidia-smi", &["-q"]).await),
+        ("devices.txt", program::run(&this.to_string_lossy(), &["--log", "debug", "devices"]).await),
+        ("libraries.txt", libraries.await),
     ];
-    let texts = said.into_iter().map(|(name, said)| {
-        let text = said.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        (name, text.unwrap_or_else(|error| format!("{error:#}\n")))
-    });
-    let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::default()));
-    for (name, text) in [("doctor.json", found.to_owned())].into_iter().chain(texts) {
-        let text = without_traces(&text, &settings.identity());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
-        header.set_mode(0o644);
-        archive.append_data(&mut header, format!("doctor/{name}"), text.as_bytes())?;
-    }
-    Ok(archive.into_inner()?.finish()?)
-}
-
-/// What the CUDA library of a portable build needs, and what of it is found here.
-async fn libraries() -> anyhow::Result<Vec<u8>> {
-    let dir = firepot_llama::library_dir().context("llama.cpp is inside this build")?;
-    let cuda = dir.join("libggml-cuda.so");
-    verify::output("ldd", &[&cuda.to_string_lossy()]).await
+    let text = |said: Said| {
+        [said.remarked, said.printed].map(|part| String::from_utf8_lossy(&part).into_owned()).concat()
+    };
+    let texts =
+        said.into_iter().map(|(name, said)| (name, said.map_or_else(|error| format!("{error:#}\n"), text)));
+    let clean = |(name, text): (&'static str, String)| (name, without_traces(&text, &settings.identity()));
+    let files: Vec<_> = [("doctor.json", found.to_owned())].into_iter().chain(texts).map(clean).collect();
+    Ok(firepot_measure::pack("doctor", files.iter().map(|(name, text)| (*name, text.as_bytes())))?)
 }
 
 /// `firepot devices`: what llama.cpp finds; a process of its own, since a driver may end it.
@@ -105,12 +98,11 @@ async fn check_network(settings: &Settings, terms: &Terms) -> anyhow::Result<Che
         }
     }
     let works = unreachable.is_empty();
-    let switch =
-        terms.switch(Gives::Internet).map(|switch| format!("; {}: {}", terms.name, switch.fact.says));
+    let way_out = terms.way_to(Gives::Internet).map(|way| format!("; {way}"));
     let detail = if works {
         "the model hubs can be reached".to_owned()
     } else {
-        format!("cannot be reached: {}{}", unreachable.join(", "), switch.unwrap_or_default())
+        format!("cannot be reached: {}{}", unreachable.join(", "), way_out.unwrap_or_default())
     };
     Ok(Check { name: "network", works, detail })
 }
@@ -148,9 +140,8 @@ fn check_gpu(machine: &Machine, terms: &Terms) -> Check {
     let (works, detail) = match gpu::judge(machine) {
         Verdict::None => {
             let why = machine.gpus.absent.clone().unwrap_or_else(|| "none was found".to_owned());
-            let switch =
-                terms.switch(Gives::Gpu).map(|switch| format!("; {}: {}", terms.name, switch.fact.says));
-            (true, format!("the CPU is used ({why}){}", switch.unwrap_or_default()))
+            let way_out = terms.way_to(Gives::Gpu).map(|way| format!("; {way}"));
+            (true, format!("the CPU is used ({why}){}", way_out.unwrap_or_default()))
         }
         Verdict::Usable => (true, "used".to_owned()),
         Verdict::Unused { reason, hint } => (false, format!("{reason}; {hint}")),

@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::Context as _;
 use firepot_fetch::{FetchError, Phase, PullError, PullState, Puller};
-use firepot_machine::{Gives, Terms};
+use firepot_machine::Gives;
 use firepot_store::{Home, Model, ModelName, ModelRef, StoreError};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -49,20 +49,15 @@ pub async fn find_or_pull_all(
     names: &[String],
 ) -> anyhow::Result<Vec<Model>> {
     let whats = names.iter().map(|name| name.parse()).collect::<Result<Vec<ModelRef>, _>>()?;
-    let mut missing = Vec::new();
-    for (name, what) in names.iter().map(String::as_str).zip(&whats) {
-        if find(home, what)?.is_none() {
-            eprintln!("{name} is not in the store: pulling it");
-            missing.push((name, what));
-        }
+    let stored = whats.iter().map(|what| find(home, what)).collect::<anyhow::Result<Vec<_>>>()?;
+    let wanted = names.iter().map(String::as_str).zip(&whats);
+    let missing: Vec<_> =
+        wanted.zip(&stored).filter(|(_, found)| found.is_none()).map(|(wanted, _)| wanted).collect();
+    for (name, _) in &missing {
+        eprintln!("{name} is not in the store: pulling it");
     }
     let mut pulled = pull_all(settings, home, missing, None, false).await?.into_iter();
-    let found = |what| match find(home, what)? {
-        Some(model) => Ok(Some(model)),
-        None => Ok(pulled.next()),
-    };
-    let models: Vec<Option<Model>> = whats.iter().map(found).collect::<anyhow::Result<_>>()?;
-    Ok(models.into_iter().flatten().collect())
+    Ok(stored.into_iter().filter_map(|found| found.or_else(|| pulled.next())).collect())
 }
 
 /// The same for one model.
@@ -140,11 +135,8 @@ fn with_switch(error: anyhow::Error, settings: &Settings) -> anyhow::Error {
         matches!(error, PullError::Fetch(FetchError::Offline { .. } | FetchError::Connect { .. }))
     };
     let Some(cause) = error.downcast_ref::<PullError>().filter(|error| offline(error)) else { return error };
-    let terms = Terms::of(settings.planner().probe().platform.kind);
-    match terms.switch(Gives::Internet) {
-        Some(switch) => {
-            Failure::new(Exit::Failed, cause).hint(format!("{}: {}", terms.name, switch.fact.says)).into()
-        }
+    match settings.terms().way_to(Gives::Internet) {
+        Some(way) => Failure::new(Exit::Failed, cause).hint(way).into(),
         None => error,
     }
 }
@@ -171,10 +163,7 @@ async fn with_bar(
 }
 
 /// How far one model is: a bar, or a line now and then where there is no terminal. It goes when it is dropped.
-struct Bar {
-    bar: ProgressBar,
-    model: String,
-}
+struct Bar(ProgressBar);
 
 impl Bar {
     fn new(all: &MultiProgress, model: &str) -> Self {
@@ -185,28 +174,28 @@ impl Bar {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,
         };
-        Self { bar, model: model.to_owned() }
+        Self(bar)
     }
 
     fn draw(&self, state: &PullState) {
         if state.phase == Phase::Manifest {
-            return self.bar.tick();
+            return self.0.tick();
         }
-        self.bar.set_length(state.files.iter().map(|file| file.total_bytes).sum());
-        self.bar.set_position(state.files.iter().map(|file| file.done_bytes).sum());
+        self.0.set_length(state.files.iter().map(|file| file.total_bytes).sum());
+        self.0.set_position(state.files.iter().map(|file| file.done_bytes).sum());
     }
 
     fn tell(&self) {
-        let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+        let (done, total) = (self.0.position(), self.0.length().unwrap_or(0));
         if !std::io::stderr().is_terminal() && total > 0 {
-            let rate = table::bytes(self.bar.per_sec() as u64);
-            eprintln!("{}: {} of {}, {rate}/s", self.model, table::bytes(done), table::bytes(total));
+            let rate = table::bytes(self.0.per_sec() as u64);
+            eprintln!("{}: {} of {}, {rate}/s", self.0.message(), table::bytes(done), table::bytes(total));
         }
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.0.finish_and_clear();
     }
 }

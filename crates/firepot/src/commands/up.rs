@@ -230,7 +230,7 @@ async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::R
 /// This program, as it runs trials of this home.
 fn trials(settings: &Settings) -> anyhow::Result<RunnerCommand> {
     let program = std::env::current_exe().context("the path of this program is not known")?;
-    let args = vec!["--home".into(), settings.home.clone().into(), "--log".into(), "error".into()];
+    let args = settings.home_args().into_iter().chain(["--log".into(), "error".into()]).collect();
     Ok(RunnerCommand { program, args, libc_tunables: None })
 }
 

@@ -13,5 +13,5 @@ pub use evidence::{calibration, machine, plan, tool};
 pub use ground::{ground, time_left};
 pub use perplexity::perplexity;
 pub use progress::{Bars, Lines};
-pub use proof::{output, prove};
+pub use proof::prove;
 pub use sides::{Sides, Wanted};

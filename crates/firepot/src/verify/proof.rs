@@ -3,7 +3,6 @@
 
 use std::{
     path::Path,
-    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -12,12 +11,9 @@ use firepot_machine::Machine;
 use firepot_measure::bundle::{File, Suite};
 use firepot_trial::Trial;
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-use crate::{client::Client, gpu};
+use crate::{client::Client, program};
 
-/// How long one of the programs may take.
-const PROGRAM_LIMIT: Duration = Duration::from_secs(20);
 /// How long the answer for the picture may take.
 const ANSWER_LIMIT: Duration = Duration::from_mins(1);
 /// What the page needs until it shows everything.
@@ -37,7 +33,7 @@ pub async fn prove(trial: &Trial, machine: &Machine, own: Option<&Client>, model
             trial.absent(file.name(), &format!("{error:#}"));
         }
     };
-    keep(File::ProofDriver, output("nvidia-smi", &[]).await);
+    keep(File::ProofDriver, program::run("nvidia-smi", &[]).await.map(|said| said.printed));
     let browser = browser().await;
     keep(File::ProofVersions, versions(machine, browser.as_ref()));
     let Some(own) = own else {
@@ -65,18 +61,6 @@ pub async fn prove(trial: &Trial, machine: &Machine, own: Option<&Client>, model
     }
 }
 
-/// What a program prints.
-pub async fn output(program: &str, args: &[&str]) -> anyhow::Result<Vec<u8>> {
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    let running = tokio::time::timeout(PROGRAM_LIMIT, command.output());
-    let took_long = || format!("{program} took longer than {} s", PROGRAM_LIMIT.as_secs());
-    let ended =
-        running.await.with_context(took_long)?.with_context(|| format!("{program} cannot be started"))?;
-    ensure!(ended.status.success(), "{program} ended with {}", ended.status);
-    Ok(ended.stdout)
-}
-
 struct Browser {
     program: &'static str,
     version: String,
@@ -84,21 +68,21 @@ struct Browser {
 
 async fn browser() -> Option<Browser> {
     for program in BROWSERS {
-        if let Ok(version) = output(program, &["--version"]).await {
-            return Some(Browser { program, version: String::from_utf8_lossy(&version).trim().to_owned() });
+        if let Ok(said) = program::run(program, &["--version"]).await {
+            let version = String::from_utf8_lossy(&said.printed).trim().to_owned();
+            return Some(Browser { program, version });
         }
     }
     None
 }
 
 fn versions(machine: &Machine, browser: Option<&Browser>) -> anyhow::Result<Vec<u8>> {
-    let llama: Value = serde_json::from_str(&gpu::ask_llama()?)?;
     let os = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let os = os.lines().find_map(|line| line.strip_prefix("PRETTY_NAME=")).map(|name| name.trim_matches('"'));
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
     Ok(serde_json::to_vec_pretty(&json!({
         "firepot": env!("CARGO_PKG_VERSION"),
-        "llama.cpp": llama["build"],
+        "llama.cpp": firepot_llama::build_info(),
         "system": os,
         "kernel": kernel.as_deref().map(str::trim),
         "nvidia_driver": machine.gpus.driver_version,
@@ -159,6 +143,6 @@ async fn picture(browser: &Browser, folder: &Path, url: &str) -> anyhow::Result<
         ["--headless", "--no-sandbox", "--hide-scrollbars", "--disable-gpu", "--window-size=1280,900"];
     let args: Vec<&str> =
         switches.into_iter().chain([profile.as_str(), &screenshot, &timeout, url]).collect();
-    output(browser.program, &args).await?;
+    program::run(browser.program, &args).await?;
     std::fs::read(&file).context("the browser took no picture")
 }
