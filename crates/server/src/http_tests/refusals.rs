@@ -155,6 +155,7 @@ async fn a_full_queue_is_503_with_a_time_to_come_back() {
     assert_eq!(response.headers()["retry-after"], "2");
     assert_eq!(read(response).await.1["error"]["code"], "queue_full");
     drop(held);
+    eventually("the places", || test.app.pool.in_flight() == 0).await;
     let mut several = ask("hi", false);
     several["n"] = json!(3);
     assert_eq!(test.post("/v1/chat/completions", several).await.0, StatusCode::SERVICE_UNAVAILABLE);
