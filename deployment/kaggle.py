@@ -54,7 +54,7 @@ firepot.chat()
 
 # %% Measure, and answer the claims (suite="standard" takes 8 minutes and has pictures among its proofs)
 trial = firepot.verify(MODELS[0], suite="smoke", claims=firepot.claims("kaggle-t4x2"))
-trial.figures
+trial.cases
 
 # %% The report, kept with the evidence and its proofs
 report = firepot.report(trial)

@@ -8,6 +8,10 @@ from pathlib import Path
 
 from ._program import FirepotError, find, home_of, run
 
+# What a case is looked at for first. Its time to first token is of one kind: cold, warm, of a cached prefix, or under load.
+MAIN = ["ttft_ms", "prefill_tokens_per_s", "decode_tokens_per_s", "gap_p99_ms", "throughput_tokens_per_s"]
+TTFT = {f"ttft_{kind}_ms" for kind in ("cold", "warm", "prefix_hit", "loaded")}
+
 
 def verify(model, *, suite="standard", home=None, out=None, claims=None, seed=None, target=None):
     """Measures what a model really does here, and returns the :class:`Trial`. ``claims`` is a file whose claims are answered; a refuted
@@ -31,7 +35,7 @@ def report(*trials, claims=()):
 
 
 class Trial:
-    """A trial's bundle. ``figures``, ``requests`` and ``quality`` are pandas frames."""
+    """A trial's bundle. ``cases``, ``figures``, ``requests`` and ``quality`` are pandas frames."""
 
     def __init__(self, path, claims=()):
         self.path = Path(path)
@@ -43,6 +47,17 @@ class Trial:
     def summary(self):
         """What follows from the samples, as the bundle has it."""
         return json.loads((self.path / "summary.json").read_text())
+
+    @property
+    def cases(self):
+        """A row for each case with the medians of its main metrics."""
+        rows = {}
+        for figure in self.summary["figures"]:
+            metric = "ttft_ms" if figure["metric"] in TTFT else figure["metric"]
+            if figure["case"] and metric in MAIN:
+                place = {"case": figure["case"], "target": figure["target"]}
+                rows.setdefault(tuple(place.values()), place)[metric] = figure["value"]
+        return _frame(rows.values()).reindex(columns=["case", "target", *MAIN]).round(1)
 
     @property
     def figures(self):

@@ -6,6 +6,7 @@ mod chaos;
 mod chats;
 mod check_planner;
 mod dist;
+mod instrument;
 mod measure;
 mod notebooks;
 mod page;
@@ -67,6 +68,9 @@ enum Chore {
     BenchChats(chats::Args),
     /// Measure what wrong keys do to running answers and what the check of a key costs, and write docs/access.md. Takes some minutes.
     BenchAccess(access::Args),
+    /// Measure how far the stamps of trials are from an independent client's and what its telemetry costs, and write docs/instrument.md.
+    /// Takes some minutes.
+    BenchInstrument(instrument::Args),
     /// Measure the chat page in Chromium, and write docs/page.md. Takes some minutes.
     BenchPage,
     /// Measure the wheel: from nothing but Python to a first token, and its speed beside a build for this CPU; write docs/notebook.md.
@@ -112,6 +116,7 @@ fn main() -> anyhow::Result<()> {
         Chore::BenchEngine(args) => bench::run(args),
         Chore::BenchChats(args) => chats::run(&args),
         Chore::BenchAccess(args) => access::run(args),
+        Chore::BenchInstrument(args) => instrument::run(args),
         Chore::BenchPage => page::run("tests/page/measure.mjs"),
         Chore::Dist(args) => dist::run(&args),
         Chore::Notebooks { check } => notebooks::run(check),

@@ -55,6 +55,11 @@ impl Server {
         let base = format!("http://{}", record["address"].as_str().context("no address")?);
         Ok(Self { process, base, key: record["key"].as_str().map(str::to_owned), _home: home })
     }
+
+    /// Its process.
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
 }
 
 impl Drop for Server {

@@ -22,8 +22,8 @@ use crate::{
 
 const OUT: &str = "docs/notebook.md";
 /// Tokens of the prompt, about, and of the answer.
-const WORDS: usize = 350;
-const TOKENS: u32 = 64;
+const WORDS: usize = 120;
+const TOKENS: u32 = 128;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -31,7 +31,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", default_value = "target/dist")]
     dist: PathBuf,
     /// Pairs of requests, wheel and build for this CPU in turn.
-    #[arg(long, default_value_t = 15)]
+    #[arg(long, default_value_t = 60)]
     pairs: usize,
     /// Times that the wheel is installed.
     #[arg(long, default_value_t = 5)]

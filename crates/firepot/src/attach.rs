@@ -131,15 +131,16 @@ async fn start(settings: &Settings, load: &Load) -> anyhow::Result<Attached> {
     }
 }
 
-/// A server of this home on a free port, in a process group of its own so that Ctrl-C reaches only this command.
+/// A server of this home on a free port, in a process group of its own so that Ctrl-C reaches only this command. It ends with this
+/// process, however that ends.
 fn spawn_serve(settings: &Settings, load: &Load) -> anyhow::Result<Child> {
     let mut command = Command::new(std::env::current_exe()?);
     command.args(settings.home_args()).args(["--host", "127.0.0.1", "--port", "0", "--log", "error"]);
     command
         .arg("serve")
-        .arg("--no-reload")
+        .args(["--no-reload", "--until-eof"])
         .args(load_args(load))
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .process_group(0);
     Ok(command.spawn()?)

@@ -160,6 +160,9 @@ pub struct Serve {
     pub session: Session,
     #[command(flatten)]
     pub reach: Reach,
+    /// End when standard input ends: whoever started this server holds the other end of it.
+    #[arg(long, hide = true)]
+    pub until_eof: bool,
 }
 
 /// When the session ends, and what outlives it.

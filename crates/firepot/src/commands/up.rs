@@ -39,7 +39,7 @@ pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
     args.reach.obey(settings)?;
     let home = settings.open_home()?;
     let mirror = session::mirror(&home, &args.session)?;
-    let Serve { load, admit, session, reach } = args;
+    let Serve { load, admit, session, reach, until_eof } = args;
     let asked = Serving { load, admit, session, reach, loads: Vec::new(), unused: None };
     let server = bind(settings, &home, asked).await?.with_mirror(mirror);
     show_first_key(&server.door(), &args.reach, settings).await?;
@@ -49,7 +49,11 @@ pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
     let mut failed = None;
     let cut = server
         .serve(async {
-            tokio::select! { () = stopped() => {}, error = public.failed() => failed = Some(error) }
+            tokio::select! {
+                () = stopped() => {}
+                () = ended(), if *until_eof => {}
+                error = public.failed() => failed = Some(error),
+            }
         })
         .await;
     farewell(cut);
@@ -242,6 +246,16 @@ async fn stopped() {
         _ = terminate.recv() => {}
     }
     println!("stopping: answers that run have a few seconds more, and what was said is kept");
+}
+
+/// Until standard input ends. A thread reads it: one of the runtime's would hold up its end.
+async fn ended() {
+    let (end, ended) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let read = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = end.send(read);
+    });
+    let _ = ended.await;
 }
 
 /// Says what is left when the server has ended.
