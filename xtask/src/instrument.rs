@@ -163,14 +163,14 @@ async fn cost(pairs: usize, text: &mut String) -> anyhow::Result<()> {
         let prompt =
             format!("Write a very long story in {number} chapters, and do not stop before the last one.");
         let seen = answer(&*target, MODEL, &prompt, TOKENS, clock).await?;
-        let looked = looker.end()?;
+        let found = looker.end()?;
         let tokens: Vec<u64> = seen.steps.iter().map(|step| step.at_ns).collect();
-        for period in &looked.periods {
+        for period in &found.periods {
             let (with, without) = (rate(&tokens, period.with.ns), rate(&tokens, period.without.ns));
             rates.extend(with.zip(without));
             cpu.push(period.with.cpu - period.without.cpu);
         }
-        readings += looked.readings;
+        readings += found.readings;
         eprintln!("{} of {pairs} pairs", rates.len());
         if rates.len() >= pairs {
             break;
