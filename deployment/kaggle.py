@@ -31,7 +31,7 @@ elif urls := os.environ.get("FIREPOT_WHEEL_URL", "").split():
         if open(wheels[-1], "rb").read(2) != b"PK":
             raise SystemExit(f"{url} is no wheel (a web page?): give the address of the file itself")
 elif source := os.environ.get("FIREPOT_SOURCE", ""):
-    print(f"building from {source}: about 25 minutes on 4 cores, 60 with CUDA; a wheel in a dataset takes seconds")
+    print(f"building from {source}: about 20 minutes on 4 cores, 40 with CUDA; a wheel in a dataset takes seconds")
     build = f"git clone --depth 1 {source} {SCRATCH}/source && cd {SCRATCH}/source && scripts/setup.sh notebook && PATH=$HOME/.cargo/bin:$PATH cargo xtask dist --out {SCRATCH} $(command -v nvcc >/dev/null && echo --cuda)"
     subprocess.run(["bash", "-c", build], check=True)
     wheels = sorted(glob.glob(f"{SCRATCH}/firepot*.whl"))
