@@ -414,7 +414,7 @@ pub struct Verify {
     /// Key for the servers at named addresses.
     #[arg(long, env = "FIREPOT_TARGET_KEY", value_name = "KEY", hide_env_values = true)]
     pub target_key: Option<String>,
-    /// Measure the server at this address too, in turn with the first.
+    /// Measure the server at this address too, in turn with the first, in twice the time.
     #[arg(long, value_name = "URL")]
     pub versus: Option<String>,
     /// The model by that server's name, when it is another.

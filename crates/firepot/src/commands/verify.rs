@@ -148,7 +148,8 @@ impl Campaign<'_> {
         let suite = workload.suite;
         let progress: Arc<dyn Progress> =
             if self.args.progress_json { Arc::new(Lines) } else { Arc::new(Bars::new(&self.wanted.model)) };
-        let limit = verify::time_left(machine).map_or(time(suite), |left| left.min(time(suite)));
+        let wanted = time(suite) * sides.all.len() as u32;
+        let limit = verify::time_left(machine).map_or(wanted, |left| left.min(wanted));
         let begin = Begin {
             writer,
             workload,
