@@ -153,7 +153,7 @@ fn is_no_evidence_when_changed(home: &Path, bundle: &Path) {
     said(home, &["check", bundle.to_str().unwrap()]);
 }
 
-/// Each case was taken, or left out because its part of the time was over, as on a machine that does other things.
+/// Each case was taken, or left out because the time was over, as on a machine that does other things.
 fn shows_what_was_asked(out: &Path, requests: &[Value]) {
     let events = lines(out, "events.jsonl");
     let skipped: Vec<&Value> = events.iter().filter(|event| event["event"] == "skipped").collect();

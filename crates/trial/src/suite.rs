@@ -1,7 +1,8 @@
 //! The suites, as data: what is asked, how often, and how long each case may take at most.
 //!
 //! Times are shares of the suite's limit, so that a slow machine measures less of everything rather than nothing of the
-//! last cases; what a case does not need is there for those after it. What was left out is named in the bundle. A case that a server or a model cannot do is left out by name, too.
+//! last cases; what a case does not need is there for those after it, and at the end for those that were cut short. What was left out is
+//! named in the bundle. A case that a server or a model cannot do is left out by name, too.
 
 use std::time::Duration;
 

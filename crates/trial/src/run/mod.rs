@@ -196,6 +196,7 @@ impl Trial {
     /// When the bundle cannot be written or a server is lost; the trial can then be taken up again.
     pub async fn run(&self) -> Result<(), TrialError> {
         let cases = self.workload.cases.clone();
+        let mut short = Vec::new();
         for (number, case) in cases.iter().enumerate() {
             if self.done().is_over(&case.id) {
                 continue;
@@ -204,7 +205,16 @@ impl Trial {
                 self.skip(case, why)?;
                 continue;
             }
-            self.case(case, number).await?;
+            let until = suite::until(self.workload.suite, &case.id, self.limit);
+            if !self.case(case, number, until).await? {
+                short.push((number, case));
+            }
+        }
+        // What the others left of their time is for those that a slow moment of the machine cut short.
+        for (number, case) in short {
+            if self.is_late(self.limit, Duration::ZERO) || !self.case(case, number, self.limit).await? {
+                self.leave_out(case)?;
+            }
         }
         Ok(())
     }
@@ -217,9 +227,9 @@ impl Trial {
         self.event(EventKind::Interrupted { reason: reason.to_owned() })
     }
 
-    async fn case(&self, case: &Case, number: usize) -> Result<(), TrialError> {
+    /// Whether it is over; else its time was, before it had its fewest samples.
+    async fn case(&self, case: &Case, number: usize, until: Duration) -> Result<bool, TrialError> {
         self.event(EventKind::Began { case: case.id.clone() })?;
-        let until = suite::until(self.workload.suite, &case.id, self.limit);
         let mut failures = 0;
         let mut last = None;
         loop {
@@ -232,13 +242,15 @@ impl Trial {
                 most: case.max_samples,
             });
             if let Some(end) = self.enough(case, samples) {
-                return self.event(end);
+                self.event(end)?;
+                return Ok(true);
             }
             if last.is_some_and(|last| self.is_late(until, last)) {
                 return self.out_of_time(case, samples);
             }
             if failures >= FAILURES_MAX {
-                return self.skip(case, &format!("{failures} requests in a row failed"));
+                self.skip(case, &format!("{failures} requests in a row failed"))?;
+                return Ok(true);
             }
             self.probe().await?;
             let taken = async {
@@ -276,14 +288,21 @@ impl Trial {
         end > until || end + RESERVE > self.limit
     }
 
-    fn out_of_time(&self, case: &Case, samples: u32) -> Result<(), TrialError> {
-        if samples >= case.min_samples {
-            return self.event(EventKind::Cap { case: case.id.clone(), samples });
+    /// Whether a case whose time is over has enough to be one that ended at its cap.
+    fn out_of_time(&self, case: &Case, samples: u32) -> Result<bool, TrialError> {
+        let enough = samples >= case.min_samples;
+        if enough {
+            self.event(EventKind::Cap { case: case.id.clone(), samples })?;
         }
-        let limit = self.limit.as_secs();
-        let reason =
-            format!("its part of {limit} s was over after {samples} of {} samples", case.min_samples);
-        self.skip(case, &reason)
+        Ok(enough)
+    }
+
+    fn leave_out(&self, case: &Case) -> Result<(), TrialError> {
+        let (samples, limit) = (self.done().samples(case, &self.sides), self.limit.as_secs());
+        self.skip(
+            case,
+            &format!("the time of {limit} s was over after {samples} of {} samples", case.min_samples),
+        )
     }
 
     /// Why a case cannot be measured here.

@@ -338,3 +338,23 @@ async fn a_case_that_would_take_longer_than_the_trial_may_is_left_out_by_name() 
     assert!(skipped(&bundle, "warm").unwrap().contains("of 30 samples"), "{:?}", bundle.events);
     assert!(of(&bundle, "warm").len() < 30 && fs::exists(dir.path()).unwrap());
 }
+
+#[tokio::test]
+async fn a_case_that_was_cut_short_has_what_the_others_leave_of_their_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = FakeTarget::start(Script { ttft: Duration::from_millis(200), ..fast() }).await.unwrap();
+    // The first case of the full suite has a hundredth of the time, which is a sample or two.
+    let cases = vec![case("cold", CaseKind::Warm, 1, (6, 6)), case("warm-32", CaseKind::Warm, 1, (2, 2))];
+    let (writer, workload) = create(dir.path(), cases);
+    let trial = begin(writer, workload, vec![side("a", &fake, Kind::Firepot)], None);
+    let trial = Trial { limit: Duration::from_secs(30), ..trial };
+    trial.run().await.unwrap();
+    drop(trial);
+    let bundle = read(dir.path());
+    assert_eq!((skipped(&bundle, "cold"), of(&bundle, "cold").len()), (None, 6));
+    let begun = bundle.events.iter().filter_map(|event| match &event.kind {
+        EventKind::Began { case } => Some(case.as_str()),
+        _ => None,
+    });
+    assert_eq!(begun.collect::<Vec<_>>(), ["cold", "warm-32", "cold"]);
+}
