@@ -16,8 +16,9 @@ use std::{
 use anyhow::{Context as _, bail};
 use firepot_machine::Reading;
 use firepot_measure::{
+    Pair, Side,
     bundle::{BundleWriter, SCHEMA, Tool, Trial},
-    paired_ratios, quantile,
+    paired_ratios, quantile, read_bandwidth, sample_pairs,
 };
 use firepot_store::write_atomic;
 use firepot_trial::{
@@ -28,6 +29,7 @@ use firepot_trial::{
 };
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
+use tokio::runtime::Runtime;
 
 use crate::server::{FIREPOT, MODEL, Server};
 
@@ -60,7 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut text = String::from(
         "# What trials measure with\n\nWritten by `cargo xtask bench-instrument`; the numbers are of the machine that ran it.\n\n",
     );
-    runtime.block_on(stamps(args.rounds, &mut text))?;
+    stamps(&runtime, args.rounds, &mut text)?;
     runtime.block_on(cost(args.pairs, &mut text))?;
     write_atomic(Path::new(OUT), text.as_bytes())?;
     print!("{text}");
@@ -68,23 +70,29 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 /// A trial and a client of Python's own libraries ask the fake, whose tokens are written by a schedule, in turn.
-async fn stamps(rounds: usize, text: &mut String) -> anyhow::Result<()> {
+fn stamps(runtime: &Runtime, rounds: usize, text: &mut String) -> anyhow::Result<()> {
     let ms = Duration::from_millis;
     let script = Script { kind: Kind::Ollama, ttft: ms(40), gap: ms(8), jitter: 0.5, ..Script::default() };
-    let fake = FakeTarget::start(script).await?;
+    let fake = runtime.block_on(FakeTarget::start(script))?;
+    // Both of a pair ask the same.
+    let mut asked = 0..;
+    let pairs = sample_pairs(
+        rounds,
+        || read_bandwidth(2),
+        |side| {
+            let prompt = format!("Question {}", asked.next().unwrap_or(0) / 2);
+            runtime.block_on(async {
+                match side {
+                    Side::Ours => ours(&fake, &prompt).await,
+                    Side::Peer => theirs(&fake.url(), &prompt).await,
+                }
+            })
+        },
+    )?;
     let (mut ttft, mut gaps) = (Vec::new(), Vec::new());
-    for round in 0..rounds {
-        let prompt = format!("Question {round}");
-        // Whoever goes first must not matter.
-        let (ours, theirs) = if round.is_multiple_of(2) {
-            let ours = ours(&fake, &prompt).await?;
-            (ours, theirs(&fake.url(), &prompt).await?)
-        } else {
-            let theirs = theirs(&fake.url(), &prompt).await?;
-            (ours(&fake, &prompt).await?, theirs)
-        };
-        ttft.extend(ours.first().zip(theirs.first()).map(|(ours, theirs)| ours - theirs));
-        gaps.extend(between(&ours).zip(between(&theirs)).map(|(ours, theirs)| ours - theirs));
+    for Pair { ours, peer, .. } in &pairs {
+        ttft.extend(ours.first().zip(peer.first()).map(|(ours, theirs)| ours - theirs));
+        gaps.extend(between(ours).zip(between(peer)).map(|(ours, theirs)| ours - theirs));
     }
     writeln!(
         text,
@@ -201,7 +209,7 @@ fn rate(tokens: &[u64], (from, to): (u64, u64)) -> Option<f64> {
 }
 
 /// A time beside one of the other kind.
-struct Pair {
+struct Turns {
     with: Span,
     without: Span,
 }
@@ -213,7 +221,7 @@ struct Span {
 }
 
 struct Looked {
-    periods: Vec<Pair>,
+    periods: Vec<Turns>,
     readings: usize,
 }
 
@@ -247,10 +255,10 @@ impl Looker {
                 // Which comes first must not matter.
                 periods.push(if periods.len().is_multiple_of(2) {
                     let with = with();
-                    Pair { with, without: Span::of(clock) }
+                    Turns { with, without: Span::of(clock) }
                 } else {
                     let without = Span::of(clock);
-                    Pair { with: with(), without }
+                    Turns { with: with(), without }
                 });
             }
             Looked { periods, readings: readings.load(Ordering::Relaxed) }

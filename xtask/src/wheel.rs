@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use firepot_catalogue::{TensorSpec, find};
-use firepot_measure::{Summary, median_interval, paired_ratios};
+use firepot_measure::{Side, Summary, median_interval, paired_ratios, read_bandwidth, sample_pairs};
 use firepot_store::write_atomic;
 use reqwest::blocking::Client;
 use serde_json::{Value, json};
@@ -43,8 +43,8 @@ pub struct Args {
 /// # Errors
 /// When there is no wheel, or a program fails.
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let wheel = newest(&args.dist, "firepot-")?;
-    let cuda = newest(&args.dist, "firepot_cuda-").and_then(|wheel| Ok(wheel.metadata()?.len())).ok();
+    let wheel = the_wheel(&args.dist, "firepot-")?;
+    let cuda = the_wheel(&args.dist, "firepot_cuda-").and_then(|wheel| Ok(wheel.metadata()?.len())).ok();
     let mut text = String::from(
         "# The wheel on a machine with nothing but Python\n\nWritten by `cargo xtask bench-wheel`; the numbers are of the machine that ran it.\n\n",
     );
@@ -56,7 +56,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn newest(dist: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
+fn the_wheel(dist: &Path, prefix: &str) -> anyhow::Result<PathBuf> {
     let found = wheels(dist, prefix)?.pop().context("there is no wheel: make wheel")?;
     Ok(fs::canonicalize(found)?)
 }
@@ -128,18 +128,19 @@ fn speed(args: &Args, program: &Path, text: &mut String) -> anyhow::Result<()> {
     for server in [&wheel, &native] {
         ask(&client, server, 0)?;
     }
-    let (mut decode, mut prefill) = (Vec::new(), Vec::new());
-    for pair in 1..=args.pairs {
-        let (ours, theirs) = if pair.is_multiple_of(2) {
-            let ours = ask(&client, &wheel, pair)?;
-            (ours, ask(&client, &native, pair)?)
-        } else {
-            let theirs = ask(&client, &native, pair)?;
-            (ask(&client, &wheel, pair)?, theirs)
-        };
-        prefill.push((ours.0, theirs.0));
-        decode.push((ours.1, theirs.1));
-    }
+    // Both of a pair are asked the same.
+    let mut asked = 0..;
+    let sampled = sample_pairs(
+        args.pairs,
+        || read_bandwidth(2),
+        |side| {
+            let server = if side == Side::Ours { &wheel } else { &native };
+            ask(&client, server, asked.next().unwrap_or(0) / 2 + 1)
+        },
+    )?;
+    let of =
+        |which: usize| sampled.iter().map(|pair| (pair.ours[which], pair.peer[which])).collect::<Vec<_>>();
+    let (prefill, decode) = (of(0), of(1));
     for (what, pairs) in [("decode", decode), ("prefill", prefill)] {
         let ratio = paired_ratios(&pairs).context("there are pairs")?;
         let native = summary(&pairs.iter().map(|(_, native)| *native).collect::<Vec<_>>())?;
@@ -155,7 +156,7 @@ fn speed(args: &Args, program: &Path, text: &mut String) -> anyhow::Result<()> {
 }
 
 /// Rates of prefill and decode of one request that shares nothing with others.
-fn ask(client: &Client, server: &Server, number: usize) -> anyhow::Result<(f64, f64)> {
+fn ask(client: &Client, server: &Server, number: usize) -> anyhow::Result<Vec<f64>> {
     let words: Vec<String> =
         (0..WORDS).map(|word| format!("{}", (word * 7919 + number * 104_729) % 1000)).collect();
     let body = json!({
@@ -171,7 +172,7 @@ fn ask(client: &Client, server: &Server, number: usize) -> anyhow::Result<(f64, 
         let (count, ns) = count.zip(ns).with_context(|| format!("no {duration}: {answer}"))?;
         Ok(count / (ns / 1e9))
     };
-    Ok((rate("prompt_eval_count", "prompt_eval_duration")?, rate("eval_count", "eval_duration")?))
+    Ok(vec![rate("prompt_eval_count", "prompt_eval_duration")?, rate("eval_count", "eval_duration")?])
 }
 
 /// What the same takes on a T4 notebook with the three models of the original deployment, by rates that are named.

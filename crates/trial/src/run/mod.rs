@@ -212,7 +212,7 @@ impl Trial {
         }
         // What the others left of their time is for those that a slow moment of the machine cut short.
         for (number, case) in short {
-            if self.is_late(self.limit, Duration::ZERO) || !self.case(case, number, self.limit).await? {
+            if self.is_over() || !self.case(case, number, self.limit).await? {
                 self.leave_out(case)?;
             }
         }
@@ -288,6 +288,11 @@ impl Trial {
         end > until || end + RESERVE > self.limit
     }
 
+    /// Whether the trial has no time for anything more.
+    fn is_over(&self) -> bool {
+        self.is_late(self.limit, Duration::ZERO)
+    }
+
     /// Whether a case whose time is over has enough to be one that ended at its cap.
     fn out_of_time(&self, case: &Case, samples: u32) -> Result<bool, TrialError> {
         let enough = samples >= case.min_samples;
@@ -316,10 +321,9 @@ impl Trial {
         let withheld = needs.and_then(|fact| self.sides.iter().find_map(|side| side.target.withholds(fact)));
         let tokens = case.prompt_tokens + case.depth_tokens + case.max_tokens;
         let short = self.sides.iter().any(|side| side.ctx.is_some_and(|ctx| ctx < tokens));
-        let late = self.measured_before + self.clock.measured() + RESERVE > self.limit;
         withheld
             .or(short.then_some("the model's context is too short for it"))
-            .or(late.then_some("the time of the trial was over"))
+            .or(self.is_over().then_some("the time of the trial was over"))
     }
 
     fn skip(&self, case: &Case, reason: &str) -> Result<(), TrialError> {

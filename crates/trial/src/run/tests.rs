@@ -119,11 +119,22 @@ fn read(dir: &Path) -> Bundle {
 /// A trial of these cases on a fake that answers like this.
 async fn trial(script: Script, cases: Vec<Case>) -> (Bundle, Result<(), TrialError>) {
     let dir = tempfile::tempdir().unwrap();
+    within(dir.path(), Duration::from_hours(1), script, cases).await
+}
+
+/// The same in this folder and time.
+async fn within(
+    dir: &Path,
+    limit: Duration,
+    script: Script,
+    cases: Vec<Case>,
+) -> (Bundle, Result<(), TrialError>) {
     let fake = FakeTarget::start(script.clone()).await.unwrap();
-    let (writer, workload) = create(dir.path(), cases);
+    let (writer, workload) = create(dir, cases);
     let trial = begin(writer, workload, vec![side("a", &fake, script.kind)], None);
+    let trial = Trial { limit, ..trial };
     let outcome = trial.run().await;
-    (read(dir.path()), outcome)
+    (read(dir), outcome)
 }
 
 fn of<'a>(bundle: &'a Bundle, case: &'a str) -> Vec<&'a Request> {
@@ -327,14 +338,10 @@ async fn a_clock_that_is_set_is_an_event_and_nothing_else() {
 #[tokio::test]
 async fn a_case_that_would_take_longer_than_the_trial_may_is_left_out_by_name() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = FakeTarget::start(Script { ttft: Duration::from_millis(300), ..fast() }).await.unwrap();
+    let script = Script { ttft: Duration::from_millis(300), ..fast() };
     let cases = vec![case("warm", CaseKind::Warm, 1, (30, 30)), case("later", CaseKind::Warm, 1, (3, 3))];
-    let (writer, workload) = create(dir.path(), cases);
-    let trial = begin(writer, workload, vec![side("a", &fake, Kind::Firepot)], None);
-    let trial = Trial { limit: Duration::from_secs(3), ..trial };
-    trial.run().await.unwrap();
-    drop(trial);
-    let bundle = read(dir.path());
+    let (bundle, outcome) = within(dir.path(), Duration::from_secs(3), script, cases).await;
+    outcome.unwrap();
     assert!(skipped(&bundle, "warm").unwrap().contains("of 30 samples"), "{:?}", bundle.events);
     assert!(of(&bundle, "warm").len() < 30 && fs::exists(dir.path()).unwrap());
 }
@@ -342,15 +349,11 @@ async fn a_case_that_would_take_longer_than_the_trial_may_is_left_out_by_name() 
 #[tokio::test]
 async fn a_case_that_was_cut_short_has_what_the_others_leave_of_their_time() {
     let dir = tempfile::tempdir().unwrap();
-    let fake = FakeTarget::start(Script { ttft: Duration::from_millis(200), ..fast() }).await.unwrap();
+    let script = Script { ttft: Duration::from_millis(200), ..fast() };
     // The first case of the full suite has a hundredth of the time, which is a sample or two.
     let cases = vec![case("cold", CaseKind::Warm, 1, (6, 6)), case("warm-32", CaseKind::Warm, 1, (2, 2))];
-    let (writer, workload) = create(dir.path(), cases);
-    let trial = begin(writer, workload, vec![side("a", &fake, Kind::Firepot)], None);
-    let trial = Trial { limit: Duration::from_secs(30), ..trial };
-    trial.run().await.unwrap();
-    drop(trial);
-    let bundle = read(dir.path());
+    let (bundle, outcome) = within(dir.path(), Duration::from_secs(30), script, cases).await;
+    outcome.unwrap();
     assert_eq!((skipped(&bundle, "cold"), of(&bundle, "cold").len()), (None, 6));
     let begun = bundle.events.iter().filter_map(|event| match &event.kind {
         EventKind::Began { case } => Some(case.as_str()),
