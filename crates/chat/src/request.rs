@@ -139,6 +139,10 @@ pub struct Limits {
     pub max_tokens: Option<u32>,
     /// The answer ends before any of these strings.
     pub stop: Vec<String>,
+    /// Tokens that end an answer are never chosen: it ends by `max_tokens` or `stop` alone, as a measurement of speed
+    /// wants it. Not together with a form.
+    #[serde(default)]
+    pub ignore_eos: bool,
 }
 
 /// A form that the answer must have.

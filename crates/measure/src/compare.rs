@@ -143,7 +143,15 @@ fn target(bundle: &Bundle) -> &str {
 
 fn is_same_case(a: &Case, b: &Case) -> bool {
     let shape = |case: &Case| {
-        (case.kind, case.prompt_tokens, case.depth_tokens, case.concurrency, case.max_tokens, case.strict)
+        (
+            case.kind,
+            case.prompt_tokens,
+            case.depth_tokens,
+            case.concurrency,
+            case.max_tokens,
+            case.strict,
+            case.ignore_eos,
+        )
     };
     shape(a) == shape(b)
 }

@@ -392,6 +392,7 @@ fn cases(samples: u32, seed: u64) -> Vec<Case> {
         concurrency,
         max_tokens: 32,
         strict: kind == CaseKind::Determinism,
+        ignore_eos: kind != CaseKind::Quality,
         seed,
         min_samples: 10.min(max_samples),
         max_samples,

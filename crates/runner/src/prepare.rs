@@ -44,6 +44,8 @@ pub struct Preparer {
     eos: String,
     ctx: u32,
     vocab_size: u32,
+    /// Tokens that end an answer.
+    ends: Vec<TokenId>,
 }
 
 /// A prompt, and how its answer is read.
@@ -61,19 +63,22 @@ impl Preparer {
     /// A preparer for the loaded model.
     pub fn new(decoder: &dyn Decoder) -> Self {
         let info = decoder.info();
+        let tokenizer = decoder.tokenizer();
+        let ends = (0..info.vocab_size as TokenId).filter(|&token| tokenizer.is_end(token)).collect();
         let source = info.chat_template.clone().unwrap_or_default();
         let template = match &info.chat_template {
             Some(source) => ChatTemplate::compile(source, &info.bos_text, &info.eos_text),
             None => Ok(ChatTemplate::plain()),
         };
         Self {
-            tokenizer: decoder.tokenizer(),
+            tokenizer,
             template,
             source,
             bos: info.bos_text.clone(),
             eos: info.eos_text.clone(),
             ctx: info.ctx_per_answer,
             vocab_size: info.vocab_size,
+            ends,
         }
     }
 
@@ -98,6 +103,14 @@ impl Preparer {
             .tokenizer
             .constraint(format)
             .map_err(|error| GenerateError::new(ErrorKind::InvalidRequest, error.message))?;
+        if request.limits.ignore_eos {
+            if constraint.is_some() {
+                let message =
+                    "ignore_eos cannot be used with a format or a forced call, which end the answer";
+                return Err(GenerateError::new(ErrorKind::InvalidRequest, message));
+            }
+            request.sampling.logit_bias.extend(self.ends.iter().map(|&end| (end, f32::NEG_INFINITY)));
+        }
         let report = PromptReport {
             ids: rendered.ids.clone(),
             seed,

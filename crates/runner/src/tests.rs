@@ -309,17 +309,31 @@ fn old_turns_are_dropped_or_the_prompt_is_refused() {
 }
 
 #[test]
+fn an_answer_that_ignores_its_end_has_all_its_tokens() {
+    let mut client = Client::loaded("reply=echo");
+    let mut request = question("short");
+    request.limits.max_tokens = Some(40);
+    assert_eq!(client.ask(request.clone()).end, Some(Ok(FinishReason::Stop)));
+    request.limits.ignore_eos = true;
+    let answer = client.ask(request);
+    assert_eq!((answer.ids.len(), answer.end), (40, Some(Ok(FinishReason::Length))));
+}
+
+#[test]
 fn what_cannot_be_asked_is_refused_before_the_engine() {
     let mut client = Client::loaded("reply=echo");
     let mut unknown_token = question("a");
     unknown_token.sampling.logit_bias = vec![(5000, 1.0)];
+    let mut endless_form = question("a");
+    endless_form.format = Format::Json;
+    endless_form.limits.ignore_eos = true;
     let mut no_schema = question("a");
     no_schema.format = Format::Schema(json!(7));
     let tokens = GenerateRequest::new(Prompt::Tokens(vec![-1]));
     let mut broken_template = question("a");
     let Prompt::Chat { template, .. } = &mut broken_template.prompt else { unreachable!() };
     *template = Some("{% if %}".to_owned());
-    for request in [unknown_token, no_schema, tokens, broken_template] {
+    for request in [unknown_token, endless_form, no_schema, tokens, broken_template] {
         assert_eq!(client.ask(request.clone()).end, Some(Err(ErrorKind::InvalidRequest)), "{request:?}");
     }
     assert_eq!(client.ask(question("fine")).text(), "fine");

@@ -134,6 +134,7 @@ pub fn cases(suite: Suite, seed: u64) -> Vec<Case> {
         concurrency: row.concurrency,
         max_tokens: row.tokens,
         strict: matches!(row.kind, Determinism | Restart),
+        ignore_eos: row.kind != Quality,
         // JSON readers other than ours take numbers for floats.
         seed: fastrand::Rng::with_seed(seed.wrapping_add(number)).u64(..1 << 53),
         min_samples: row.samples.0,

@@ -1,12 +1,19 @@
 //! Fields that mean the same in every dialect, though they may stand in different places.
 
-use firepot_chat::{Format, Sampling, ThinkMode, Thinking, ToolChoice};
+use firepot_chat::{Format, Limits, Sampling, ThinkMode, Thinking, ToolChoice};
 
 use crate::{
     ApiError,
     fields::{Field, Fields, quoted, set},
     limits,
 };
+
+/// Where an answer ends: `max_tokens` as the dialect names it, and what all have in common: `stop`, and `ignore_eos` as
+/// llama-server and vLLM name it.
+pub(crate) fn limits(fields: &Fields<'_>, max_tokens: Option<u32>) -> Result<Limits, ApiError> {
+    let ignore_eos = fields.bool("ignore_eos")?.unwrap_or(false);
+    Ok(Limits { max_tokens, stop: stops(fields)?, ignore_eos })
+}
 
 /// `stop`: one string or several. Empty strings are left out: they would end every answer before it begins,
 /// and form-like clients send them for an empty text box.

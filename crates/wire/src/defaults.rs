@@ -136,6 +136,7 @@ impl ModelDefaults {
             "seed" => sampling.seed = own.seed,
             "num_predict" => request.limits.max_tokens = self.options.limits.max_tokens,
             "stop" => request.limits.stop.clone_from(&self.options.limits.stop),
+            "ignore_eos" => request.limits.ignore_eos = self.options.limits.ignore_eos,
             "strict" => request.strict = self.options.strict,
             "thinking_budget" if request.thinking.mode != ThinkMode::Off => {
                 request.thinking.budget_tokens = self.options.thinking_budget;

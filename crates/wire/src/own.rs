@@ -58,7 +58,11 @@ impl ChatSettings {
         let settings = Self {
             system: fields.owned_string("system")?,
             sampling: sampling(&fields)?,
-            limits: Limits { max_tokens: max_tokens(&fields)?, stop: common::stops(&fields)? },
+            limits: Limits {
+                max_tokens: max_tokens(&fields)?,
+                stop: common::stops(&fields)?,
+                ..Limits::default()
+            },
             thinking: thinking(&fields)?,
             ctx: fields.int("ctx", 1..=limits::MAX_CTX)?.map(|tokens| tokens as u32),
             said: said(map),
@@ -150,7 +154,7 @@ mod tests {
         let expected = ChatSettings {
             system: Some("Be brief.".into()),
             sampling,
-            limits: Limits { max_tokens: Some(128), stop: vec!["END".into()] },
+            limits: Limits { max_tokens: Some(128), stop: vec!["END".into()], ..Limits::default() },
             thinking: Thinking { mode: ThinkMode::On, effort: Some(Effort::High), budget_tokens: Some(64) },
             ctx: Some(2048),
             said: settings.said.clone(),

@@ -76,6 +76,10 @@ pub struct Case {
     pub max_tokens: u32,
     /// Whether strict mode is asked for (identical ids are promised only there).
     pub strict: bool,
+    /// Whether the answer is to go on behind the tokens that end it, up to `max_tokens`, so that each sample has the same
+    /// length. Servers without such an option are not asked for it.
+    #[serde(default)]
+    pub ignore_eos: bool,
     /// Seed of its prompts and draws.
     pub seed: u64,
     /// Fewest samples.

@@ -37,6 +37,7 @@ fn case(id: &str, kind: CaseKind, concurrency: u32, samples: (u32, u32)) -> Case
         concurrency,
         max_tokens: 6,
         strict: kind == CaseKind::Determinism,
+        ignore_eos: kind != CaseKind::Quality,
         seed: 7,
         min_samples: samples.0,
         max_samples: samples.1,

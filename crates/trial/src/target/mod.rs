@@ -87,6 +87,8 @@ pub struct Ask {
     pub ctx: u32,
     /// One sequence, empty cache, fixed grid, where the server can.
     pub strict: bool,
+    /// Up to `max_tokens`, past the tokens that end an answer, where the server can.
+    pub ignore_eos: bool,
     /// The form of the answer.
     pub schema: Option<Value>,
 }

@@ -37,6 +37,7 @@ impl Ollama {
         let mut options = json!({"temperature": 0, "seed": 0, "num_predict": ask.max_tokens});
         if self.ours {
             options["strict"] = ask.strict.into();
+            options["ignore_eos"] = ask.ignore_eos.into();
         } else {
             // Its default is short, and what is longer is cut without a word.
             options["num_ctx"] = ask.ctx.into();

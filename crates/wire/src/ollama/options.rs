@@ -41,7 +41,7 @@ pub(crate) enum Kind {
 }
 
 /// Every option that has an effect.
-pub(crate) const KINDS: [(&str, Kind); 21] = [
+pub(crate) const KINDS: [(&str, Kind); 22] = [
     ("num_ctx", Kind::Integer),
     ("num_batch", Kind::Integer),
     ("num_gpu", Kind::Integer),
@@ -63,6 +63,7 @@ pub(crate) const KINDS: [(&str, Kind); 21] = [
     ("stop", Kind::Texts),
     ("thinking_budget", Kind::Integer),
     ("strict", Kind::Boolean),
+    ("ignore_eos", Kind::Boolean),
 ];
 
 /// Their names.
@@ -99,7 +100,7 @@ impl Options {
         let mut read = Self {
             load: load(options)?,
             sampling: sampling(options)?,
-            limits: Limits { max_tokens: num_predict(options)?, stop: common::stops(options)? },
+            limits: common::limits(options, num_predict(options)?)?,
             thinking_budget: common::thinking_budget(options, "thinking_budget")?,
             strict: options.bool("strict")?.unwrap_or(false),
             warnings: without_effect(options)?,
@@ -196,7 +197,7 @@ mod tests {
             "use_mlock": true, "seed": 7, "num_predict": 128, "top_k": 20, "top_p": 0.5, "min_p": 0.25,
             "typical_p": 0.75, "repeat_last_n": -1, "temperature": 0, "repeat_penalty": 1.5,
             "presence_penalty": 0.5, "frequency_penalty": -0.5, "stop": ["END", "", "\n\n"],
-            "thinking_budget": 64, "strict": true
+            "thinking_budget": 64, "strict": true, "ignore_eos": true
         }))
         .unwrap();
         insta::assert_debug_snapshot!(options, @r#"
@@ -248,6 +249,7 @@ mod tests {
                     "END",
                     "\n\n",
                 ],
+                ignore_eos: true,
             },
             thinking_budget: Some(
                 64,

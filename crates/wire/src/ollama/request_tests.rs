@@ -83,7 +83,8 @@ fn the_python_clients_shortest_chat_streams_only_if_asked() {
       },
       "limits": {
         "max_tokens": null,
-        "stop": []
+        "stop": [],
+        "ignore_eos": false
       },
       "format": "Free",
       "thinking": {

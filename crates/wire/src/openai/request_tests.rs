@@ -84,7 +84,8 @@ fn the_shortest_chat_has_openais_defaults() {
         },
         "limits": {
           "max_tokens": null,
-          "stop": []
+          "stop": [],
+          "ignore_eos": false
         },
         "format": "Free",
         "thinking": {
@@ -164,7 +165,8 @@ fn the_fullest_chat_is_read_field_by_field() {
         "max_tokens": 5,
         "stop": [
           "x"
-        ]
+        ],
+        "ignore_eos": false
       },
       "format": "Free",
       "thinking": {

@@ -49,12 +49,12 @@ fn bias_of(path: &str, id: &str, bias: &Value) -> Result<(TokenId, f32), ApiErro
     }
 }
 
-/// `stop`, `max_tokens` and its successor `max_completion_tokens`, which wins. Without either the answer may
+/// `stop`, `ignore_eos`, `max_tokens` and its successor `max_completion_tokens`, which wins. Without either the answer may
 /// fill the context; OpenAI's 16 tokens of `/v1/completions` help nobody.
 pub(super) fn limits(body: &Fields<'_>) -> Result<Limits, ApiError> {
     let old = body.int("max_tokens", 1..=limits::MAX_TOKENS)?;
     let max_tokens = body.int("max_completion_tokens", 1..=limits::MAX_TOKENS)?.or(old);
-    Ok(Limits { max_tokens: max_tokens.map(|tokens| tokens as u32), stop: common::stops(body)? })
+    common::limits(body, max_tokens.map(|tokens| tokens as u32))
 }
 
 /// The options that a body says itself.
