@@ -150,6 +150,7 @@ async fn answer(
         max_tokens,
         ctx: CTX,
         strict: false,
+        ignore_eos: true,
         schema: None,
     };
     let (seen, error) = watch(target.generate(&ask, clock).await?, clock, |_| {}).await;

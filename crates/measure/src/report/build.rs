@@ -72,6 +72,7 @@ fn method(bundle: &Bundle) -> Vec<Block> {
             number(goodput.ttft_ms),
             number(goodput.tpot_ms)
         ),
+        "Answers are greedy. But for the quality cases they go on past a token that ends them, up to the length of their case, where the server has an option for it: a short answer would be measured by fewer tokens.".to_owned(),
         "This page follows from the bundle alone; `firepot check DIR` hashes every file again and computes every figure anew.".to_owned(),
     ];
     texts.into_iter().map(Block::Text).collect()
