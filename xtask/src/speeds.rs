@@ -7,7 +7,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::Command,
-    time::UNIX_EPOCH,
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, ensure};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    bench::{Program, Service},
+    bench::{Answer, Program, Service},
     synth,
 };
 
@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", default_value = "target/bench/predicted-speeds.json")]
     earlier: PathBuf,
     /// How often each model is calibrated and measured.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 5)]
     rounds: u32,
     /// Where the report is written.
     #[arg(long, value_name = "FILE", default_value = "docs/speeds.md")]
@@ -54,13 +54,12 @@ const MODELS: [(&str, Quant, u32); 8] = [
 ];
 const PROMPTS: [u32; 4] = [128, 512, 1024, 2048];
 /// Tokens of an answer.
-const ANSWER: u32 = 24;
-/// Shorter answers say too little of decoding.
-const ANSWER_MIN: u64 = 12;
+const ANSWER: u32 = 32;
+/// Answers of one case: so many, or fewer when they take longer than this together.
+const ANSWERS_MAX: u32 = 3;
+const ANSWERS_TIME: Duration = Duration::from_secs(8);
 /// Probes after the first until every type was measured.
 const PROBES_MORE: u32 = 4;
-/// Prompts that are tried until one gets such an answer.
-const TRIES: u32 = 4;
 
 /// A prediction and what came.
 #[derive(Clone, Copy, Debug)]
@@ -263,36 +262,15 @@ impl Checked<'_> {
         let mut serve = Command::new(self.firepot);
         serve.arg("--home").arg(self.home).args(["serve", "--snapshot-bytes", "0"]);
         let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;
-        // Loads it; a model of random weights may say nothing.
-        drop(service.complete("Once", 4));
+        // Loads it.
+        service.complete("Once", 4)?;
         let mut cases = Vec::new();
         for prompt in PROMPTS.into_iter().filter(|&prompt| prompt <= longest) {
             let predicted = speeds
                 .iter()
                 .find(|speeds| speeds.prompt_tokens == prompt)
                 .with_context(|| format!("nothing is predicted for {prompt} tokens"))?;
-            // A model of random weights may end at once.
-            let mut tries = round * TRIES..(round + 1) * TRIES;
-            let answer = tries.find_map(|seed| {
-                let answer = service.complete(&text(prompt, seed), ANSWER).ok()?;
-                (answer.emitted_tokens >= ANSWER_MIN).then_some(answer)
-            });
-            let Some(answer) = answer else {
-                eprintln!("{model}: {prompt} tokens get no answer");
-                continue;
-            };
-            ensure!(
-                answer.prompt_tokens.abs_diff(prompt.into()) * 50 <= prompt.into(),
-                "a prompt of {} tokens instead of {prompt}",
-                answer.prompt_tokens
-            );
-            let computing = answer.prompt_computing.context("no time of the prompt")?;
-            let decoding = answer.decoding.context("no time of the answer")?;
-            let measured = Measured {
-                decode: (answer.emitted_tokens - 1) as f64 / decoding.as_secs_f64(),
-                prefill: answer.prompt_tokens as f64 / computing.as_secs_f64(),
-                ttft: answer.ttft().as_secs_f64(),
-            };
+            let measured = median_answer(&service, prompt, round)?;
             let older = self.earlier.as_ref().and_then(|earlier| {
                 let minutes = unix_s().saturating_sub(earlier.taken_at_s) / 60;
                 Some((minutes, earlier.of(model, prompt)?.beside(measured)))
@@ -310,6 +288,43 @@ impl Checked<'_> {
         }
         Ok(cases)
     }
+}
+
+/// The median of some answers: one alone says as much of the moment as of the machine.
+fn median_answer(service: &Service, prompt: u32, round: u32) -> anyhow::Result<Measured> {
+    let started = Instant::now();
+    let mut answers = Vec::new();
+    for number in 0..ANSWERS_MAX {
+        if !answers.is_empty() && started.elapsed() > ANSWERS_TIME {
+            break;
+        }
+        answers
+            .push(measure(&service.complete(&text(prompt, round * ANSWERS_MAX + number), ANSWER)?, prompt)?);
+    }
+    let median = |of: fn(&Measured) -> f64| {
+        quantile(&answers.iter().map(of).collect::<Vec<_>>(), 0.5).context("no answer")
+    };
+    Ok(Measured {
+        decode: median(|answer| answer.decode)?,
+        prefill: median(|answer| answer.prefill)?,
+        ttft: median(|answer| answer.ttft)?,
+    })
+}
+
+fn measure(answer: &Answer, prompt: u32) -> anyhow::Result<Measured> {
+    let Answer { prompt_tokens, emitted_tokens, .. } = *answer;
+    ensure!(emitted_tokens == ANSWER.into(), "an answer of {emitted_tokens} tokens");
+    ensure!(
+        prompt_tokens.abs_diff(prompt.into()) * 50 <= prompt.into(),
+        "a prompt of {prompt_tokens} tokens instead of {prompt}"
+    );
+    let computing = answer.prompt_computing.context("no time of the prompt")?;
+    let decoding = answer.decoding.context("no time of the answer")?;
+    Ok(Measured {
+        decode: (emitted_tokens - 1) as f64 / decoding.as_secs_f64(),
+        prefill: prompt_tokens as f64 / computing.as_secs_f64(),
+        ttft: answer.ttft().as_secs_f64(),
+    })
 }
 
 /// Number of cases, mean and median error, share within the interval.
@@ -349,7 +364,7 @@ fn row(case: &Case) -> String {
 
 const HEAD: &str = "# Predicted speeds beside measured ones\n\n`cargo xtask check-speeds` wrote this. Each model is calibrated anew \
     (`firepot calibrate --again`), its speeds are predicted (`firepot fit`), and it then answers prompts of several lengths through the \
-    server, one at a time, with nothing in its cache. All within two minutes of the calibration but for the largest models. The models other than \
+    server, one at a time, with nothing in its cache; a case is the median of three, or of as many as come in 8 s. All within two minutes of the calibration but for the largest models. The models other than \
     SmolLM2 have random weights. From the second round on the answers of the rounds before correct the predictions: these stand in lines of their own. An interval is to hold nine of ten.\n\n";
 
 type Figure = fn(&Figures) -> Compared;
@@ -366,8 +381,9 @@ fn report(cases: &[Case]) -> anyhow::Result<String> {
     let alone: Vec<Figures> = cases.iter().map(|case| case.alone).collect();
     let corrected: Vec<Figures> = cases.iter().filter_map(|case| case.corrected).collect();
     let older: Vec<Figures> = cases.iter().filter_map(|case| Some(case.older?.1)).collect();
-    let minutes = cases.iter().filter_map(|case| Some(case.older?.0)).min();
-    let older_by = minutes.map(|minutes| format!("a calibration {minutes} minutes or more before"));
+    let minutes = || cases.iter().filter_map(|case| Some(case.older?.0));
+    let older_by = minutes().min().zip(minutes().max());
+    let older_by = older_by.map(|(least, most)| format!("a calibration {least} to {most} minutes before"));
     for (name, of, asked) in FIGURES {
         let asked = format!("≤ {asked} %, 85 to 95 %");
         writeln!(text, "| {name} | a calibration just before | {} | {asked} |", errors(&alone, of))?;

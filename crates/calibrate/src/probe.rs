@@ -27,9 +27,10 @@ const WIDE_BYTES: u64 = 72 << 20;
 const PROMPT: u32 = 128;
 /// Timed prompts.
 const PROMPTS: u32 = 3;
-/// Tokens of the long prompt, and of the parts in which it is computed.
+/// Tokens of the long prompt of a narrow model, and of the parts in which it is computed; so many are timed.
 const LONG: u32 = 768;
 const PART: u32 = 256;
+const LONG_PROMPTS: u32 = 3;
 /// Timed tokens.
 const DECODES: u32 = 16;
 
@@ -225,24 +226,25 @@ impl Probe<'_, '_> {
                 timed.clear();
                 prompts.push(timed.prompt(0, PROMPT)?);
             }
-            Ok(Wide { sizes, token_s, prompt_s: quantile(&prompts, 0.5).unwrap_or_default() })
+            Ok(Wide { sizes, token_s, prompt_s: median(&prompts) })
         })
     }
 
     fn narrow(&mut self, kind: TensorType, head: u64, flash: bool) -> Result<Narrow, CalibrateError> {
         let sizes = Sizes::narrow(head);
         self.with(sizes, kind, Switches { flash, repack: false }, |timed| {
-            // The first one also reads the file into memory and makes the threads wake.
-            let first_s = timed.prompt(0, PART)?;
-            timed.clear();
             timed.prompt(0, 8)?;
             let token_s = timed.tokens()?;
-            timed.clear();
-            let times: Vec<f64> =
-                (0..LONG / PART).map(|part| timed.prompt(part * PART, PART)).collect::<Result<_, _>>()?;
+            let (mut first, mut last) = (Vec::new(), Vec::new());
+            for _ in 0..LONG_PROMPTS {
+                timed.clear();
+                let times: Vec<f64> =
+                    (0..LONG / PART).map(|part| timed.prompt(part * PART, PART)).collect::<Result<_, _>>()?;
+                first.push(times[0]);
+                last.push(times[times.len() - 1]);
+            }
             let late_token_s = timed.tokens_within()?;
-            let (part_s, late_part_s) = (times[0].min(first_s), times[times.len() - 1]);
-            Ok(Narrow { sizes, token_s, late_token_s, part_s, late_part_s })
+            Ok(Narrow { sizes, token_s, late_token_s, part_s: median(&first), late_part_s: median(&last) })
         })
     }
 
@@ -292,7 +294,7 @@ impl Timed<'_> {
     /// Median seconds of a token.
     fn tokens(&mut self) -> Result<f64, DecodeError> {
         let times: Vec<f64> = (0..DECODES).map(|_| self.prompt(self.next, 1)).collect::<Result<_, _>>()?;
-        Ok(quantile(&times, 0.5).unwrap_or_default())
+        Ok(median(&times))
     }
 
     /// The same without reaching into the next step of cells: the last position is computed again and again.
@@ -303,13 +305,17 @@ impl Timed<'_> {
             self.decoder.remove(SEQUENCE, last, None);
             times.push(self.prompt(last, 1)?);
         }
-        Ok(quantile(&times, 0.5).unwrap_or_default())
+        Ok(median(&times))
     }
 
     fn clear(&mut self) {
         self.decoder.remove(SEQUENCE, 0, None);
         self.next = 0;
     }
+}
+
+fn median(seconds: &[f64]) -> f64 {
+    quantile(seconds, 0.5).unwrap_or_default()
 }
 
 fn spec(path: &Path, threads: u32, switches: Switches) -> LoadSpec {

@@ -14,6 +14,7 @@ use crate::{
         UBATCH_TOKENS,
     },
     placement::{Placed, Search},
+    runner::runner_bytes,
 };
 
 /// Decides how a model is loaded on a machine.
@@ -134,7 +135,13 @@ fn predict(layout: &Layout, placed: &Placed, extras: &Extras, want: &Want) -> Pr
     let cells = placed.shape.cells.into();
     let devices = placed.placing.devices().into_iter().map(|device| (device, footprint.on(device, cells)));
     // Repacked weights are a copy.
-    Predicted::of(devices.collect(), placed.replicas, want.mmap.unwrap_or(true) && !extras.repack)
+    let runner_bytes = runner_bytes(&footprint, cells);
+    Predicted::of(
+        devices.collect(),
+        runner_bytes,
+        placed.replicas,
+        want.mmap.unwrap_or(true) && !extras.repack,
+    )
 }
 
 // Where the figures of the fixed decisions were measured: `reference/measured.md`.

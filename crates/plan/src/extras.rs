@@ -5,6 +5,7 @@ use crate::{
     footprint::{Device, Footprint, Params},
     limits::{PARALLEL_DEFAULT, PARKED_BYTES_MAX, PARKED_BYTES_UNKNOWN},
     placement::{Placed, Search},
+    runner::work_bytes,
 };
 
 /// Decisions that take main memory only where there is enough.
@@ -26,12 +27,12 @@ impl Extras {
         let host_bytes = |flash_attention| {
             let params = Params { flash_attention, ..placed.params };
             let footprint = Footprint { layout: search.layout, placing: &placed.placing, params };
-            footprint.on(Device::Host, placed.shape.cells.into()).total()
+            let cells = placed.shape.cells.into();
+            footprint.on(Device::Host, cells).total().saturating_add(work_bytes(&footprint, cells))
         };
         let available_bytes = Budget::of(search.machine, search.want).host_bytes;
         let left_bytes = available_bytes.map(|bytes| bytes.saturating_sub(host_bytes(true)));
-        let scores_bytes =
-            host_bytes(false).saturating_sub(host_bytes(true)).saturating_add(work_bytes(search, placed));
+        let scores_bytes = host_bytes(false).saturating_sub(host_bytes(true));
         let (flash_attention, flash_attention_why) = if placed.placing.gpu_layers() != 0 {
             (true, "on a GPU")
         } else if placed.params.kv_types.1 != crate::KvType::F16 {
@@ -89,15 +90,4 @@ fn repacked(search: &Search<'_>, placed: &Placed, left_bytes: Option<u64>) -> (b
         return (false, format!("measured here: {gain} % faster, but memory has no room for a copy"));
     }
     (true, format!("measured here: a typical answer comes {gain} % faster"))
-}
-
-/// Without flash attention the product of scores and values works on a copy of the scores in f16
-/// (`ggml_compute_forward_mul_mat`), in memory of its own.
-fn work_bytes(search: &Search<'_>, placed: &Placed) -> u64 {
-    let attentions = search.layout.layers.iter().filter_map(|layer| layer.attention);
-    let heads = attentions.map(|attention| u64::from(attention.query_heads)).max().unwrap_or(0);
-    heads
-        .saturating_mul(2)
-        .saturating_mul(placed.params.ubatch_tokens.into())
-        .saturating_mul(placed.shape.cells.into())
 }

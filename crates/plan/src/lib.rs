@@ -12,6 +12,7 @@ mod footprint;
 mod limits;
 mod placement;
 mod plan;
+mod runner;
 mod shape;
 mod speed;
 #[cfg(test)]

@@ -111,14 +111,21 @@ pub struct Predicted {
     pub gpus: Vec<(usize, DeviceBytes)>,
     /// How often all that is taken.
     pub replicas: u32,
+    /// What each runner takes of main memory beside.
+    pub runner_bytes: u64,
     /// The part of main memory that is the mapped file, which the system does not count as used.
     pub mapped_bytes: u64,
 }
 
 impl Predicted {
-    pub(crate) fn of(devices: Vec<(Device, DeviceBytes)>, replicas: u32, mmap: bool) -> Self {
+    pub(crate) fn of(
+        devices: Vec<(Device, DeviceBytes)>,
+        runner_bytes: u64,
+        replicas: u32,
+        mmap: bool,
+    ) -> Self {
         let mut predicted =
-            Self { host: DeviceBytes::default(), gpus: Vec::new(), replicas, mapped_bytes: 0 };
+            Self { host: DeviceBytes::default(), gpus: Vec::new(), replicas, runner_bytes, mapped_bytes: 0 };
         for (device, bytes) in devices {
             match device {
                 Device::Host => predicted.host = bytes,
@@ -132,7 +139,8 @@ impl Predicted {
     /// Everything, on all devices. The mapped file is shared by replicas.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        let private_bytes = self.host.total().saturating_sub(self.mapped_bytes);
+        let each_bytes = self.host.total().saturating_add(self.runner_bytes);
+        let private_bytes = each_bytes.saturating_sub(self.mapped_bytes);
         let host_bytes = private_bytes.saturating_mul(self.replicas.into()).saturating_add(self.mapped_bytes);
         host_bytes.saturating_add(self.gpu_bytes())
     }

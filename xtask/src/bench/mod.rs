@@ -8,7 +8,7 @@ mod restart;
 mod rig;
 mod service;
 
-pub use service::{Program, Service};
+pub use service::{Answer, Program, Service};
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, ensure};

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use firepot_measure::process_memory;
+use firepot_measure::{ProcessMemory, process_memory};
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 
@@ -111,7 +111,7 @@ impl Service {
         self.spawned
     }
 
-    /// Continues a text, with temperature 0.
+    /// Continues a text by so many tokens, past those that end an answer, with temperature 0.
     pub fn complete(&self, prompt: &str, tokens: u32) -> anyhow::Result<Answer> {
         self.complete_with(prompt, tokens, |_| true)
     }
@@ -123,18 +123,32 @@ impl Service {
         tokens: u32,
         goes_on: impl FnMut(Instant) -> bool,
     ) -> anyhow::Result<Answer> {
-        let options = json!({"num_predict": tokens, "temperature": 0});
-        let (path, body) = match self.program {
-            Program::Firepot => (
-                "api/generate",
-                json!({"model": self.model, "prompt": prompt, "raw": true, "options": options}),
-            ),
-            Program::LlamaServer => (
-                "completion",
-                json!({"prompt": prompt, "n_predict": tokens, "temperature": 0, "stream": true}),
-            ),
-        };
-        self.stream(path, &body, goes_on)
+        match self.program {
+            Program::Firepot => self.generate(prompt, tokens, false, goes_on),
+            Program::LlamaServer => {
+                let body = json!({
+                    "prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": true, "stream": true,
+                });
+                self.stream("completion", &body, goes_on)
+            }
+        }
+    }
+
+    /// As [`Self::complete`] in our strict mode, which computes a prompt in whole ubatches, however slow the machine is.
+    pub fn complete_strictly(&self, prompt: &str, tokens: u32) -> anyhow::Result<Answer> {
+        self.generate(prompt, tokens, true, |_| true)
+    }
+
+    fn generate(
+        &self,
+        prompt: &str,
+        tokens: u32,
+        strict: bool,
+        goes_on: impl FnMut(Instant) -> bool,
+    ) -> anyhow::Result<Answer> {
+        let options = json!({"num_predict": tokens, "temperature": 0, "ignore_eos": true, "strict": strict});
+        let body = json!({"model": self.model, "prompt": prompt, "raw": true, "options": options});
+        self.stream("api/generate", &body, goes_on)
     }
 
     /// Answers a chat, with temperature 0, through the OpenAI API that both have.
@@ -190,11 +204,16 @@ impl Service {
 
     /// Resident bytes of the process that holds the model.
     pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        Ok(self.memory()?.resident_bytes)
+    }
+
+    /// Its memory.
+    pub fn memory(&self) -> anyhow::Result<ProcessMemory> {
         let pid = match self.program {
             Program::Firepot => self.runner()?,
             Program::LlamaServer => self.child.id(),
         };
-        Ok(process_memory(pid)?.resident_bytes)
+        Ok(process_memory(pid)?)
     }
 
     /// CPU seconds so far of our server, and of the runner's threads that are not the engine's.

@@ -2,6 +2,7 @@
 
 mod limits;
 mod published;
+mod resident;
 mod times;
 
 use std::{
@@ -35,6 +36,9 @@ pub struct Args {
     /// Also run the test model under memory limits, which takes minutes and wants a machine that does nothing else.
     #[arg(long)]
     limits: bool,
+    /// Also load models for real and fill their contexts, which takes minutes.
+    #[arg(long)]
+    resident: bool,
     /// Where the report is written.
     #[arg(long, value_name = "FILE", default_value = "docs/planner.md")]
     out: PathBuf,
@@ -80,10 +84,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     if sparse.exists() {
         fs::remove_file(sparse)?;
     }
-    let limits = if args.limits { limits::check(&args.firepot.canonicalize()?, &args.model)? } else { None };
     let firepot = args.firepot.canonicalize()?;
+    let resident = args.resident.then(|| resident::check(&firepot, &args.model)).transpose()?;
+    let limits = if args.limits { limits::check(&firepot, &args.model)? } else { None };
     let timed = args.files.first().unwrap_or(&args.model);
-    let mut text = report(&rows, limits.as_deref())?;
+    let mut text = report(&rows, resident.as_deref(), limits.as_deref())?;
     text.push_str(&published::table(&firepot)?);
     text.push_str(&times::report(&firepot, timed)?);
     File::create(&args.out)?.write_all(text.as_bytes())?;
@@ -186,7 +191,11 @@ fn sum(devices: &[DeviceMemory]) -> DeviceBytes {
     })
 }
 
-fn report(rows: &[Row], limits: Option<&[limits::Row]>) -> anyhow::Result<String> {
+fn report(
+    rows: &[Row],
+    resident: Option<&[resident::Row]>,
+    limits: Option<&[limits::Row]>,
+) -> anyhow::Result<String> {
     let mut text = HEAD.to_owned();
     for row in rows {
         let far = row.compute.iter().filter(|compared| !compared.near()).count();
@@ -197,6 +206,14 @@ fn report(rows: &[Row], limits: Option<&[limits::Row]>) -> anyhow::Result<String
             text,
             "| {name} | {loads} | {aborted} | {weights_off} | {kv_off} | {far} | {planned:.1} beside {counted:.1} |"
         )?;
+    }
+    text.push_str(RESIDENT);
+    match resident {
+        Some(rows) => {
+            text.push_str(resident::Row::HEAD);
+            text.extend(rows.iter().map(resident::Row::line));
+        }
+        None => text.push_str("Not taken: it was not asked for (`--resident`).\n"),
     }
     text.push_str(LIMITS);
     match limits {
@@ -214,6 +231,10 @@ fn report(rows: &[Row], limits: Option<&[limits::Row]>) -> anyhow::Result<String
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
+
+const RESIDENT: &str = "\n## Peak resident memory of runners\n\nThe model is loaded by a server with a context of so many tokens for so many answers, a strict \
+    answer fills that context in whole ubatches, and the runner's `VmHWM`, the mapped file with it, stands beside the plan of the same load: llama.cpp's buffers and what the runner takes \
+    beside them. Asked for: within 5 % or 24 MiB.\n\n";
 
 const LIMITS: &str = "\n## Under memory limits\n\nThe test model answers one question that fills the context, server and runner together in a control group of the kernel, \
     under limits from 70 to 160 % of what they take without one (the group's own peak, the mapped file with it). A run thrashes when \

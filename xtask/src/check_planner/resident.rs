@@ -1,0 +1,144 @@
+//! Resident memory of runners whose context was filled, beside the plan.
+
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, ensure};
+use firepot_catalogue::Quant;
+use serde_json::Value;
+
+use super::mib;
+use crate::{
+    bench::{Program, Service},
+    synth,
+};
+
+/// More answers than this are computed with flash attention where nothing was measured.
+const WITH_FLASH: u32 = 8;
+/// Contexts of the test model, which is quick enough to fill all that it was trained with.
+const CTX: [u32; 4] = [1024, 2048, 4096, 8192];
+/// Shapes of the catalogue with random weights, and their contexts.
+const MODELS: [(&str, Quant, &[u32]); 4] = [
+    ("qwen3-0.6b", Quant::Q4KM, &[1024, 4096]),
+    ("qwen3-0.6b", Quant::Q8_0, &[2048]),
+    ("granite-3.1-1b-a400m", Quant::Q4KM, &[2048]),
+    ("smollm2-1.7b", Quant::Q4KM, &[1024, 2048]),
+];
+/// Tokens of the context that are left for the answer.
+const ANSWER: u32 = 16;
+
+/// One load.
+#[derive(Debug)]
+pub struct Row {
+    model: String,
+    ctx: u32,
+    parallel: u32,
+    flash: bool,
+    planned_bytes: u64,
+    peak_bytes: u64,
+}
+
+impl Row {
+    pub const HEAD: &str = "| model | context | answers | flash attention | planned, MiB | peak, MiB | off, MiB |\n\
+        |---|---|---|---|---|---|---|\n";
+
+    /// A line of the report.
+    pub fn line(&self) -> String {
+        let Self { model, ctx, parallel, flash, planned_bytes, peak_bytes } = self;
+        let (planned, peak) = (mib(*planned_bytes), mib(*peak_bytes));
+        let mark = if self.near() { "" } else { " ✗" };
+        let flash = if *flash { "with" } else { "without" };
+        format!(
+            "| {model} | {ctx} | {parallel} | {flash} | {planned:.0} | {peak:.0} | {:+.0}{mark} |\n",
+            planned - peak
+        )
+    }
+
+    /// Within 5 % or 24 MiB.
+    const fn near(&self) -> bool {
+        let off = self.planned_bytes.abs_diff(self.peak_bytes);
+        off * 20 <= self.peak_bytes || off <= 24 << 20
+    }
+}
+
+/// Loads every model with every context, with flash attention and without, and fills it.
+pub fn check(firepot: &Path, model: &Path) -> anyhow::Result<Vec<Row>> {
+    let home = tempfile::tempdir()?;
+    let checked = Checked { firepot, home: home.path() };
+    let mut rows = Vec::new();
+    let mut fill = |name: &str, ctx: &[u32]| {
+        for (&ctx, parallel) in ctx.iter().flat_map(|ctx| [(ctx, 1), (ctx, WITH_FLASH)]) {
+            let row = checked.fill(name, ctx, parallel)?;
+            eprint!("{}", row.line());
+            rows.push(row);
+        }
+        anyhow::Ok(())
+    };
+    checked.import(model, "smollm2-135m-Q4_1")?;
+    fill("smollm2-135m-Q4_1", &CTX)?;
+    for (shape, quant, ctx) in MODELS {
+        let shape = synth::model(shape).map_err(anyhow::Error::msg)?;
+        let file = synth::default_path(shape, quant);
+        if !file.exists() {
+            synth::write_model(shape, quant, 1, model, &file)?;
+        }
+        let name = format!("{}-{}", shape.id, quant.name());
+        checked.import(&file, &name)?;
+        fill(&name, ctx)?;
+    }
+    Ok(rows)
+}
+
+struct Checked<'a> {
+    firepot: &'a Path,
+    home: &'a Path,
+}
+
+impl Checked<'_> {
+    fn command(&self) -> Command {
+        let mut command = Command::new(self.firepot);
+        // Without a calibration the plan depends on the arguments alone.
+        command.env("FIREPOT_NO_CALIBRATION", "1").arg("--home").arg(self.home).stdin(Stdio::null());
+        command
+    }
+
+    fn import(&self, file: &Path, name: &str) -> anyhow::Result<()> {
+        let output = self.command().arg("import").arg(file).arg(name).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    fn fill(&self, model: &str, ctx: u32, parallel: u32) -> anyhow::Result<Row> {
+        let wants = ["--ctx".to_owned(), ctx.to_string(), "--parallel".to_owned(), parallel.to_string()];
+        let fit = self.command().args(["fit", "--json", model]).args(&wants).output()?;
+        ensure!(fit.status.success(), "{}", String::from_utf8_lossy(&fit.stderr));
+        let fit: Value = serde_json::from_slice(&fit.stdout)?;
+        let plan = &fit["models"][0]["plan"];
+        let predicted = &plan["predicted"];
+        let bytes = |of: &Value, name: &str| of[name].as_u64().with_context(|| format!("no {name}"));
+        let host = &predicted["host"];
+        let planned_bytes = bytes(host, "weights_bytes")?
+            + bytes(host, "kv_bytes")?
+            + bytes(host, "compute_bytes")?
+            + bytes(predicted, "runner_bytes")?;
+        let mut serve = self.command();
+        serve.args(["serve", "--snapshot-bytes", "0"]).args(&wants);
+        let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;
+        let answer = service.complete_strictly(&words(ctx - ANSWER), ANSWER)?;
+        ensure!(
+            answer.prompt_tokens * 20 >= u64::from(ctx) * 19,
+            "a prompt of {} tokens does not fill {ctx}",
+            answer.prompt_tokens
+        );
+        let peak_bytes = service.memory()?.peak_bytes;
+        let flash = plan["flash_attention"].as_bool().context("no flash_attention")?;
+        Ok(Row { model: model.to_owned(), ctx, parallel, flash, planned_bytes, peak_bytes })
+    }
+}
+
+/// So many tokens, the one that may stand before them included.
+fn words(tokens: u32) -> String {
+    " river stone".repeat(tokens as usize / 2 - 1)
+}
