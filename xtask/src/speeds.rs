@@ -301,7 +301,7 @@ fn median_answer(service: &Service, prompt: u32, round: u32) -> anyhow::Result<M
         answers
             .push(measure(&service.complete(&text(prompt, round * ANSWERS_MAX + number), ANSWER)?, prompt)?);
     }
-    let median = |of: fn(&Measured) -> f64| {
+    let median = |of: fn(&Measured) -> f64| -> anyhow::Result<f64> {
         quantile(&answers.iter().map(of).collect::<Vec<_>>(), 0.5).context("no answer")
     };
     Ok(Measured {
