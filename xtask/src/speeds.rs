@@ -313,9 +313,9 @@ fn median_answer(service: &Service, prompt: u32, round: u32) -> anyhow::Result<M
 
 fn measure(answer: &Answer, prompt: u32) -> anyhow::Result<Measured> {
     let Answer { prompt_tokens, emitted_tokens, .. } = *answer;
-    ensure!(emitted_tokens == ANSWER.into(), "an answer of {emitted_tokens} tokens");
+    ensure!(emitted_tokens == u64::from(ANSWER), "an answer of {emitted_tokens} tokens");
     ensure!(
-        prompt_tokens.abs_diff(prompt.into()) * 50 <= prompt.into(),
+        prompt_tokens.abs_diff(prompt.into()) * 50 <= u64::from(prompt),
         "a prompt of {prompt_tokens} tokens instead of {prompt}"
     );
     let computing = answer.prompt_computing.context("no time of the prompt")?;
