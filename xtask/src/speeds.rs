@@ -263,7 +263,7 @@ impl Checked<'_> {
         serve.arg("--home").arg(self.home).args(["serve", "--snapshot-bytes", "0"]);
         let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;
         // Loads it.
-        service.complete("Once", 4)?;
+        service.complete_stamped("Once", 4, false)?;
         let mut cases = Vec::new();
         for prompt in PROMPTS.into_iter().filter(|&prompt| prompt <= longest) {
             let predicted = speeds
@@ -298,8 +298,10 @@ fn median_answer(service: &Service, prompt: u32, round: u32) -> anyhow::Result<M
         if !answers.is_empty() && started.elapsed() > ANSWERS_TIME {
             break;
         }
-        answers
-            .push(measure(&service.complete(&text(prompt, round * ANSWERS_MAX + number), ANSWER)?, prompt)?);
+        answers.push(measure(
+            &service.complete_stamped(&text(prompt, round * ANSWERS_MAX + number), ANSWER, false)?,
+            prompt,
+        )?);
     }
     let median = |of: fn(&Measured) -> f64| -> anyhow::Result<f64> {
         quantile(&answers.iter().map(of).collect::<Vec<_>>(), 0.5).context("no answer")

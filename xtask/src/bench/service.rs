@@ -45,7 +45,7 @@ pub struct Service {
 pub struct Answer {
     /// When the request was sent.
     pub sent: Instant,
-    /// When text came; one entry may stand for more than one token.
+    /// When text, or a stamp, came; one entry may stand for more than one token.
     pub came: Vec<Instant>,
     /// Tokens of the prompt, cached ones included.
     pub prompt_tokens: u64,
@@ -124,7 +124,7 @@ impl Service {
         goes_on: impl FnMut(Instant) -> bool,
     ) -> anyhow::Result<Answer> {
         match self.program {
-            Program::Firepot => self.generate(prompt, tokens, false, goes_on),
+            Program::Firepot => self.stream("api/generate", &self.generate(prompt, tokens), goes_on),
             Program::LlamaServer => {
                 let body = json!({
                     "prompt": prompt, "n_predict": tokens, "temperature": 0, "ignore_eos": true, "stream": true,
@@ -134,21 +134,18 @@ impl Service {
         }
     }
 
-    /// As [`Self::complete`] in our strict mode, which computes a prompt in whole ubatches, however slow the machine is.
-    pub fn complete_strictly(&self, prompt: &str, tokens: u32) -> anyhow::Result<Answer> {
-        self.generate(prompt, tokens, true, |_| true)
+    /// As [`Self::complete`], of our server, with a line for each token, as models of random weights choose some without
+    /// text. In strict mode a prompt is computed in whole ubatches, however slow the machine is.
+    pub fn complete_stamped(&self, prompt: &str, tokens: u32, strict: bool) -> anyhow::Result<Answer> {
+        let mut body = self.generate(prompt, tokens);
+        body["options"]["strict"] = strict.into();
+        body["firepot"] = json!({"stamps": true});
+        self.stream("api/generate", &body, |_| true)
     }
 
-    fn generate(
-        &self,
-        prompt: &str,
-        tokens: u32,
-        strict: bool,
-        goes_on: impl FnMut(Instant) -> bool,
-    ) -> anyhow::Result<Answer> {
-        let options = json!({"num_predict": tokens, "temperature": 0, "ignore_eos": true, "strict": strict});
-        let body = json!({"model": self.model, "prompt": prompt, "raw": true, "options": options});
-        self.stream("api/generate", &body, goes_on)
+    fn generate(&self, prompt: &str, tokens: u32) -> Value {
+        let options = json!({"num_predict": tokens, "temperature": 0, "ignore_eos": true});
+        json!({"model": self.model, "prompt": prompt, "raw": true, "options": options})
     }
 
     /// Answers a chat, with temperature 0, through the OpenAI API that both have.
@@ -190,7 +187,7 @@ impl Service {
             }
             answer.count(&event);
             let text = text_of(&event);
-            if !text.is_empty() {
+            if !text.is_empty() || event["firepot"]["ids"].is_array() {
                 answer.came.push(now);
                 answer.text.push_str(text);
                 if !goes_on(now) {

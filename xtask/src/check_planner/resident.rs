@@ -126,7 +126,7 @@ impl Checked<'_> {
         let mut serve = self.command();
         serve.args(["serve", "--snapshot-bytes", "0"]).args(&wants);
         let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;
-        let answer = service.complete_strictly(&words(ctx - ANSWER), ANSWER)?;
+        let answer = service.complete_stamped(&words(ctx - ANSWER), ANSWER, true)?;
         ensure!(
             answer.prompt_tokens * 20 >= u64::from(ctx) * 19,
             "a prompt of {} tokens does not fill {ctx}",
