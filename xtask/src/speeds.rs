@@ -260,7 +260,7 @@ impl Checked<'_> {
         let alone = speeds.iter().map(|speeds| speeds.without(correction)).collect();
         now.models.entry(model.to_owned()).or_insert(alone);
         let mut serve = Command::new(self.firepot);
-        serve.arg("--home").arg(self.home).args(["serve", "--snapshot-bytes", "0"]);
+        serve.arg("--home").arg(self.home).args(["serve", "--no-reload", "--snapshot-bytes", "0"]);
         let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;
         // Loads it.
         service.complete_stamped("Once", 4, false)?;

@@ -124,7 +124,7 @@ impl Checked<'_> {
             + bytes(host, "compute_bytes")?
             + bytes(predicted, "runner_bytes")?;
         let mut serve = self.command();
-        serve.args(["serve", "--snapshot-bytes", "0"]).args(&wants);
+        serve.args(["serve", "--no-reload", "--snapshot-bytes", "0"]).args(&wants);
         let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;
         let answer = service.complete_stamped(&words(ctx - ANSWER), ANSWER, true)?;
         ensure!(
