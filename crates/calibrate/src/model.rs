@@ -37,8 +37,8 @@ impl Sizes {
     }
 
     /// Narrow layers with heads of this length, two for each of keys and values: more is spent on calls and attention than on weights.
-    pub const fn narrow(head: u64) -> Self {
-        Self { layers: 8, embedding: 256, feed_forward: 512, heads: 8, kv_heads: 4, head }
+    pub const fn narrow(layers: u64, head: u64) -> Self {
+        Self { layers, embedding: 256, feed_forward: 512, heads: 8, kv_heads: 4, head }
     }
 
     /// Elements of the matrices of one layer.
@@ -138,7 +138,7 @@ mod tests {
     fn a_written_model_has_the_layout_that_its_sizes_say() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let kind = TensorType::by_id(12).unwrap();
-        let sizes = Sizes { layers: 2, ..Sizes::narrow(64) };
+        let sizes = Sizes::narrow(2, 64);
         sizes.write(kind, file.path()).unwrap();
         let layout = Gguf::read(file.as_file()).unwrap().layout().unwrap();
         assert_eq!(layout.layers.len(), 2);

@@ -21,8 +21,10 @@ pub const PROBE_TIME: Duration = Duration::from_secs(6);
 pub const USUAL_KINDS: [u32; 6] = [12, 14, 8, 2, 13, 1];
 /// The type of the narrow model.
 const SMALL_KIND: u32 = 8;
-/// Wide models have at least so much, which few caches hold.
-const WIDE_BYTES: u64 = 72 << 20;
+/// Wide models, and a narrow one that tokens alone are timed of, have at least so much, which few caches hold.
+const LARGE_BYTES: u64 = 72 << 20;
+/// Layers of a narrow model that prompts are timed of.
+const NARROW_LAYERS: u64 = 6;
 /// Tokens of a timed prompt.
 const PROMPT: u32 = 128;
 /// Timed prompts.
@@ -78,7 +80,8 @@ pub fn measure(
         let flash = [probe.narrow(small, 64, true)?, probe.narrow(small, 128, true)?];
         let wide = probe.wide(small, false)?;
         let attention = attention(&plain)?;
-        let (layer_s, element_s) = solve(&plain[0], &wide, attention, small)?;
+        let layer_s = layer_s(&probe.deep(small)?, &wide, attention, small)?;
+        let element_s = element_s(&plain[0], &wide, attention)?;
         let mut found = Calibration {
             stamp,
             taken_at_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
@@ -116,6 +119,12 @@ struct Wide {
     sizes: Sizes,
     token_s: f64,
     prompt_s: f64,
+}
+
+/// Time of a token of a model of many narrow layers, in seconds.
+struct Deep {
+    sizes: Sizes,
+    token_s: f64,
 }
 
 /// Times of a narrow model, in seconds.
@@ -157,32 +166,30 @@ fn elements(sizes: &Sizes) -> f64 {
     (sizes.layers * (4 * sizes.embedding + heads + 2 * sizes.feed_forward)) as f64
 }
 
-/// Times of the narrow and of a wide model are both (matrices · a + the rest · b): b for tokens (layers) and for prompts
-/// (elements), less what attention takes.
-fn solve(
-    narrow: &Narrow,
-    wide: &Wide,
-    attention: Attention,
-    kind: TensorType,
-) -> Result<(f64, f64), CalibrateError> {
-    let matrices = |sizes: &Sizes| (sizes.layers * sizes.matrix_elements()) as f64;
-    let second = |(m1, r1, t1): (f64, f64, f64), (m2, r2, t2): (f64, f64, f64)| {
-        (t1 * m2 - t2 * m1) / (r1 * m2 - r2 * m1)
+/// b of two equations (matrices · a + the rest · b = time).
+fn second((m1, r1, t1): (f64, f64, f64), (m2, r2, t2): (f64, f64, f64)) -> f64 {
+    (t1 * m2 - t2 * m1) / (r1 * m2 - r2 * m1)
+}
+
+/// A token reads as much of the deep model as of the wide one, in many more layers.
+fn layer_s(deep: &Deep, wide: &Wide, attention: Attention, kind: TensorType) -> Result<f64, CalibrateError> {
+    let bytes = |sizes: &Sizes| bytes_of(sizes.layers * sizes.matrix_elements(), kind) as f64;
+    let token = |sizes: &Sizes, time: f64| {
+        (bytes(sizes), sizes.layers as f64, time - attention.decode(looked(sizes, PART)))
     };
-    let bytes = |sizes: &Sizes| bytes_of(matrices(sizes) as u64, kind) as f64;
-    let count = |sizes: &Sizes| sizes.layers as f64;
-    let (small, large) = (&narrow.sizes, &wide.sizes);
-    let layer_s = second(
-        (bytes(small), count(small), narrow.token_s - attention.decode(looked(small, PART))),
-        (bytes(large), count(large), wide.token_s - attention.decode(looked(large, PART))),
-    );
+    let found = second(token(&deep.sizes, deep.token_s), token(&wide.sizes, wide.token_s));
+    usable(found.max(0.0), |found| found.is_finite())
+}
+
+/// A prompt's token does more in the narrow model beside its matrices, and less in the wide one.
+fn element_s(narrow: &Narrow, wide: &Wide, attention: Attention) -> Result<f64, CalibrateError> {
     let prompt = |sizes: &Sizes, tokens: u32, time: f64| {
         let each = time / f64::from(tokens) - attention.prefill(looked(sizes, PART));
-        (matrices(sizes), elements(sizes), each)
+        ((sizes.layers * sizes.matrix_elements()) as f64, elements(sizes), each)
     };
-    let element_s = second(prompt(small, PART, narrow.part_s), prompt(large, PROMPT, wide.prompt_s));
-    let found = (layer_s.max(0.0), element_s.max(0.0));
-    usable(found, |found| found.0.is_finite() && found.1.is_finite())
+    let (small, large) = (&narrow.sizes, &wide.sizes);
+    let found = second(prompt(small, PART, narrow.part_s), prompt(large, PROMPT, wide.prompt_s));
+    usable(found.max(0.0), |found| found.is_finite())
 }
 
 /// Share of a wide model's time that matrices take at least; what is subtracted from it is noisy.
@@ -216,7 +223,7 @@ struct Probe<'a, 'b> {
 impl Probe<'_, '_> {
     fn wide(&mut self, kind: TensorType, repack: bool) -> Result<Wide, CalibrateError> {
         let layer_bytes = bytes_of(Sizes::wide(1).matrix_elements(), kind);
-        let sizes = Sizes::wide(WIDE_BYTES.div_ceil(layer_bytes));
+        let sizes = Sizes::wide(LARGE_BYTES.div_ceil(layer_bytes));
         self.with(sizes, kind, Switches { flash: false, repack }, |timed| {
             // The first prompt reads the file into memory and makes the threads wake.
             timed.prompt(0, 8)?;
@@ -230,8 +237,17 @@ impl Probe<'_, '_> {
         })
     }
 
+    fn deep(&mut self, kind: TensorType) -> Result<Deep, CalibrateError> {
+        let layer_bytes = bytes_of(Sizes::narrow(1, 64).matrix_elements(), kind);
+        let sizes = Sizes::narrow(LARGE_BYTES.div_ceil(layer_bytes), 64);
+        self.with(sizes, kind, Switches { flash: false, repack: false }, |timed| {
+            timed.prompt(0, 8)?;
+            Ok(Deep { sizes, token_s: timed.tokens()? })
+        })
+    }
+
     fn narrow(&mut self, kind: TensorType, head: u64, flash: bool) -> Result<Narrow, CalibrateError> {
-        let sizes = Sizes::narrow(head);
+        let sizes = Sizes::narrow(NARROW_LAYERS, head);
         self.with(sizes, kind, Switches { flash, repack: false }, |timed| {
             timed.prompt(0, 8)?;
             let token_s = timed.tokens()?;

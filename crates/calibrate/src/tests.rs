@@ -187,7 +187,7 @@ fn a_model_that_cannot_be_loaded_ends_the_probe_with_its_reason() {
 
 #[test]
 fn what_is_not_measured_has_no_prediction_but_a_reason() {
-    let layout = layout(Sizes { layers: 2, ..Sizes::narrow(64) });
+    let layout = layout(Sizes::narrow(2, 64));
     let plan = plan(&layout, &machine(), &Want::default()).unwrap();
     let mut known = truth();
     known.kinds.retain(|kind| kind.kind != "Q4_K");
@@ -227,7 +227,7 @@ fn a_calibration_holds_for_its_machine_while_the_bandwidth_has_not_moved() {
 proptest! {
     #[test]
     fn longer_prompts_never_come_sooner_and_intervals_hold_their_prediction(tokens in 1_u32..4000) {
-        let layout = layout(Sizes { layers: 2, ..Sizes::narrow(64) });
+        let layout = layout(Sizes::narrow(2, 64));
         let plan = plan(&layout, &machine(), &Want::default()).unwrap();
         let at = |tokens| truth().predict(&Work::of(&layout), &plan, tokens, Correction::default()).unwrap();
         let (short, long) = (at(tokens), at(tokens + 64));
