@@ -33,8 +33,9 @@ const PROMPTS: u32 = 3;
 const LONG: u32 = 768;
 const PART: u32 = 256;
 const LONG_PROMPTS: u32 = 3;
-/// Timed tokens.
+/// Timed tokens of large models, and of narrow ones, which take a tenth of the time.
 const DECODES: u32 = 16;
+const NARROW_DECODES: u32 = 64;
 
 /// Loads a model.
 pub type Load<'a> = dyn FnMut(&LoadSpec) -> Result<Box<dyn Decoder>, String> + 'a;
@@ -133,19 +134,20 @@ struct Narrow {
     /// A token at an empty cache, and after the long prompt.
     token_s: f64,
     late_token_s: f64,
-    /// The first part of the long prompt, and its last.
+    /// The first part of the long prompt, and how much longer its last takes.
     part_s: f64,
-    late_part_s: f64,
+    later_s: f64,
 }
 
 /// Differences between early and late are attention alone; models with heads of two lengths tell scores and multiplications apart.
 fn attention(models: &[Narrow; 2]) -> Result<Attention, CalibrateError> {
     let cells = LONG - PART;
     let [short, long] = models;
-    let decode_s = (long.late_token_s - long.token_s).max(0.0) / looked(&long.sizes, cells).macs;
-    let per_score = |model: &Narrow| {
-        (model.late_part_s - model.part_s).max(0.0) / f64::from(PART) / looked(&model.sizes, cells).scores
-    };
+    let later_s: f64 = models.iter().map(|model| model.late_token_s - model.token_s).sum();
+    let macs: f64 = models.iter().map(|model| looked(&model.sizes, cells).macs).sum();
+    let decode_s = later_s.max(0.0) / macs;
+    let per_score =
+        |model: &Narrow| model.later_s.max(0.0) / f64::from(PART) / looked(&model.sizes, cells).scores;
     let per_head = |model: &Narrow| 2.0 * model.sizes.head as f64;
     let slope = (per_score(long) - per_score(short)) / (per_head(long) - per_head(short));
     let mac_s = slope.max(0.0).min(per_score(short) / per_head(short));
@@ -227,10 +229,10 @@ impl Probe<'_, '_> {
         self.with(sizes, kind, Switches { flash: false, repack }, |timed| {
             // The first prompt reads the file into memory and makes the threads wake.
             timed.prompt(0, 8)?;
-            let token_s = timed.tokens()?;
+            let token_s = timed.tokens(DECODES)?;
             let mut prompts = Vec::new();
             for _ in 0..PROMPTS {
-                timed.clear();
+                timed.cut(0);
                 prompts.push(timed.prompt(0, PROMPT)?);
             }
             Ok(Wide { sizes, token_s, prompt_s: median(&prompts) })
@@ -242,7 +244,7 @@ impl Probe<'_, '_> {
         let sizes = Sizes::narrow(LARGE_BYTES.div_ceil(layer_bytes), 64);
         self.with(sizes, kind, Switches { flash: false, repack: false }, |timed| {
             timed.prompt(0, 8)?;
-            Ok(Deep { sizes, token_s: timed.tokens()? })
+            Ok(Deep { sizes, token_s: timed.tokens(DECODES)? })
         })
     }
 
@@ -250,17 +252,19 @@ impl Probe<'_, '_> {
         let sizes = Sizes::narrow(NARROW_LAYERS, head);
         self.with(sizes, kind, Switches { flash, repack: false }, |timed| {
             timed.prompt(0, 8)?;
-            let token_s = timed.tokens()?;
-            let (mut first, mut last) = (Vec::new(), Vec::new());
+            let (mut first, mut later) = (Vec::new(), Vec::new());
             for _ in 0..LONG_PROMPTS {
-                timed.clear();
+                timed.cut(0);
                 let times: Vec<f64> =
                     (0..LONG / PART).map(|part| timed.prompt(part * PART, PART)).collect::<Result<_, _>>()?;
                 first.push(times[0]);
-                last.push(times[times.len() - 1]);
+                later.push(times[times.len() - 1] - times[0]);
             }
-            let late_token_s = timed.tokens_within()?;
-            Ok(Narrow { sizes, token_s, late_token_s, part_s: median(&first), late_part_s: median(&last) })
+            // One right after the other: the machine may be another one a second later.
+            let late_token_s = timed.tokens_within(NARROW_DECODES)?;
+            timed.cut(8);
+            let token_s = timed.tokens(NARROW_DECODES)?;
+            Ok(Narrow { sizes, token_s, late_token_s, part_s: median(&first), later_s: median(&later) })
         })
     }
 
@@ -307,26 +311,27 @@ impl Timed<'_> {
         Ok(took.as_secs_f64())
     }
 
-    /// Median seconds of a token.
-    fn tokens(&mut self) -> Result<f64, DecodeError> {
-        let times: Vec<f64> = (0..DECODES).map(|_| self.prompt(self.next, 1)).collect::<Result<_, _>>()?;
+    /// Median seconds of so many tokens.
+    fn tokens(&mut self, count: u32) -> Result<f64, DecodeError> {
+        let times: Vec<f64> = (0..count).map(|_| self.prompt(self.next, 1)).collect::<Result<_, _>>()?;
         Ok(median(&times))
     }
 
     /// The same without reaching into the next step of cells: the last position is computed again and again.
-    fn tokens_within(&mut self) -> Result<f64, DecodeError> {
+    fn tokens_within(&mut self, count: u32) -> Result<f64, DecodeError> {
         let last = self.next - 1;
         let mut times = Vec::new();
-        for _ in 0..DECODES {
+        for _ in 0..count {
             self.decoder.remove(SEQUENCE, last, None);
             times.push(self.prompt(last, 1)?);
         }
         Ok(median(&times))
     }
 
-    fn clear(&mut self) {
-        self.decoder.remove(SEQUENCE, 0, None);
-        self.next = 0;
+    /// Forgets all but so many tokens.
+    fn cut(&mut self, left: u32) {
+        self.decoder.remove(SEQUENCE, left, None);
+        self.next = left;
     }
 }
 
