@@ -97,7 +97,7 @@ pub fn measure(
         };
         let plain = rates(&wide, &found, small)?;
         let repacked = rates(&probe.wide(small, true)?, &found, small)?;
-        found.kinds.push(KindRates { kind: small.name.to_owned(), plain, repacked });
+        found.kinds.push(told_apart(small, plain, repacked));
         found
     };
     for &kind in kinds {
@@ -109,7 +109,7 @@ pub fn measure(
         }
         let plain = rates(&probe.wide(kind, false)?, &found, kind)?;
         let repacked = rates(&probe.wide(kind, true)?, &found, kind)?;
-        found.kinds.push(KindRates { kind: kind.name.to_owned(), plain, repacked });
+        found.kinds.push(told_apart(kind, plain, repacked));
     }
     found.took_s = started.elapsed().as_secs_f64();
     Ok(found)
@@ -210,6 +210,25 @@ fn rates(wide: &Wide, found: &Calibration, kind: TensorType) -> Result<Rates, Ca
     let decode_bytes = bytes_of(elements_all, kind) as f64 / token_s;
     let prefill_macs = elements_all as f64 / prompt_s;
     usable(Rates { decode_bytes, prefill_macs }, |rates| rates.decode_bytes > 0.0 && rates.prefill_macs > 0.0)
+}
+
+/// Times of one second differ by as much from those of the next on a shared machine.
+const NOISE: f64 = 1.25;
+
+/// What differs no more than noise was measured twice.
+fn told_apart(kind: TensorType, plain: Rates, repacked: Rates) -> KindRates {
+    let pair = |plain: f64, repacked: f64| {
+        let told = !(1.0 / NOISE..=NOISE).contains(&(repacked / plain));
+        let both = (plain * repacked).sqrt();
+        if told { (plain, repacked) } else { (both, both) }
+    };
+    let decode = pair(plain.decode_bytes, repacked.decode_bytes);
+    let prefill = pair(plain.prefill_macs, repacked.prefill_macs);
+    KindRates {
+        kind: kind.name.to_owned(),
+        plain: Rates { decode_bytes: decode.0, prefill_macs: prefill.0 },
+        repacked: Rates { decode_bytes: decode.1, prefill_macs: prefill.1 },
+    }
 }
 
 fn usable<T>(found: T, is: impl Fn(&T) -> bool) -> Result<T, CalibrateError> {
