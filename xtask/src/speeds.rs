@@ -271,7 +271,7 @@ impl Checked<'_> {
                 .find(|speeds| speeds.prompt_tokens == prompt)
                 .with_context(|| format!("nothing is predicted for {prompt} tokens"))?;
             let measured = median_answer(&service, prompt, round)?;
-            let older = self.earlier.as_ref().and_then(|earlier| {
+            let older = self.earlier.as_ref().or((round > 0).then_some(&*now)).and_then(|earlier| {
                 let minutes = unix_s().saturating_sub(earlier.taken_at_s) / 60;
                 Some((minutes, earlier.of(model, prompt)?.beside(measured)))
             });

@@ -1,4 +1,4 @@
-//! Models that are made to be measured: no vocabulary, weights that mean nothing.
+//! Models that are made to be measured: no vocabulary, weights that all are the same small number.
 
 use std::{
     fs::File,
@@ -29,8 +29,6 @@ const CTX: u32 = 4096;
 /// A byte that gives every type a small, normal number: scales, quants and 16-bit floats of 0x1111 alike.
 const FILL: u8 = 0x11;
 const F32: u32 = 0;
-/// Most bytes of scales at either end of a block.
-const SCALE_BYTES: usize = 4;
 
 impl Sizes {
     /// Wide layers, as those of a model of some billions of parameters: `layers` of them.
@@ -47,6 +45,12 @@ impl Sizes {
     pub const fn matrix_elements(&self) -> u64 {
         let attention = (self.heads + self.kv_heads) * 2 * self.head * self.embedding;
         attention + 3 * self.embedding * self.feed_forward
+    }
+
+    /// Elements of the matrices that a prompt's token is multiplied with. Where only the last token's logits are wanted,
+    /// llama.cpp leaves the others out of the last layer's feed-forward network (`inp_out_ids`).
+    pub const fn prompt_elements(&self) -> u64 {
+        self.layers * self.matrix_elements() - 3 * self.embedding * self.feed_forward
     }
 
     fn tensors(&self, kind: TensorType) -> Vec<(String, Vec<u64>, TensorType)> {
@@ -98,7 +102,7 @@ impl Sizes {
         let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
         file.write_all(&builder.header())?;
         let mut written = 0_u64;
-        let block = numbers(kind);
+        let block = vec![FILL; 1 << 20];
         for (_, dimensions, kind) in &tensors {
             let (length, padding) = (bytes(dimensions, *kind), written.next_multiple_of(ALIGNMENT) - written);
             file.write_all(&vec![0; padding as usize])?;
@@ -118,20 +122,6 @@ impl Sizes {
         }
         file.flush()
     }
-}
-
-/// Blocks of a type with arbitrary numbers and small scales: processors compute faster what is always the same.
-fn numbers(kind: TensorType) -> Vec<u8> {
-    let length = kind.block_bytes as usize;
-    let mut bytes = vec![FILL; (1 << 20) / length * length];
-    if kind.block_elements > 1 {
-        let mut rng = fastrand::Rng::with_seed(1);
-        for block in bytes.chunks_exact_mut(length) {
-            // Scales stand at the beginning of some types' blocks, at the end of others'.
-            rng.fill(&mut block[SCALE_BYTES..length - SCALE_BYTES]);
-        }
-    }
-    bytes
 }
 
 /// Bytes of a tensor.

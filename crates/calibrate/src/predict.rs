@@ -16,8 +16,8 @@ const CHUNK_S: f64 = 2.5;
 const AROUND_S: f64 = 0.004;
 /// What models reach of what the probe's own models, which are as regular as a model can be, let expect: the medians of two trial runs of
 /// `check-speeds` on a 2-core Xeon.
-const DECODE_REACHED: f64 = 0.9;
-const PREFILL_REACHED: f64 = 0.82;
+const DECODE_REACHED: f64 = 0.84;
+const PREFILL_REACHED: f64 = 0.93;
 /// Nine of ten measured rates lay between predicted / (1 + spread) and predicted · (1 + spread): 37 answers of nine models before docs/speeds.md was written.
 const DECODE_SPREAD: f64 = 0.26;
 const PREFILL_SPREAD: f64 = 0.42;
@@ -135,7 +135,8 @@ impl Calibration {
     fn decode_s(&self, work: &Work, way: Way, depth: u32) -> Result<f64, String> {
         let cells = (depth + 1).next_multiple_of(CELLS_STEP);
         let matrices = self.over_kinds(work, way, |kind, rates| kind.decode_bytes / rates.decode_bytes)?;
-        let attention = self.attention(way.flash).decode(work.attention(cells));
+        let looked = work.attention(cells);
+        let attention = self.attention(way.flash).decode(looked) + looked.bytes / self.bandwidth;
         Ok((matrices + work.layers * self.layer_s + attention) / DECODE_REACHED)
     }
 

@@ -159,13 +159,15 @@ fn attention(models: &[Narrow; 2]) -> Result<Attention, CalibrateError> {
 /// What attention costs a token, in all layers.
 fn looked(sizes: &Sizes, cells: u32) -> Looked {
     let all = |each: u64| (sizes.layers * each) as f64 * f64::from(cells);
-    Looked { scores: all(sizes.heads), macs: all(sizes.heads * 2 * sizes.head) }
+    // What the cache of a small model holds need not come from main memory.
+    Looked { scores: all(sizes.heads), macs: all(sizes.heads * 2 * sizes.head), bytes: 0.0 }
 }
 
-/// As `work::touched`, of all layers.
+/// As `work::touched`, of all layers, but for what is left out of the last one.
 fn elements(sizes: &Sizes) -> f64 {
     let heads = (sizes.heads + 2 * sizes.kv_heads) * sizes.head;
-    (sizes.layers * (4 * sizes.embedding + heads + 2 * sizes.feed_forward)) as f64
+    let feed_forward = 2 * sizes.feed_forward * (sizes.layers - 1);
+    (sizes.layers * (4 * sizes.embedding + heads) + feed_forward) as f64
 }
 
 /// b of two equations (matrices · a + the rest · b = time).
@@ -187,7 +189,7 @@ fn layer_s(deep: &Deep, wide: &Wide, attention: Attention, kind: TensorType) -> 
 fn element_s(narrow: &Narrow, wide: &Wide, attention: Attention) -> Result<f64, CalibrateError> {
     let prompt = |sizes: &Sizes, tokens: u32, time: f64| {
         let each = time / f64::from(tokens) - attention.prefill(looked(sizes, PART));
-        ((sizes.layers * sizes.matrix_elements()) as f64, elements(sizes), each)
+        (sizes.prompt_elements() as f64, elements(sizes), each)
     };
     let (small, large) = (&narrow.sizes, &wide.sizes);
     let found = second(prompt(small, PART, narrow.part_s), prompt(large, PROMPT, wide.prompt_s));
@@ -208,7 +210,7 @@ fn rates(wide: &Wide, found: &Calibration, kind: TensorType) -> Result<Rates, Ca
     let beside_s = elements(sizes) * found.element_s + found.plain.prefill(attention);
     let prompt_s = (each_s - beside_s).max(each_s * MATRICES_MIN);
     let decode_bytes = bytes_of(elements_all, kind) as f64 / token_s;
-    let prefill_macs = elements_all as f64 / prompt_s;
+    let prefill_macs = sizes.prompt_elements() as f64 / prompt_s;
     usable(Rates { decode_bytes, prefill_macs }, |rates| rates.decode_bytes > 0.0 && rates.prefill_macs > 0.0)
 }
 

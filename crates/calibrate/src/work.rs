@@ -72,6 +72,7 @@ impl Work {
             let seen = layer.window.map_or(cells, |window| window.next_multiple_of(CELLS_STEP).min(cells));
             looked.scores += layer.heads * f64::from(seen);
             looked.macs += layer.macs * f64::from(seen);
+            looked.bytes += layer.bytes * f64::from(seen);
         }
         looked
     }
@@ -116,6 +117,8 @@ pub const CELLS_STEP: u32 = 256;
 /// A type that holds less of what a token reads is taken for one of the others.
 pub const LEAST_SHARE: f64 = 0.03;
 
+const F16_BYTES: u32 = 2;
+
 /// What attention costs for the cells that are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Looked {
@@ -123,6 +126,8 @@ pub struct Looked {
     pub scores: f64,
     /// Multiplications.
     pub macs: f64,
+    /// Bytes of the cache, in f16.
+    pub bytes: f64,
 }
 
 /// The same for one cell of one layer.
@@ -130,6 +135,7 @@ pub struct Looked {
 struct PerCell {
     heads: f64,
     macs: f64,
+    bytes: f64,
     window: Option<u32>,
 }
 
@@ -140,6 +146,9 @@ impl PerCell {
         Self {
             heads: attention.query_heads.into(),
             macs: f64::from(attention.query_heads) * f64::from(attention.key_length + value),
+            bytes: f64::from(
+                F16_BYTES * attention.kv_heads * (attention.key_length + attention.value_length),
+            ),
             window: attention.window,
         }
     }
