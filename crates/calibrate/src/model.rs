@@ -47,8 +47,8 @@ impl Sizes {
         attention + 3 * self.embedding * self.feed_forward
     }
 
-    /// Elements of the matrices that a prompt's token is multiplied with. Where only the last token's logits are wanted,
-    /// llama.cpp leaves the others out of the last layer's feed-forward network (`inp_out_ids`).
+    /// Elements of the matrices that a prompt's token is multiplied with: but for those of the last layer's feed-forward
+    /// network, as `work::before_feed_forward` has it.
     pub const fn prompt_elements(&self) -> u64 {
         self.layers * self.matrix_elements() - 3 * self.embedding * self.feed_forward
     }

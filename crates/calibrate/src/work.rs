@@ -31,29 +31,29 @@ impl Work {
     #[must_use]
     pub fn of(layout: &Layout) -> Self {
         let mut work = Self::default();
-        for layer in layout.layers.iter().filter(|layer| layer.computed) {
-            work.add(&layer.dense, 1.0, true);
+        let mut layers = layout.layers.iter().filter(|layer| layer.computed).peekable();
+        while let Some(layer) = layers.next() {
+            let last = layers.peek().is_none();
+            let (dense, experts) = if last { before_feed_forward(layout, layer) } else { (1.0, 1.0) };
+            work.add(&layer.dense, 1.0, dense);
             let share = f64::from(layer.experts_used) / f64::from(layer.experts_count.max(1));
-            work.add(&layer.experts, share.min(1.0), true);
+            work.add(&layer.experts, share.min(1.0), experts);
             work.layers += 1.0;
-            work.elements += touched(layout, layer);
+            work.elements += touched(layout, layer, last);
             work.attention.extend(layer.attention.map(PerCell::of));
         }
-        work.add(&layout.output, 1.0, false);
+        work.add(&layout.output, 1.0, 0.0);
         if layout.tied {
-            work.add(&layout.input, 1.0, false);
+            work.add(&layout.input, 1.0, 0.0);
         }
         work
     }
 
-    fn add(&mut self, weights: &Weights, share: f64, prefill: bool) {
+    /// Of the weights a token reads `share`, and of these a prompt's token is multiplied with `prefill`.
+    fn add(&mut self, weights: &Weights, share: f64, prefill: f64) {
         for &(kind, bytes) in weights.parts() {
             let read = bytes as f64 * share;
-            let macs = if prefill {
-                read / f64::from(kind.block_bytes) * f64::from(kind.block_elements)
-            } else {
-                0.0
-            };
+            let macs = prefill * read / f64::from(kind.block_bytes) * f64::from(kind.block_elements);
             match self.kinds.iter_mut().find(|known| known.kind == kind.name) {
                 Some(known) => {
                     known.decode_bytes += read;
@@ -154,10 +154,25 @@ impl PerCell {
     }
 }
 
-/// Two norms and two sums over the residual stream, rotated queries and keys, gate and activation.
-fn touched(layout: &Layout, layer: &Layer) -> f64 {
+/// Shares of the last layer's weights, dense ones and experts, that every token of a prompt is multiplied with. Where only the
+/// last token's logits are wanted, llama.cpp leaves the others out of its feed-forward network (`inp_out_ids`).
+fn before_feed_forward(layout: &Layout, layer: &Layer) -> (f64, f64) {
+    if layer.experts_count > 0 {
+        return (1.0, 0.0);
+    }
+    let elements = |&(kind, bytes): &(TensorType, u64)| {
+        bytes / u64::from(kind.block_bytes) * u64::from(kind.block_elements)
+    };
+    let all: u64 = layer.dense.parts().iter().map(elements).sum();
+    let network = 3 * u64::from(layout.embedding_length) * u64::from(layer.feed_forward_length);
+    (1.0 - (network as f64 / all.max(1) as f64).min(1.0), 1.0)
+}
+
+/// Two norms and two sums over the residual stream, rotated queries and keys; gate and activation, but in the last layer.
+fn touched(layout: &Layout, layer: &Layer, last: bool) -> f64 {
     let heads = layer.attention.map_or(0.0, |attention| {
         f64::from(attention.query_heads + 2 * attention.kv_heads) * f64::from(attention.key_length)
     });
-    4.0 * f64::from(layout.embedding_length) + heads + 2.0 * f64::from(layer.feed_forward_length)
+    let feed_forward = if last { 0.0 } else { 2.0 * f64::from(layer.feed_forward_length) };
+    4.0 * f64::from(layout.embedding_length) + heads + feed_forward
 }
