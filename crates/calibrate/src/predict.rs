@@ -14,14 +14,15 @@ const CHUNKS: [u32; 3] = [512, 256, 128];
 const CHUNK_S: f64 = 2.5;
 /// From a request to the engine and from the first token to the client, over loopback, in seconds.
 const AROUND_S: f64 = 0.004;
-/// What models reach of what the probe's own models, which are as regular as a model can be, let expect: the medians of two trial runs of
-/// `check-speeds` on a 2-core Xeon.
-const DECODE_REACHED: f64 = 0.84;
+/// What models reach of what the probe's own models let expect, and what a decoded token takes beside: sampling, telling it, and threads that
+/// wake while server and client use the same cores. By one round of `check-speeds` on a 2-core EPYC before the rounds of docs/speeds.md.
+const DECODE_REACHED: f64 = 0.95;
+const TOKEN_S: f64 = 0.003;
 const PREFILL_REACHED: f64 = 0.93;
-/// Nine of ten measured rates lay between predicted / (1 + spread) and predicted · (1 + spread): 37 answers of nine models before docs/speeds.md was written.
-const DECODE_SPREAD: f64 = 0.26;
-const PREFILL_SPREAD: f64 = 0.42;
-const TTFT_SPREAD: f64 = 0.46;
+/// Nine of ten measured rates lie between predicted / (1 + spread) and predicted · (1 + spread): by the errors of the same round.
+const DECODE_SPREAD: f64 = 0.19;
+const PREFILL_SPREAD: f64 = 0.27;
+const TTFT_SPREAD: f64 = 0.27;
 
 /// A predicted figure and the interval in which nine of ten measured ones are to lie.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -137,7 +138,7 @@ impl Calibration {
         let matrices = self.over_kinds(work, way, |kind, rates| kind.decode_bytes / rates.decode_bytes)?;
         let looked = work.attention(cells);
         let attention = self.attention(way.flash).decode(looked) + looked.bytes / self.bandwidth;
-        Ok((matrices + work.layers * self.layer_s + attention) / DECODE_REACHED)
+        Ok((matrices + work.layers * self.layer_s + attention) / DECODE_REACHED + TOKEN_S)
     }
 
     /// Seconds of a prompt, in the chunks in which the scheduler computes it.
