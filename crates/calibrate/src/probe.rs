@@ -144,8 +144,8 @@ fn attention(models: &[Narrow; 2]) -> Result<Attention, CalibrateError> {
     let cells = LONG - PART;
     let [short, long] = models;
     let longer_s: f64 = models.iter().map(|model| model.late_token_s - model.token_s).sum();
-    let macs: f64 = models.iter().map(|model| looked(&model.sizes, cells).macs).sum();
-    let decode_s = longer_s.max(0.0) / macs;
+    let multiplications: f64 = models.iter().map(|model| looked(&model.sizes, cells).macs).sum();
+    let decode_s = longer_s.max(0.0) / multiplications;
     let per_score =
         |model: &Narrow| model.later_s.max(0.0) / f64::from(PART) / looked(&model.sizes, cells).scores;
     let per_head = |model: &Narrow| 2.0 * model.sizes.head as f64;
