@@ -79,12 +79,12 @@ pub fn check(firepot: &Path, model: &Path) -> anyhow::Result<Vec<Row>> {
     fill("smollm2-135m-Q4_1", &CTX)?;
     for (shape, quant, ctx) in MODELS {
         let shape = synth::model(shape).map_err(anyhow::Error::msg)?;
-        let file = synth::default_path(shape, quant);
-        if !file.exists() {
-            synth::write_model(shape, quant, 1, model, &file)?;
+        let path = synth::default_path(shape, quant);
+        if !path.exists() {
+            synth::write_model(shape, quant, 1, model, &path)?;
         }
         let name = format!("{}-{}", shape.id, quant.name());
-        checked.import(&file, &name)?;
+        checked.import(&path, &name)?;
         fill(&name, ctx)?;
     }
     Ok(rows)
