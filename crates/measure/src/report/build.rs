@@ -59,7 +59,7 @@ fn about(bundle: &Bundle) -> String {
 /// The definitions that hold for every figure.
 fn method(bundle: &Bundle) -> Vec<Block> {
     let (rules, goodput) = (bundle.workload.rules, bundle.workload.goodput);
-    let texts = [
+    let mut texts = vec![
         "TTFT is the time from sending the request to the first token at the client; cold, from the start of the process, with the model's file on disk; warm, with the model loaded and the prompt in no cache; prefix hit, with all but the last message cached. TPOT is (time of the last token − time of the first) / (tokens − 1): the first token is not in it. The decode rate is 1 / TPOT. The prefill rate is the prompt's tokens that were really computed over the time that computing them took. Gaps are between tokens by the server's stamps, or between chunks at the client where the server has none.".to_owned(),
         format!(
             "A figure is the median of its samples; its interval is made for {} % and holds in 93 to 97 of 100 simulated series, skewed and drifting ones too (docs/statistics.md). Sampling stops when half of the interval is within {} % of the decode rate or {} % of TTFT, else at the cap of the case. Samples before a case is steady are found and left out. Shares have Wilson's intervals. Differences are tested by permutation of ranks, corrected after Holm.",
@@ -72,9 +72,13 @@ fn method(bundle: &Bundle) -> Vec<Block> {
             number(goodput.ttft_ms),
             number(goodput.tpot_ms)
         ),
-        "Answers are greedy. But for the quality cases they go on past a token that ends them, up to the length of their case, where the server has an option for it: a short answer would be measured by fewer tokens.".to_owned(),
         "This page follows from the bundle alone; `firepot check DIR` hashes every file again and computes every figure anew.".to_owned(),
     ];
+    if bundle.workload.cases.iter().any(|case| case.ignore_eos) {
+        texts.push(
+            "Answers are greedy. But for the quality cases they go on past a token that ends them, up to the length of their case, where the server has an option for it: a short answer would be measured by fewer tokens.".to_owned(),
+        );
+    }
     texts.into_iter().map(Block::Text).collect()
 }
 
