@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    bench::{Answer, Program, Service},
+    bench::{Answer, Program, Service, output},
     synth,
 };
 
@@ -30,7 +30,8 @@ pub struct Args {
     /// The program that predicts and serves.
     #[arg(long, value_name = "FILE", default_value = "target/release/firepot")]
     firepot: PathBuf,
-    /// Predictions of an earlier run, with which answers are compared too; this run's are then written there.
+    /// Predictions of an earlier run, with which answers are compared too, else with this one's first; this run's are then
+    /// written there.
     #[arg(long, value_name = "FILE", default_value = "target/bench/predicted-speeds.json")]
     earlier: PathBuf,
     /// How often each model is calibrated and measured.
@@ -193,10 +194,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     checked.command(&["import", path(&args.model)?, &models[0].0])?;
     for (name, quant, longest) in MODELS {
         let model = synth::model(name).map_err(anyhow::Error::msg)?;
-        let (file, stored) = (synth::default_path(model, quant), format!("{name}-{}", quant.name()));
-        if !file.exists() {
-            synth::write_model(model, quant, 1, &args.model, &file)?;
-        }
+        let stored = format!("{name}-{}", quant.name());
+        let file = synth::write_missing(model, quant, &args.model)?;
         checked.command(&["import", path(&file)?, &stored])?;
         models.push((stored, longest));
     }
@@ -232,10 +231,7 @@ struct Checked<'a> {
 
 impl Checked<'_> {
     fn command(&self, args: &[&str]) -> anyhow::Result<String> {
-        let mut command = Command::new(self.firepot);
-        let output = command.arg("--home").arg(self.home).args(args).output()?;
-        ensure!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        Ok(String::from_utf8(output.stdout)?)
+        output(Command::new(self.firepot).arg("--home").arg(self.home).args(args))
     }
 
     fn measure(&self, model: &str, longest: u32, round: u32, now: &mut Earlier) -> anyhow::Result<Vec<Case>> {

@@ -47,12 +47,6 @@ impl Sizes {
         attention + 3 * self.embedding * self.feed_forward
     }
 
-    /// Elements of the matrices that a prompt's token is multiplied with: but for those of the last layer's feed-forward
-    /// network, as `work::before_feed_forward` has it.
-    pub const fn prompt_elements(&self) -> u64 {
-        self.layers * self.matrix_elements() - 3 * self.embedding * self.feed_forward
-    }
-
     fn tensors(&self, kind: TensorType) -> Vec<(String, Vec<u64>, TensorType)> {
         let float = TensorType::by_id(F32).unwrap_or(kind);
         let (wide, queries, keys) = (self.embedding, self.heads * self.head, self.kv_heads * self.head);

@@ -7,11 +7,11 @@ use std::{
 };
 
 use firepot_engine::{Batch, BatchItem, DecodeError, Decoder, LoadSpec, SeqId};
-use firepot_gguf::TensorType;
+use firepot_gguf::{Gguf, TensorType};
 use firepot_measure::{quantile, read_bandwidth};
 
 use crate::{
-    Attention, Calibration, KindRates, Looked, Rates, Stamp,
+    Attention, Calibration, KindRates, KindWork, Rates, Stamp, Work,
     model::{Sizes, bytes_of},
 };
 
@@ -82,7 +82,7 @@ pub fn measure(
         let wide = probe.wide(small, false)?;
         let attention = attention(&plain)?;
         let layer_s = layer_s(&probe.deep(small)?, &wide, attention, small)?;
-        let element_s = element_s(&plain[0], &wide, attention)?;
+        let element_s = element_s(&plain[0], &wide, attention, small)?;
         let mut found = Calibration {
             stamp,
             taken_at_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
@@ -95,9 +95,7 @@ pub fn measure(
             disk: None,
             took_s: 0.0,
         };
-        let plain = rates(&wide, &found, small)?;
-        let repacked = rates(&probe.wide(small, true)?, &found, small)?;
-        found.kinds.push(told_apart(small, plain, repacked));
+        found.kinds.push(probe.repacked_too(&wide, &found, small)?);
         found
     };
     for &kind in kinds {
@@ -107,9 +105,8 @@ pub fn measure(
         if started.elapsed() > PROBE_TIME {
             break;
         }
-        let plain = rates(&probe.wide(kind, false)?, &found, kind)?;
-        let repacked = rates(&probe.wide(kind, true)?, &found, kind)?;
-        found.kinds.push(told_apart(kind, plain, repacked));
+        let plain = probe.wide(kind, false)?;
+        found.kinds.push(probe.repacked_too(&plain, &found, kind)?);
     }
     found.took_s = started.elapsed().as_secs_f64();
     Ok(found)
@@ -117,20 +114,20 @@ pub fn measure(
 
 /// Times of a wide model, in seconds.
 struct Wide {
-    sizes: Sizes,
+    work: Work,
     token_s: f64,
     prompt_s: f64,
 }
 
 /// Time of a token of a model of many narrow layers, in seconds.
 struct Deep {
-    sizes: Sizes,
+    work: Work,
     token_s: f64,
 }
 
 /// Times of a narrow model, in seconds.
 struct Narrow {
-    sizes: Sizes,
+    work: Work,
     /// A token at an empty cache, and after the long prompt.
     token_s: f64,
     late_token_s: f64,
@@ -140,15 +137,15 @@ struct Narrow {
 }
 
 /// Differences between early and late are attention alone; models with heads of two lengths tell scores and multiplications apart.
+/// What the cache of so small a model holds need not come from main memory.
 fn attention(models: &[Narrow; 2]) -> Result<Attention, CalibrateError> {
-    let cells = LONG - PART;
+    let looked = |model: &Narrow| model.work.attention(LONG - PART);
     let [short, long] = models;
     let longer_s: f64 = models.iter().map(|model| model.late_token_s - model.token_s).sum();
-    let multiplications: f64 = models.iter().map(|model| looked(&model.sizes, cells).macs).sum();
+    let multiplications: f64 = models.iter().map(|model| looked(model).macs).sum();
     let decode_s = longer_s.max(0.0) / multiplications;
-    let per_score =
-        |model: &Narrow| model.later_s.max(0.0) / f64::from(PART) / looked(&model.sizes, cells).scores;
-    let per_head = |model: &Narrow| 2.0 * model.sizes.head as f64;
+    let per_score = |model: &Narrow| model.later_s.max(0.0) / f64::from(PART) / looked(model).scores;
+    let per_head = |model: &Narrow| looked(model).macs / looked(model).scores;
     let slope = (per_score(long) - per_score(short)) / (per_head(long) - per_head(short));
     let mac_s = slope.max(0.0).min(per_score(short) / per_head(short));
     let score_s = per_score(short) - mac_s * per_head(short);
@@ -156,44 +153,38 @@ fn attention(models: &[Narrow; 2]) -> Result<Attention, CalibrateError> {
     usable(found, |found| found.decode_s.is_finite() && found.score_s.is_finite() && found.mac_s.is_finite())
 }
 
-/// What attention costs a token, in all layers.
-fn looked(sizes: &Sizes, cells: u32) -> Looked {
-    let all = |each: u64| (sizes.layers * each) as f64 * f64::from(cells);
-    // What the cache of a small model holds need not come from main memory.
-    Looked { scores: all(sizes.heads), macs: all(sizes.heads * 2 * sizes.head), bytes: 0.0 }
-}
-
-/// As `work::touched`, of all layers, but for what is left out of the last one.
-fn elements(sizes: &Sizes) -> f64 {
-    let heads = (sizes.heads + 2 * sizes.kv_heads) * sizes.head;
-    let feed_forward = 2 * sizes.feed_forward * (sizes.layers - 1);
-    (sizes.layers * (4 * sizes.embedding + heads) + feed_forward) as f64
-}
-
 /// b of two equations (matrices · a + the rest · b = time).
-fn second((m1, r1, t1): (f64, f64, f64), (m2, r2, t2): (f64, f64, f64)) -> f64 {
-    (t1 * m2 - t2 * m1) / (r1 * m2 - r2 * m1)
+fn second((m1, r1, t1): (f64, f64, f64), (m2, r2, t2): (f64, f64, f64)) -> Result<f64, CalibrateError> {
+    let found = (t1 * m2 - t2 * m1) / (r1 * m2 - r2 * m1);
+    usable(found.max(0.0), |found| found.is_finite())
 }
 
 /// A token reads as much of the deep model as of the wide one, in many more layers.
 fn layer_s(deep: &Deep, wide: &Wide, attention: Attention, kind: TensorType) -> Result<f64, CalibrateError> {
-    let bytes = |sizes: &Sizes| bytes_of(sizes.layers * sizes.matrix_elements(), kind) as f64;
-    let token = |sizes: &Sizes, time: f64| {
-        (bytes(sizes), sizes.layers as f64, time - attention.decode(looked(sizes, PART)))
+    let token = |work: &Work, time: f64| {
+        let matrices = matrices(work, kind)?.decode_bytes;
+        Ok::<_, CalibrateError>((matrices, work.layers, time - attention.decode(work.attention(PART))))
     };
-    let found = second(token(&deep.sizes, deep.token_s), token(&wide.sizes, wide.token_s));
-    usable(found.max(0.0), |found| found.is_finite())
+    second(token(&deep.work, deep.token_s)?, token(&wide.work, wide.token_s)?)
 }
 
 /// A prompt's token does more in the narrow model beside its matrices, and less in the wide one.
-fn element_s(narrow: &Narrow, wide: &Wide, attention: Attention) -> Result<f64, CalibrateError> {
-    let prompt = |sizes: &Sizes, tokens: u32, time: f64| {
-        let each = time / f64::from(tokens) - attention.prefill(looked(sizes, PART));
-        (sizes.prompt_elements() as f64, elements(sizes), each)
+fn element_s(
+    narrow: &Narrow,
+    wide: &Wide,
+    attention: Attention,
+    kind: TensorType,
+) -> Result<f64, CalibrateError> {
+    let prompt = |work: &Work, tokens: u32, time: f64| {
+        let each = time / f64::from(tokens) - attention.prefill(work.attention(PART));
+        Ok::<_, CalibrateError>((matrices(work, kind)?.prefill_macs, work.elements, each))
     };
-    let (small, large) = (&narrow.sizes, &wide.sizes);
-    let found = second(prompt(small, PART, narrow.part_s), prompt(large, PROMPT, wide.prompt_s));
-    usable(found.max(0.0), |found| found.is_finite())
+    second(prompt(&narrow.work, PART, narrow.part_s)?, prompt(&wide.work, PROMPT, wide.prompt_s)?)
+}
+
+/// What a token reads and computes of matrices of this type.
+fn matrices(work: &Work, kind: TensorType) -> Result<&KindWork, CalibrateError> {
+    work.kinds.iter().find(|known| known.kind == kind.name).ok_or(CalibrateError::Unusable)
 }
 
 /// Share of a wide model's time that matrices take at least; what is subtracted from it is noisy.
@@ -201,16 +192,15 @@ const MATRICES_MIN: f64 = 0.75;
 
 /// Rates of a type from a wide model's times.
 fn rates(wide: &Wide, found: &Calibration, kind: TensorType) -> Result<Rates, CalibrateError> {
-    let sizes = &wide.sizes;
-    let elements_all = sizes.layers * sizes.matrix_elements();
-    let attention = looked(sizes, PART);
-    let beside_s = sizes.layers as f64 * found.layer_s + found.plain.decode(attention);
+    let work = &wide.work;
+    let (matrices, looked) = (matrices(work, kind)?, work.attention(PART));
+    let beside_s = work.layers * found.layer_s + found.plain.decode(looked);
     let token_s = (wide.token_s - beside_s).max(wide.token_s * MATRICES_MIN);
     let each_s = wide.prompt_s / f64::from(PROMPT);
-    let beside_s = elements(sizes) * found.element_s + found.plain.prefill(attention);
+    let beside_s = work.elements * found.element_s + found.plain.prefill(looked);
     let prompt_s = (each_s - beside_s).max(each_s * MATRICES_MIN);
-    let decode_bytes = bytes_of(elements_all, kind) as f64 / token_s;
-    let prefill_macs = sizes.prompt_elements() as f64 / prompt_s;
+    let decode_bytes = matrices.decode_bytes / token_s;
+    let prefill_macs = matrices.prefill_macs / prompt_s;
     usable(Rates { decode_bytes, prefill_macs }, |rates| rates.decode_bytes > 0.0 && rates.prefill_macs > 0.0)
 }
 
@@ -244,10 +234,20 @@ struct Probe<'a, 'b> {
 }
 
 impl Probe<'_, '_> {
+    /// Rates of a type whose wide model was timed as the file has it.
+    fn repacked_too(
+        &mut self,
+        plain: &Wide,
+        found: &Calibration,
+        kind: TensorType,
+    ) -> Result<KindRates, CalibrateError> {
+        let repacked = self.wide(kind, true)?;
+        Ok(told_apart(kind, rates(plain, found, kind)?, rates(&repacked, found, kind)?))
+    }
+
     fn wide(&mut self, kind: TensorType, repack: bool) -> Result<Wide, CalibrateError> {
-        let layer_bytes = bytes_of(Sizes::wide(1).matrix_elements(), kind);
-        let sizes = Sizes::wide(LARGE_BYTES.div_ceil(layer_bytes));
-        self.with(sizes, kind, Switches { flash: false, repack }, |timed| {
+        let sizes = Sizes::wide(layers(Sizes::wide(1), kind));
+        self.with(sizes, kind, Switches { flash: false, repack }, |timed, work| {
             // The first prompt reads the file into memory and makes the threads wake.
             timed.prompt(0, 8)?;
             let token_s = timed.tokens(DECODES)?;
@@ -256,22 +256,21 @@ impl Probe<'_, '_> {
                 timed.cut(0);
                 prompts.push(timed.prompt(0, PROMPT)?);
             }
-            Ok(Wide { sizes, token_s, prompt_s: median(&prompts) })
+            Ok(Wide { work, token_s, prompt_s: median(&prompts) })
         })
     }
 
     fn deep(&mut self, kind: TensorType) -> Result<Deep, CalibrateError> {
-        let layer_bytes = bytes_of(Sizes::narrow(1, 64).matrix_elements(), kind);
-        let sizes = Sizes::narrow(LARGE_BYTES.div_ceil(layer_bytes), 64);
-        self.with(sizes, kind, Switches { flash: false, repack: false }, |timed| {
+        let sizes = Sizes::narrow(layers(Sizes::narrow(1, 64), kind), 64);
+        self.with(sizes, kind, Switches { flash: false, repack: false }, |timed, work| {
             timed.prompt(0, 8)?;
-            Ok(Deep { sizes, token_s: timed.tokens(DECODES)? })
+            Ok(Deep { work, token_s: timed.tokens(DECODES)? })
         })
     }
 
     fn narrow(&mut self, kind: TensorType, head: u64, flash: bool) -> Result<Narrow, CalibrateError> {
         let sizes = Sizes::narrow(NARROW_LAYERS, head);
-        self.with(sizes, kind, Switches { flash, repack: false }, |timed| {
+        self.with(sizes, kind, Switches { flash, repack: false }, |timed, work| {
             timed.prompt(0, 8)?;
             let (mut first, mut later) = (Vec::new(), Vec::new());
             for _ in 0..LONG_PROMPTS {
@@ -285,7 +284,7 @@ impl Probe<'_, '_> {
             let late_token_s = timed.tokens_within(NARROW_DECODES)?;
             timed.cut(8);
             let token_s = timed.tokens(NARROW_DECODES)?;
-            Ok(Narrow { sizes, token_s, late_token_s, part_s: median(&first), later_s: median(&later) })
+            Ok(Narrow { work, token_s, late_token_s, part_s: median(&first), later_s: median(&later) })
         })
     }
 
@@ -294,14 +293,21 @@ impl Probe<'_, '_> {
         sizes: Sizes,
         kind: TensorType,
         switches: Switches,
-        time: impl FnOnce(&mut Timed<'_>) -> Result<T, DecodeError>,
+        time: impl FnOnce(&mut Timed<'_>, Work) -> Result<T, DecodeError>,
     ) -> Result<T, CalibrateError> {
         let file = tempfile::Builder::new().prefix("probe-").suffix(".gguf").tempfile_in(self.dir)?;
         sizes.write(kind, file.path())?;
+        let layout = Gguf::read(file.as_file()).and_then(|model| model.layout());
+        let work = Work::of(&layout.map_err(|error| CalibrateError::Load(error.to_string()))?);
         let spec = spec(file.path(), self.threads, switches);
         let mut decoder = (self.load)(&spec).map_err(CalibrateError::Load)?;
-        Ok(time(&mut Timed { decoder: &mut *decoder, next: 0 })?)
+        Ok(time(&mut Timed { decoder: &mut *decoder, next: 0 }, work)?)
     }
+}
+
+/// Layers that are large together, of which this is one.
+fn layers(one: Sizes, kind: TensorType) -> u64 {
+    LARGE_BYTES.div_ceil(bytes_of(one.matrix_elements(), kind))
 }
 
 #[derive(Clone, Copy)]

@@ -8,7 +8,6 @@ mod restart;
 mod rig;
 mod service;
 
-pub use service::{Answer, Program, Service};
 use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, ensure};
@@ -19,7 +18,11 @@ use self::{
     cases::{CASES, Case},
     peers::Peers,
     report::{Report, Taken},
-    rig::{Model, Peer, Rig, output},
+    rig::{Model, Peer, Rig},
+};
+pub use self::{
+    rig::output,
+    service::{Answer, Program, Service},
 };
 use crate::synth;
 
@@ -79,8 +82,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let peers = if needs_peers { Peers::build(&cache)? } else { Peers::unbuilt(&cache) };
     let shape = synth::model("r1-distill-qwen-7b").map_err(anyhow::Error::msg)?;
     let large = synth::default_path(shape, Quant::Q4KM);
-    if chosen.iter().any(|case| case.model == Model::Large) && !large.exists() {
-        synth::write_model(shape, Quant::Q4KM, 1, &args.model, &large)?;
+    if chosen.iter().any(|case| case.model == Model::Large) {
+        synth::write_missing(shape, Quant::Q4KM, &args.model)?;
     }
     let rig = Rig::new(peers, args.firepot, PathBuf::from("target/bench"), args.model, large, threads)?;
     for model in [Model::Small, Model::Large] {

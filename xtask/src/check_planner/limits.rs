@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 
+use crate::bench::output;
+
 /// Context sizes; the prompt fills each.
 const CTX: [u32; 4] = [512, 1024, 2048, 4096];
 /// Limits for each, evenly from well below what is needed to well above.
@@ -63,14 +65,8 @@ impl Row {
 pub fn check(firepot: &Path, model: &Path) -> anyhow::Result<Option<Vec<Row>>> {
     let Some(group) = Group::make() else { return Ok(None) };
     let home = tempfile::tempdir()?;
-    let import = Command::new(firepot)
-        .arg("--home")
-        .arg(home.path())
-        .args(["import", "--copy"])
-        .arg(model)
-        .arg(NAME)
-        .output()?;
-    ensure!(import.status.success(), "{}", String::from_utf8_lossy(&import.stderr));
+    let mut import = Command::new(firepot);
+    output(import.arg("--home").arg(home.path()).args(["import", "--copy"]).arg(model).arg(NAME))?;
     CTX.into_iter().map(|ctx| row(&group, firepot, home.path(), ctx)).collect::<Result<_, _>>().map(Some)
 }
 

@@ -2,11 +2,12 @@
 
 use std::{fmt::Write as _, path::Path, process::Command};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use firepot_catalogue::{Quant, models};
 use serde_json::Value;
 
 use super::mib;
+use crate::bench::output;
 
 /// What a log tells, in MiB.
 #[derive(Clone, Copy, Debug)]
@@ -126,9 +127,7 @@ impl Published {
         if let Some(ctx) = self.ctx {
             command.args(["--ctx", &ctx.to_string()]);
         }
-        let output = command.output()?;
-        ensure!(output.status.success(), "{}: {}", self.model, String::from_utf8_lossy(&output.stderr));
-        let fits: Value = serde_json::from_slice(&output.stdout)?;
+        let fits: Value = serde_json::from_str(&output(&mut command)?)?;
         Ok(fits["models"][0]["plan"].clone())
     }
 

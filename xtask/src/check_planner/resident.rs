@@ -11,11 +11,11 @@ use serde_json::Value;
 
 use super::mib;
 use crate::{
-    bench::{Program, Service},
+    bench::{Program, Service, output},
     synth,
 };
 
-/// More answers than this are computed with flash attention where nothing was measured.
+/// So many answers are computed with flash attention where nothing was measured, and one without.
 const WITH_FLASH: u32 = 8;
 /// Contexts of the test model, which is quick enough to fill all that it was trained with.
 const CTX: [u32; 3] = [1024, 4096, 8192];
@@ -79,12 +79,8 @@ pub fn check(firepot: &Path, model: &Path) -> anyhow::Result<Vec<Row>> {
     fill("smollm2-135m-Q4_1", &CTX)?;
     for (shape, quant, ctx) in MODELS {
         let shape = synth::model(shape).map_err(anyhow::Error::msg)?;
-        let path = synth::default_path(shape, quant);
-        if !path.exists() {
-            synth::write_model(shape, quant, 1, model, &path)?;
-        }
         let name = format!("{}-{}", shape.id, quant.name());
-        checked.import(&path, &name)?;
+        checked.import(&synth::write_missing(shape, quant, model)?, &name)?;
         fill(&name, ctx)?;
     }
     Ok(rows)
@@ -104,16 +100,13 @@ impl Checked<'_> {
     }
 
     fn import(&self, file: &Path, name: &str) -> anyhow::Result<()> {
-        let output = self.command().arg("import").arg(file).arg(name).output()?;
-        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        Ok(())
+        output(self.command().arg("import").arg(file).arg(name)).map(drop)
     }
 
     fn fill(&self, model: &str, ctx: u32, parallel: u32) -> anyhow::Result<Row> {
         let wants = ["--ctx".to_owned(), ctx.to_string(), "--parallel".to_owned(), parallel.to_string()];
-        let fit = self.command().args(["fit", "--json", model]).args(&wants).output()?;
-        ensure!(fit.status.success(), "{}", String::from_utf8_lossy(&fit.stderr));
-        let fit: Value = serde_json::from_slice(&fit.stdout)?;
+        let fit = output(self.command().args(["fit", "--json", model]).args(&wants))?;
+        let fit: Value = serde_json::from_str(&fit)?;
         let plan = &fit["models"][0]["plan"];
         let predicted = &plan["predicted"];
         let bytes = |of: &Value, name: &str| of[name].as_u64().with_context(|| format!("no {name}"));

@@ -74,6 +74,15 @@ pub fn write_model(
     Ok(())
 }
 
+/// The same at its default place, where it is written once.
+pub fn write_missing(model: &Model, quant: Quant, tokenizer: &Path) -> anyhow::Result<PathBuf> {
+    let out = default_path(model, quant);
+    if !out.exists() {
+        write_model(model, quant, 1, tokenizer, &out)?;
+    }
+    Ok(out)
+}
+
 fn header(model: &Model, quant: Quant, tokenizer: &Path, tensors: &[TensorSpec]) -> anyhow::Result<Vec<u8>> {
     let source = File::open(tokenizer)
         .with_context(|| format!("no tokenizer at {}; run: make test-model", tokenizer.display()))?;

@@ -72,13 +72,15 @@ fn method(bundle: &Bundle) -> Vec<Block> {
             number(goodput.ttft_ms),
             number(goodput.tpot_ms)
         ),
-        "This page follows from the bundle alone; `firepot check DIR` hashes every file again and computes every figure anew.".to_owned(),
     ];
     if bundle.workload.cases.iter().any(|case| case.ignore_eos) {
         texts.push(
             "Answers are greedy. But for the quality cases they go on past a token that ends them, up to the length of their case, where the server has an option for it: a short answer would be measured by fewer tokens.".to_owned(),
         );
     }
+    texts.push(
+        "This page follows from the bundle alone; `firepot check DIR` hashes every file again and computes every figure anew.".to_owned(),
+    );
     texts.into_iter().map(Block::Text).collect()
 }
 
