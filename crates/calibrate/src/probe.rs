@@ -24,7 +24,7 @@ const SMALL_KIND: u32 = 8;
 /// Wide models, and a narrow one that tokens alone are timed of, have at least so much, which few caches hold.
 const LARGE_BYTES: u64 = 72 << 20;
 /// Layers of a narrow model that prompts are timed of.
-const NARROW_LAYERS: u64 = 6;
+const NARROW_LAYERS: u64 = 4;
 /// Tokens of a timed prompt.
 const PROMPT: u32 = 128;
 /// Timed prompts.
