@@ -15,7 +15,7 @@ use crate::{
     model::{Sizes, bytes_of},
 };
 
-/// The probe begins no further type after so long; a type takes about a second.
+/// The probe begins no further type after so long; a type takes about two seconds.
 pub const PROBE_TIME: Duration = Duration::from_secs(6);
 /// Numbers of the types that models have, the most usual first: `Q4_K`, `Q6_K`, `Q8_0`, `Q4_0`, `Q5_K`, `F16`.
 pub const USUAL_KINDS: [u32; 6] = [12, 14, 8, 2, 13, 1];
@@ -26,7 +26,7 @@ const LARGE_BYTES: u64 = 72 << 20;
 /// Layers of a narrow model that prompts are timed of.
 const NARROW_LAYERS: u64 = 4;
 /// Tokens of a timed prompt.
-const PROMPT: u32 = 128;
+const PROMPT: u32 = 96;
 /// Timed prompts.
 const PROMPTS: u32 = 3;
 /// Tokens of the long prompt of a narrow model, and of the parts in which it is computed; so many are timed.
@@ -57,7 +57,7 @@ pub enum CalibrateError {
     Unusable,
 }
 
-/// Measures this machine, and of `kinds` as many as there is time for, the first ones first. Models are written to `dir`,
+/// Measures this machine, and of `kinds` as many as there is time for: the first in any case. Models are written to `dir`,
 /// about 130 MB at a time, and removed. `known` are rates of the same machine at about the same time.
 ///
 /// # Errors
@@ -72,18 +72,18 @@ pub fn measure(
     let started = Instant::now();
     let threads = stamp.threads;
     let mut probe = Probe { dir, threads, load };
-    let mut found = if let Some(known) = known {
-        known
+    let small = TensorType::by_id(SMALL_KIND).ok_or(CalibrateError::Unusable)?;
+    let (mut found, mut wide_small) = if let Some(known) = known {
+        (known, None)
     } else {
         let bandwidth = read_bandwidth(threads as usize);
-        let small = TensorType::by_id(SMALL_KIND).ok_or(CalibrateError::Unusable)?;
         let plain = [probe.narrow(small, 64, false)?, probe.narrow(small, 128, false)?];
         let flash = [probe.narrow(small, 64, true)?, probe.narrow(small, 128, true)?];
         let wide = probe.wide(small, false)?;
         let attention = attention(&plain)?;
         let layer_s = layer_s(&probe.deep(small)?, &wide, attention, small)?;
         let element_s = element_s(&plain[0], &wide, attention, small)?;
-        let mut found = Calibration {
+        let found = Calibration {
             stamp,
             taken_at_s: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
             bandwidth,
@@ -95,18 +95,25 @@ pub fn measure(
             disk: None,
             took_s: 0.0,
         };
-        found.kinds.push(probe.repacked_too(&wide, &found, small)?);
-        found
+        (found, Some(wide))
     };
-    for &kind in kinds {
+    // Half of the small type's times are there already.
+    let half_timed = wide_small.as_ref().map(|_| small);
+    let known = found.kinds.len();
+    for kind in kinds.iter().copied().chain(half_timed) {
         if found.kind(kind.name).is_some() {
             continue;
         }
-        if started.elapsed() > PROBE_TIME {
+        if found.kinds.len() > known && started.elapsed() > PROBE_TIME {
             break;
         }
-        let plain = probe.wide(kind, false)?;
-        found.kinds.push(probe.repacked_too(&plain, &found, kind)?);
+        let plain = match wide_small.take_if(|_| kind == small) {
+            Some(timed) => timed,
+            None => probe.wide(kind, false)?,
+        };
+        let repacked = probe.wide(kind, true)?;
+        let rates = told_apart(kind, rates(&plain, &found, kind)?, rates(&repacked, &found, kind)?);
+        found.kinds.push(rates);
     }
     found.took_s = started.elapsed().as_secs_f64();
     Ok(found)
@@ -234,17 +241,6 @@ struct Probe<'a, 'b> {
 }
 
 impl Probe<'_, '_> {
-    /// Rates of a type whose wide model was timed as the file has it.
-    fn repacked_too(
-        &mut self,
-        plain: &Wide,
-        found: &Calibration,
-        kind: TensorType,
-    ) -> Result<KindRates, CalibrateError> {
-        let repacked = self.wide(kind, true)?;
-        Ok(told_apart(kind, rates(plain, found, kind)?, rates(&repacked, found, kind)?))
-    }
-
     fn wide(&mut self, kind: TensorType, repack: bool) -> Result<Wide, CalibrateError> {
         let sizes = Sizes::wide(layers(Sizes::wide(1), kind));
         self.with(sizes, kind, Switches { flash: false, repack }, |timed, work| {
