@@ -27,14 +27,16 @@ const LARGE_BYTES: u64 = 72 << 20;
 const NARROW_LAYERS: u64 = 4;
 /// Tokens of a timed prompt.
 const PROMPT: u32 = 96;
-/// Timed prompts.
-const PROMPTS: u32 = 3;
+/// A wide model is timed for so long, tokens and prompts in turn: what a shared machine does changes from one tenth of a second
+/// to the next.
+const WIDE_TIME: Duration = Duration::from_millis(600);
 /// Tokens of the long prompt of a narrow model, and of the parts in which it is computed; so many are timed.
 const LONG: u32 = 768;
 const PART: u32 = 256;
 const LONG_PROMPTS: u32 = 3;
-/// Timed tokens of large models, and of narrow ones, which take a tenth of the time.
-const DECODES: u32 = 16;
+/// Timed tokens in each turn of a wide model, of the deep one, and of narrow ones, which take a tenth of the time.
+const WIDE_DECODES: u32 = 8;
+const DEEP_DECODES: u32 = 16;
 const NARROW_DECODES: u32 = 64;
 
 /// Loads a model.
@@ -246,13 +248,15 @@ impl Probe<'_, '_> {
         self.with(sizes, kind, Switches { flash: false, repack }, |timed, work| {
             // The first prompt reads the file into memory and makes the threads wake.
             timed.prompt(0, 8)?;
-            let token_s = timed.tokens(DECODES)?;
-            let mut prompts = Vec::new();
-            for _ in 0..PROMPTS {
+            let started = Instant::now();
+            let (mut tokens, mut prompts) = (Vec::new(), Vec::new());
+            while started.elapsed() < WIDE_TIME {
+                timed.cut(8);
+                tokens.extend(timed.tokens(WIDE_DECODES)?);
                 timed.cut(0);
                 prompts.push(timed.prompt(0, PROMPT)?);
             }
-            Ok(Wide { work, token_s, prompt_s: median(&prompts) })
+            Ok(Wide { work, token_s: median(&tokens), prompt_s: median(&prompts) })
         })
     }
 
@@ -260,7 +264,7 @@ impl Probe<'_, '_> {
         let sizes = Sizes::narrow(layers(Sizes::narrow(1, 64), kind), 64);
         self.with(sizes, kind, Switches { flash: false, repack: false }, |timed, work| {
             timed.prompt(0, 8)?;
-            Ok(Deep { work, token_s: timed.tokens(DECODES)? })
+            Ok(Deep { work, token_s: median(&timed.tokens(DEEP_DECODES)?) })
         })
     }
 
@@ -279,7 +283,7 @@ impl Probe<'_, '_> {
             // One right after the other: the machine may be another one a second later.
             let late_token_s = timed.tokens_within(NARROW_DECODES)?;
             timed.cut(8);
-            let token_s = timed.tokens(NARROW_DECODES)?;
+            let token_s = median(&timed.tokens(NARROW_DECODES)?);
             Ok(Narrow { work, token_s, late_token_s, part_s: median(&first), later_s: median(&later) })
         })
     }
@@ -334,13 +338,12 @@ impl Timed<'_> {
         Ok(took.as_secs_f64())
     }
 
-    /// Median seconds of so many tokens.
-    fn tokens(&mut self, count: u32) -> Result<f64, DecodeError> {
-        let times: Vec<f64> = (0..count).map(|_| self.prompt(self.next, 1)).collect::<Result<_, _>>()?;
-        Ok(median(&times))
+    /// Seconds of each of so many tokens.
+    fn tokens(&mut self, count: u32) -> Result<Vec<f64>, DecodeError> {
+        (0..count).map(|_| self.prompt(self.next, 1)).collect()
     }
 
-    /// The same without reaching into the next step of cells: the last position is computed again and again.
+    /// Their median without reaching into the next step of cells: the last position is computed again and again.
     fn tokens_within(&mut self, count: u32) -> Result<f64, DecodeError> {
         let last = self.next - 1;
         let mut times = Vec::new();
