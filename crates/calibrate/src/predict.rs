@@ -15,15 +15,15 @@ const CHUNK_S: f64 = 2.5;
 /// From a request to the engine and from the first token to the client, over loopback, in seconds.
 const AROUND_S: f64 = 0.004;
 /// What models reach of what the probe's own models let expect, and what a decoded token takes beside: sampling, telling it, and threads that
-/// wake while server and client use the same cores. By one round of `check-speeds` on a 2-core EPYC before the rounds of docs/speeds.md.
-const DECODE_REACHED: f64 = 0.95;
+/// wake while server and client use the same cores. By 108 cases of
+/// `check-speeds` on a 2-core EPYC before those of docs/speeds.md; so are the spreads.
+const DECODE_REACHED: f64 = 0.92;
 const TOKEN_S: f64 = 0.003;
-const PREFILL_REACHED: f64 = 0.93;
-/// Nine of ten measured rates lie between predicted / (1 + spread) and predicted · (1 + spread): by the 105 cases
-/// of docs/speeds.md, which was written with 0.19, 0.27 and 0.27.
-const DECODE_SPREAD: f64 = 0.22;
-const PREFILL_SPREAD: f64 = 0.23;
-const TTFT_SPREAD: f64 = 0.23;
+const PREFILL_REACHED: f64 = 0.96;
+/// Nine of ten measured rates lie between predicted / (1 + spread) and predicted · (1 + spread).
+const DECODE_SPREAD: f64 = 0.20;
+const PREFILL_SPREAD: f64 = 0.27;
+const TTFT_SPREAD: f64 = 0.27;
 
 /// A predicted figure and the interval in which nine of ten measured ones are to lie.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
