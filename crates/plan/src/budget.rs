@@ -119,7 +119,7 @@ impl Room {
 
 /// What the model takes of main memory with the cells of one ubatch, and half of the rest.
 fn half_of_rest(footprint: &Footprint<'_>, bytes: u64) -> u64 {
-    let fixed_bytes = footprint.on(Device::Host, footprint.params.ubatch_tokens.into()).total().min(bytes);
+    let fixed_bytes = footprint.taken(Device::Host, footprint.params.ubatch_tokens.into()).min(bytes);
     fixed_bytes + (bytes - fixed_bytes) / 2
 }
 
@@ -128,7 +128,7 @@ pub fn fits(footprint: &Footprint<'_>, budget: &Budget, cells: u64) -> bool {
     let devices = footprint.placing.devices().into_iter();
     devices
         .filter_map(|device| Some((device, budget.on(device)?)))
-        .all(|(device, bytes)| footprint.on(device, cells).total() <= bytes)
+        .all(|(device, bytes)| footprint.taken(device, cells) <= bytes)
 }
 
 /// The most cells that fit, in whole steps: more cells never take less.

@@ -64,11 +64,11 @@ fn binds(layout: &Layout, machine: &Machine, want: &Want, made: &Plan) -> String
 /// The device on which the least is left.
 fn tightest(machine: &Machine, want: &Want, made: &Plan) -> String {
     let budget = Budget::of(machine, want);
-    let gpus = made.predicted.gpus.iter().map(|&(gpu, bytes)| (Device::Gpu(gpu), bytes));
-    let devices = gpus.chain([(Device::Host, made.predicted.host)]);
-    let left = devices.filter_map(|(device, bytes)| {
+    let gpus = made.predicted.gpus.iter().map(|&(gpu, bytes)| (Device::Gpu(gpu), bytes.total()));
+    let host_bytes = made.predicted.host.total().saturating_add(made.predicted.runner_bytes);
+    let left = gpus.chain([(Device::Host, host_bytes)]).filter_map(|(device, taken)| {
         let available = budget.on(device)?;
-        Some((available.saturating_sub(bytes.total()), available, bytes.total(), device))
+        Some((available.saturating_sub(taken), available, taken, device))
     });
     match left.min_by_key(|found| found.0) {
         Some((_, available, taken, device)) => {

@@ -5,7 +5,6 @@ use crate::{
     footprint::{Device, Footprint, Params},
     limits::{PARALLEL_DEFAULT, PARKED_BYTES_MAX, PARKED_BYTES_UNKNOWN},
     placement::{Placed, Search},
-    runner::work_bytes,
 };
 
 /// Decisions that take main memory only where there is enough.
@@ -27,8 +26,7 @@ impl Extras {
         let host_bytes = |flash_attention| {
             let params = Params { flash_attention, ..placed.params };
             let footprint = Footprint { layout: search.layout, placing: &placed.placing, params };
-            let cells = placed.shape.cells.into();
-            footprint.on(Device::Host, cells).total().saturating_add(work_bytes(&footprint, cells))
+            footprint.taken(Device::Host, placed.shape.cells.into())
         };
         let available_bytes = Budget::of(search.machine, search.want).host_bytes;
         let left_bytes = available_bytes.map(|bytes| bytes.saturating_sub(host_bytes(true)));

@@ -10,6 +10,7 @@ use crate::{
     KvType,
     error::cells_for,
     limits::{OUTPUT_ROWS_BYTES, SEQUENCES_CACHED, SEQUENCES_CACHED_MIN, SEQUENCES_CACHED_WITH_STATE},
+    runner::runner_bytes,
 };
 
 /// A memory that holds a part of a model.
@@ -139,13 +140,16 @@ impl Footprint<'_> {
         }
     }
 
-    /// What is taken on all devices together.
+    /// What a load takes of `device` in all: of main memory also what its runner takes beside llama.cpp's buffers.
+    pub fn taken(&self, device: Device, cells: u64) -> u64 {
+        let beside_bytes = if device == Device::Host { runner_bytes(self, cells) } else { 0 };
+        self.on(device, cells).total().saturating_add(beside_bytes)
+    }
+
+    /// What it takes of all devices together.
     pub fn total(&self, cells: u64) -> u64 {
-        self.placing
-            .devices()
-            .into_iter()
-            .map(|device| self.on(device, cells).total())
-            .fold(0, u64::saturating_add)
+        let devices = self.placing.devices().into_iter();
+        devices.map(|device| self.taken(device, cells)).fold(0, u64::saturating_add)
     }
 
     fn layers_on(&self, device: Device) -> impl Iterator<Item = &Layer> {

@@ -38,11 +38,10 @@ pub const THREADS_MAX: u32 = 512;
 /// Threads on a machine whose cores cannot be counted.
 pub const THREADS_UNKNOWN: u32 = 2;
 
-/// Main memory that stays free beside weights, KV cache and compute buffers: the server, the runner itself, the
-/// tokenizer's tables, the rows of logits, and other programs' next requests.
-pub const HOST_MARGIN_BYTES: u64 = 256 << 20;
-/// The same at least, where little is available: server and runner were seen to take 55 MiB beside the plan's bytes.
-pub const HOST_MARGIN_MIN_BYTES: u64 = 96 << 20;
+/// Main memory that stays free beside what a load takes: the server, and other programs' next requests.
+pub const HOST_MARGIN_BYTES: u64 = 192 << 20;
+/// The same at least, where little is available: the server was seen to take about 20 MiB.
+pub const HOST_MARGIN_MIN_BYTES: u64 = 32 << 20;
 /// What a runner takes beside all that grows with the model: the pages of the program and its libraries that it touches, its threads and
 /// its heap. By peaks of runners of models with 49,152 and 151,936 tokens (`cargo xtask check-planner --resident`).
 pub const RUNNER_BYTES: u64 = 28 << 20;

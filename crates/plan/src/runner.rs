@@ -15,7 +15,7 @@ pub fn runner_bytes(footprint: &Footprint<'_>, cells: u64) -> u64 {
 
 /// Without flash attention the product of scores and values works on a copy of the scores in f16
 /// (`ggml_compute_forward_mul_mat`), in memory of its own.
-pub fn work_bytes(footprint: &Footprint<'_>, cells: u64) -> u64 {
+fn work_bytes(footprint: &Footprint<'_>, cells: u64) -> u64 {
     if footprint.params.flash_attention {
         return 0;
     }

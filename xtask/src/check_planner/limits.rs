@@ -17,7 +17,7 @@ const CTX: [u32; 4] = [512, 1024, 2048, 4096];
 const LIMITS: u64 = 16;
 /// First and last limit, in percent of what the run takes without one.
 const RANGE: (u64, u64) = (70, 160);
-/// A run that takes so many times as long as without a limit thrashes.
+/// A run that takes so many times as long as without a limit, and met it, thrashes.
 const THRASHES: u32 = 3;
 
 /// How a run under a limit ended.
@@ -25,7 +25,7 @@ const THRASHES: u32 = 3;
 enum End {
     /// Answered, in about the usual time.
     Answered,
-    /// Answered, far too slowly.
+    /// Answered, far too slowly, since memory was taken away and read again.
     Thrashed,
     /// The plan refused it.
     Refused,
@@ -74,8 +74,7 @@ const NAME: &str = "checked:latest";
 
 fn row(group: &Group, firepot: &Path, home: &Path, ctx: u32) -> anyhow::Result<Row> {
     group.limit(None)?;
-    let (_, usual) = run(group, firepot, home, ctx)?;
-    let (end, _) = run(group, firepot, home, ctx)?;
+    let (end, usual) = run(group, firepot, home, ctx, 0)?;
     ensure!(end.status.success(), "{}", String::from_utf8_lossy(&end.stderr));
     let needs_bytes = group.peak()?;
     let mut row =
@@ -84,9 +83,9 @@ fn row(group: &Group, firepot: &Path, home: &Path, ctx: u32) -> anyhow::Result<R
         let percent = RANGE.0 + (RANGE.1 - RANGE.0) * step / (LIMITS - 1);
         let limit_bytes = needs_bytes / 100 * percent;
         group.limit(Some(limit_bytes))?;
-        let (output, took) = run(group, firepot, home, ctx)?;
+        let (output, took) = run(group, firepot, home, ctx, step + 1)?;
         let end = match output.status.code() {
-            Some(0) if took > usual * THRASHES => End::Thrashed,
+            Some(0) if took > usual * THRASHES && group.met()? => End::Thrashed,
             Some(0) => End::Answered,
             _ if String::from_utf8_lossy(&output.stderr).contains("are available") => End::Refused,
             _ => End::Died,
@@ -106,18 +105,19 @@ fn row(group: &Group, firepot: &Path, home: &Path, ctx: u32) -> anyhow::Result<R
     Ok(row)
 }
 
-/// One question that fills the context, in the group.
+/// One question that fills the context, in the group: another one for each number, so that no snapshot has it.
 fn run(
     group: &Group,
     firepot: &Path,
     home: &Path,
     ctx: u32,
+    number: u64,
 ) -> anyhow::Result<(std::process::Output, Duration)> {
     group.forget_peak()?;
     forget_files(&home.join("blobs"))?;
     let started = Instant::now();
     // A word is a token and a half.
-    let prompt = "river stone ".repeat(ctx as usize * 9 / 20);
+    let prompt = format!("{number} {}", "river stone ".repeat(ctx as usize * 9 / 20));
     let mut command = Command::new("sh");
     command
         .args(["-c", "echo $$ > \"$0/tasks\" && exec \"$@\""])
@@ -179,7 +179,13 @@ impl Group {
 
     fn forget_peak(&self) -> anyhow::Result<()> {
         self.write("memory.force_empty", "0")?;
+        self.write("memory.failcnt", "0")?;
         self.write("memory.max_usage_in_bytes", "0")
+    }
+
+    /// Whether more was wanted than the limit since the peak was forgotten.
+    fn met(&self) -> anyhow::Result<bool> {
+        Ok(fs::read_to_string(self.path.join("memory.failcnt"))?.trim() != "0")
     }
 
     fn peak(&self) -> anyhow::Result<u64> {
