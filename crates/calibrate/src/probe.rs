@@ -59,14 +59,15 @@ pub enum CalibrateError {
     Unusable,
 }
 
-/// Measures this machine, and of `kinds` as many as there is time for: the first in any case. Models are written to `dir`,
-/// about 130 MB at a time, and removed. `known` are rates of the same machine at about the same time.
+/// Measures this machine with `asked` types in any case, and of `more` as many as there is time for. Models are written to
+/// `dir`, about 130 MB at a time, and removed. `known` are rates of the same machine at about the same time.
 ///
 /// # Errors
 /// [`CalibrateError`].
 pub fn measure(
     stamp: Stamp,
-    kinds: &[TensorType],
+    asked: &[TensorType],
+    more: &[TensorType],
     known: Option<Calibration>,
     dir: &Path,
     load: &mut Load<'_>,
@@ -101,12 +102,11 @@ pub fn measure(
     };
     // Half of the small type's times are there already.
     let half_timed = wide_small.as_ref().map(|_| small);
-    let known = found.kinds.len();
-    for kind in kinds.iter().copied().chain(half_timed) {
+    for kind in asked.iter().chain(more).copied().chain(half_timed) {
         if found.kind(kind.name).is_some() {
             continue;
         }
-        if found.kinds.len() > known && started.elapsed() > PROBE_TIME {
+        if !asked.contains(&kind) && started.elapsed() > PROBE_TIME {
             break;
         }
         let plain = match wide_small.take_if(|_| kind == small) {

@@ -156,7 +156,7 @@ fn the_probe_finds_the_rates_of_a_simulated_machine_and_leaves_no_file() {
         loads.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(Simulated::load(&truth, spec)) as Box<dyn Decoder>)
     };
-    let found = measure(truth.stamp.clone(), &[kind(12)], None, dir.path(), &mut load).unwrap();
+    let found = measure(truth.stamp.clone(), &[kind(12)], &[], None, dir.path(), &mut load).unwrap();
     for name in ["Q8_0", "Q4_K"] {
         let (found, truth) = (found.kind(name).unwrap(), truth.kind(name).unwrap());
         assert!(near(found.plain.decode_bytes, truth.plain.decode_bytes, 3.0), "{found:?}");
@@ -172,7 +172,7 @@ fn the_probe_finds_the_rates_of_a_simulated_machine_and_leaves_no_file() {
     // What is known is not measured again.
     let before = loads.load(Ordering::Relaxed);
     let again =
-        measure(truth.stamp.clone(), &[kind(12)], Some(found.clone()), dir.path(), &mut load).unwrap();
+        measure(truth.stamp.clone(), &[kind(12)], &[], Some(found.clone()), dir.path(), &mut load).unwrap();
     assert_eq!((again.kinds, loads.load(Ordering::Relaxed)), (found.kinds, before));
 }
 
@@ -180,7 +180,7 @@ fn the_probe_finds_the_rates_of_a_simulated_machine_and_leaves_no_file() {
 fn a_model_that_cannot_be_loaded_ends_the_probe_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let error =
-        measure(truth().stamp, &[], None, dir.path(), &mut |_| Err("no memory".to_owned())).unwrap_err();
+        measure(truth().stamp, &[], &[], None, dir.path(), &mut |_| Err("no memory".to_owned())).unwrap_err();
     assert!(matches!(error, CalibrateError::Load(reason) if reason == "no memory"));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }

@@ -20,17 +20,17 @@ pub async fn calibrate(settings: &Settings, args: &cli::Calibrate) -> anyhow::Re
     let home = settings.open_home()?;
     let machine = settings.planner().probe();
     let stamp = calibrated::stamp(&machine);
-    let mut kinds = Vec::new();
+    let mut asked = Vec::new();
     for name in &args.models {
-        add(&mut kinds, Work::kinds_that_matter(&layout(settings, &home, name).await?));
+        asked.extend(Work::kinds_that_matter(&layout(settings, &home, name).await?));
     }
     let bandwidth = read_bandwidth(stamp.threads as usize);
     let stored = calibrated::read(&settings.home, &machine);
     let known = stored.filter(|stored| !args.again && stored.holds(&stamp, bandwidth));
-    if known.is_none() || args.models.is_empty() {
-        add(&mut kinds, USUAL_KINDS.into_iter().filter_map(TensorType::by_id).collect());
-    }
-    let mut found = measure(stamp, &kinds, known, settings.home.as_path(), &mut load)?;
+    let usual = known.is_none() || args.models.is_empty();
+    let more = usual.then_some(USUAL_KINDS).into_iter().flatten();
+    let more: Vec<TensorType> = more.filter_map(TensorType::by_id).collect();
+    let mut found = measure(stamp, &asked, &more, known, settings.home.as_path(), &mut load)?;
     found.disk = found.disk.or_else(|| disk(&home));
     write_atomic(&calibrated::path(&settings.home), serde_json::to_string_pretty(&found)?.as_bytes())?;
     if args.json {
@@ -67,14 +67,6 @@ pub fn before_load(settings: &Settings, model: &Model) {
     };
     if let Err(error) = run() {
         eprintln!("warning: this machine could not be measured: {error}; speeds are not predicted");
-    }
-}
-
-fn add(kinds: &mut Vec<TensorType>, more: Vec<TensorType>) {
-    for kind in more {
-        if !kinds.contains(&kind) {
-            kinds.push(kind);
-        }
     }
 }
 
