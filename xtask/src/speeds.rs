@@ -59,8 +59,6 @@ const ANSWER: u32 = 32;
 /// Answers of one case: so many, or fewer when they take longer than this together.
 const ANSWERS_MAX: u32 = 3;
 const ANSWERS_TIME: Duration = Duration::from_secs(8);
-/// Probes after the first until every type was measured.
-const PROBES_MORE: u32 = 4;
 
 /// A prediction and what came.
 #[derive(Clone, Copy, Debug)]
@@ -152,20 +150,27 @@ struct Figures {
     ttft: Compared,
 }
 
-/// Predictions of a calibration that was taken at a time in Unix seconds.
-#[derive(Debug, Default, Deserialize, Serialize)]
-struct Earlier {
+/// What a calibration predicted of a model, and when in Unix seconds.
+#[derive(Debug, Deserialize, Serialize)]
+struct Predicted {
     taken_at_s: u64,
-    models: BTreeMap<String, Vec<Speeds>>,
+    speeds: Vec<Speeds>,
 }
+
+/// Such predictions of all models.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Earlier(BTreeMap<String, Predicted>);
 
 impl Earlier {
     fn read(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }
 
-    fn of(&self, model: &str, prompt: u32) -> Option<Speeds> {
-        self.models.get(model)?.iter().find(|speeds| speeds.prompt_tokens == prompt).copied()
+    /// Minutes since the calibration, and what it predicted.
+    fn of(&self, model: &str, prompt: u32) -> Option<(u64, Speeds)> {
+        let Predicted { taken_at_s, speeds } = self.0.get(model)?;
+        let minutes = unix_s().saturating_sub(*taken_at_s) / 60;
+        Some((minutes, *speeds.iter().find(|speeds| speeds.prompt_tokens == prompt)?))
     }
 }
 
@@ -200,7 +205,7 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         models.push((stored, longest));
     }
     let mut cases = Vec::new();
-    let mut now = Earlier { taken_at_s: unix_s(), ..Earlier::default() };
+    let mut now = Earlier::default();
     for round in 0..args.rounds {
         for (model, longest) in &models {
             cases.extend(checked.measure(model, *longest, round, &mut now)?);
@@ -237,15 +242,7 @@ impl Checked<'_> {
     fn measure(&self, model: &str, longest: u32, round: u32, now: &mut Earlier) -> anyhow::Result<Vec<Case>> {
         let calibration: Value =
             serde_json::from_str(&self.command(&["calibrate", "--again", "--json", model])?)?;
-        let mut fit: Value = serde_json::from_str(&self.command(&["fit", "--json", model])?)?;
-        // In a slow moment the probe has no time for the last types.
-        for _ in 0..PROBES_MORE {
-            if fit["models"][0]["speeds"].is_array() {
-                break;
-            }
-            self.command(&["calibrate", model])?;
-            fit = serde_json::from_str(&self.command(&["fit", "--json", model])?)?;
-        }
+        let fit: Value = serde_json::from_str(&self.command(&["fit", "--json", model])?)?;
         let fit = &fit["models"][0];
         if !fit["speeds"].is_array() {
             eprintln!("{model}: {}", fit["speeds_absent"]);
@@ -254,7 +251,7 @@ impl Checked<'_> {
         let speeds: Vec<Speeds> = serde_json::from_value(fit["speeds"].clone())?;
         let correction: Option<Correction> = serde_json::from_value(fit["correction"].clone())?;
         let alone = speeds.iter().map(|speeds| speeds.without(correction)).collect();
-        now.models.entry(model.to_owned()).or_insert(alone);
+        now.0.entry(model.to_owned()).or_insert_with(|| Predicted { taken_at_s: unix_s(), speeds: alone });
         let mut serve = Command::new(self.firepot);
         serve.arg("--home").arg(self.home).args(["serve", "--no-reload", "--snapshot-bytes", "0"]);
         let service = Service::start(Program::Firepot, &mut serve, model, &self.home.join("serve.log"))?;
@@ -267,10 +264,9 @@ impl Checked<'_> {
                 .find(|speeds| speeds.prompt_tokens == prompt)
                 .with_context(|| format!("nothing is predicted for {prompt} tokens"))?;
             let measured = median_answer(&service, prompt, round)?;
-            let older = self.earlier.as_ref().or((round > 0).then_some(&*now)).and_then(|earlier| {
-                let minutes = unix_s().saturating_sub(earlier.taken_at_s) / 60;
-                Some((minutes, earlier.of(model, prompt)?.beside(measured)))
-            });
+            let older = self.earlier.as_ref().or((round > 0).then_some(&*now));
+            let older = older.and_then(|earlier| earlier.of(model, prompt));
+            let older = older.map(|(minutes, predicted)| (minutes, predicted.beside(measured)));
             let case = Case {
                 model: model.to_owned(),
                 prompt,

@@ -17,5 +17,5 @@ mod work;
 pub use calibration::{Attention, Calibration, KindRates, Rates, Stamp};
 pub use observed::{Answer, Correction, Observed};
 pub use predict::{Rate, Speeds, Way};
-pub use probe::{CalibrateError, Load, PROBE_TIME, USUAL_KINDS, measure};
+pub use probe::{CalibrateError, Load, USUAL_KINDS, measure};
 pub use work::{KindWork, Looked, Work};

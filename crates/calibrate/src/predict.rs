@@ -14,13 +14,13 @@ const CHUNKS: [u32; 3] = [512, 256, 128];
 const CHUNK_S: f64 = 2.5;
 /// From a request to the engine and from the first token to the client, over loopback, in seconds.
 const AROUND_S: f64 = 0.004;
-/// What models reach of what the probe's own models let expect, and what a decoded token takes beside: sampling, telling it, and threads that
-/// wake while server and client use the same cores. By 108 cases of
-/// `check-speeds` on a 2-core EPYC before those of docs/speeds.md; so are the spreads.
+/// What models reach of what the probe's own models let expect, and what a decoded token takes beside: sampling, telling it,
+/// and threads that wake while server and client use the same cores. By 108 cases of `check-speeds` on a 2-core EPYC before
+/// those of docs/speeds.md.
 const DECODE_REACHED: f64 = 0.92;
 const TOKEN_S: f64 = 0.003;
 const PREFILL_REACHED: f64 = 0.96;
-/// Nine of ten measured rates lie between predicted / (1 + spread) and predicted · (1 + spread).
+/// Nine of ten measured rates lie between predicted / (1 + spread) and predicted · (1 + spread), by the same cases.
 const DECODE_SPREAD: f64 = 0.20;
 const PREFILL_SPREAD: f64 = 0.27;
 const TTFT_SPREAD: f64 = 0.27;

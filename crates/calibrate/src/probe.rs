@@ -15,8 +15,8 @@ use crate::{
     model::{Sizes, bytes_of},
 };
 
-/// The probe begins no further type after so long; a type takes about two seconds.
-pub const PROBE_TIME: Duration = Duration::from_secs(6);
+/// The probe begins no type that nobody asked for after so long; a type takes about two seconds.
+const PROBE_TIME: Duration = Duration::from_secs(6);
 /// Numbers of the types that models have, the most usual first: `Q4_K`, `Q6_K`, `Q8_0`, `Q4_0`, `Q5_K`, `F16`.
 pub const USUAL_KINDS: [u32; 6] = [12, 14, 8, 2, 13, 1];
 /// The type of the narrow model.
@@ -100,15 +100,14 @@ pub fn measure(
         };
         (found, Some(wide))
     };
-    // Half of the small type's times are there already.
-    let half_timed = wide_small.as_ref().map(|_| small);
-    for kind in asked.iter().chain(more).copied().chain(half_timed) {
+    for &kind in asked.iter().chain(more) {
         if found.kind(kind.name).is_some() {
             continue;
         }
         if !asked.contains(&kind) && started.elapsed() > PROBE_TIME {
             break;
         }
+        // Half of the base's own type is timed already.
         let plain = match wide_small.take_if(|_| kind == small) {
             Some(timed) => timed,
             None => probe.wide(kind, false)?,

@@ -156,7 +156,7 @@ fn the_probe_finds_the_rates_of_a_simulated_machine_and_leaves_no_file() {
         loads.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(Simulated::load(&truth, spec)) as Box<dyn Decoder>)
     };
-    let found = measure(truth.stamp.clone(), &[kind(12)], &[], None, dir.path(), &mut load).unwrap();
+    let found = measure(truth.stamp.clone(), &[kind(12)], &[kind(8)], None, dir.path(), &mut load).unwrap();
     for name in ["Q8_0", "Q4_K"] {
         let (found, truth) = (found.kind(name).unwrap(), truth.kind(name).unwrap());
         assert!(near(found.plain.decode_bytes, truth.plain.decode_bytes, 3.0), "{found:?}");

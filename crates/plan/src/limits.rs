@@ -40,7 +40,7 @@ pub const THREADS_UNKNOWN: u32 = 2;
 
 /// Main memory that stays free beside what a load takes: the server, and other programs' next requests.
 pub const HOST_MARGIN_BYTES: u64 = 192 << 20;
-/// The same at least, where little is available: the server was seen to take about 20 MiB.
+/// The same at least, where little is available: an idle server takes 21 MiB.
 pub const HOST_MARGIN_MIN_BYTES: u64 = 32 << 20;
 /// What a runner takes beside all that grows with the model: the pages of the program and its libraries that it touches, its threads and
 /// its heap. By peaks of runners of models with 49,152 and 151,936 tokens (`cargo xtask check-planner --resident`).

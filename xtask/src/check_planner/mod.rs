@@ -238,7 +238,7 @@ const RESIDENT: &str = "\n## Peak resident memory of runners\n\nThe model is loa
 
 const LIMITS: &str = "\n## Under memory limits\n\nThe test model answers one question that fills the context, server and runner together in a control group of the kernel, \
     under limits from 70 to 160 % of what they take without one (the group's own peak, the mapped file with it). A run thrashes when \
-    it takes three times as long as without a limit and met it: one that is only slow computes fewer tokens at once to fit. A refusal is needless when the limit is above what was taken.\n\n";
+    it takes three times as long as without a limit and met it: flash attention and a quantized KV cache, by which it fits, are slow as well. A refusal is needless when the limit is above what was taken.\n\n";
 
 const HEAD: &str = "# The planner beside llama.cpp's own count\n\n`cargo xtask check-planner` wrote this: what the planner says that a load takes in main memory, \
     beside what llama.cpp computes for it without taking it (`firepot dry-run`). Synthetic shapes are headers alone. Each model \
