@@ -139,10 +139,14 @@ impl Predicted {
     /// Everything, on all devices. The mapped file is shared by replicas.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        let each_bytes = self.host.total().saturating_add(self.runner_bytes);
-        let private_bytes = each_bytes.saturating_sub(self.mapped_bytes);
+        let private_bytes = self.each_host_bytes().saturating_sub(self.mapped_bytes);
         let host_bytes = private_bytes.saturating_mul(self.replicas.into()).saturating_add(self.mapped_bytes);
         host_bytes.saturating_add(self.gpu_bytes())
+    }
+
+    /// Main memory that each runner takes, with what it takes beside llama.cpp's buffers.
+    pub(crate) fn each_host_bytes(&self) -> u64 {
+        self.host.total().saturating_add(self.runner_bytes)
     }
 
     /// The part on GPUs.
