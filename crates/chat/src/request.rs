@@ -27,6 +27,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<u8>,
     /// One sequence, empty cache, fixed chunk grid: identical ids on the same build and machine.
     pub strict: bool,
+    /// The whole prompt is computed: nothing of it comes from a cache.
+    pub uncached: bool,
 }
 
 impl GenerateRequest {
@@ -42,6 +44,7 @@ impl GenerateRequest {
             overflow: Overflow::Refuse,
             logprobs: None,
             strict: false,
+            uncached: false,
         }
     }
 }

@@ -86,7 +86,7 @@ impl Keeping {
         decoder: &dyn Decoder,
         prepared: Prepared,
     ) -> Option<Prepared> {
-        let Some(keeper) = self.keeper.as_ref().filter(|_| !prepared.request.strict) else {
+        let Some(keeper) = self.keeper.as_ref().filter(|_| prepared.request.uses_cache()) else {
             return Some(prepared);
         };
         let ids = [prepared.request.prompt.as_slice(), &prepared.request.emitted].concat();

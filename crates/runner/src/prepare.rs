@@ -133,6 +133,7 @@ impl Preparer {
             logprobs: request.logprobs,
             print_special: rendered.markers.is_some() || rendered.tool_style.is_some(),
             strict: request.strict,
+            uncached: request.uncached,
             client,
         };
         Ok(Prepared { id, request, report, parser, since })

@@ -49,6 +49,9 @@ struct Entry {
     /// Of the load, in thousandths.
     #[serde(skip_serializing_if = "Option::is_none")]
     permille: Option<u16>,
+    /// Its process, where it is loaded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pid: Option<u32>,
     /// Requests that wait for it.
     waiting: usize,
     /// Requests that use it.
@@ -127,6 +130,7 @@ fn entry(app: &App, slot: &SlotView) -> Entry {
         replica: slot.replica,
         state: slot.word(),
         permille: None,
+        pid: None,
         waiting: slot.waiting,
         in_use: 0,
         restarts: slot.restarts,
@@ -146,7 +150,7 @@ fn entry(app: &App, slot: &SlotView) -> Entry {
         PhaseView::Loading { permille, .. } => entry.permille = Some(*permille),
         PhaseView::Failed(error) => entry.error = Some(error.to_string()),
         PhaseView::Ready { runner, plan, loaded, leases, .. } => {
-            entry.in_use = *leases;
+            (entry.pid, entry.in_use) = (Some(loaded.pid), *leases);
             entry.context_length = Some(loaded.info.ctx_per_answer);
             entry.kv_cells = Some(loaded.info.kv_cells);
             entry.predicted_memory_bytes = Some(plan.memory_bytes);

@@ -139,7 +139,7 @@ pub fn loaded(spec: &LoadSpec) -> Loaded {
         memory: vec![memory],
         build: "scripted".into(),
     };
-    Loaded { info, load_us: 1500 }
+    Loaded { info, load_us: 1500, pid: std::process::id() }
 }
 
 /// How runners load.

@@ -76,8 +76,7 @@ impl Drop for Hosts {
 
 /// Addresses outside this machine that processes are connected to.
 fn outside(pids: &[u32]) -> Result<BTreeSet<IpAddr>, String> {
-    let own = std::iter::once(std::process::id());
-    let all: BTreeSet<u32> = own.chain(pids.iter().flat_map(|pid| family(*pid))).collect();
+    let all = family(std::iter::once(std::process::id()).chain(pids.iter().copied()).collect());
     let sockets: HashSet<String> = all.iter().flat_map(|pid| sockets(*pid)).collect();
     let mut found = BTreeSet::new();
     for table in ["tcp", "tcp6", "udp", "udp6"] {
@@ -92,8 +91,15 @@ fn outside(pids: &[u32]) -> Result<BTreeSet<IpAddr>, String> {
     Ok(found)
 }
 
-fn family(pid: u32) -> Vec<u32> {
-    std::iter::once(pid).chain(children(pid)).collect()
+/// These processes, and all that they have started, and those.
+fn family(mut unseen: Vec<u32>) -> BTreeSet<u32> {
+    let mut all = BTreeSet::new();
+    while let Some(pid) = unseen.pop() {
+        if all.insert(pid) {
+            unseen.extend(children(pid));
+        }
+    }
+    all
 }
 
 /// Inodes of a process's sockets.
@@ -146,6 +152,24 @@ mod tests {
             assert_eq!(text("B80D0120000000000000000001000000").as_deref(), Some("2001:db8::1"));
         }
         assert_eq!(text("01"), None);
+    }
+
+    #[test]
+    fn children_of_children_belong_to_the_family() {
+        use std::process::{Command, Stdio};
+        // The shell waits for its `cat`, which ends with its input.
+        let mut shell = Command::new("sh").args(["-c", "cat; true"]).stdin(Stdio::piped()).spawn().unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        let grandchild = loop {
+            if let Some(pid) = children(shell.id()).first() {
+                break *pid;
+            }
+            assert!(std::time::Instant::now() < end, "the shell starts nothing");
+            thread::sleep(Duration::from_millis(5));
+        };
+        assert!(family(vec![std::process::id()]).contains(&grandchild));
+        drop(shell.stdin.take());
+        shell.wait().unwrap();
     }
 
     #[test]

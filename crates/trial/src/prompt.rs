@@ -36,7 +36,8 @@ fn story(seed: u64) -> String {
 pub fn fresh(seed: u64, index: u64, tokens: u32) -> Vec<Turn> {
     let seed = mix(seed, index);
     let text = match tokens.saturating_sub(AROUND) {
-        0 => story(seed),
+        // Without words of its own a prompt would share all but the last ones with others.
+        0 => format!("{}: {}", words(seed, 4), story(seed)),
         count => format!("Notes: {}\n\n{}", words(seed, count), story(seed)),
     };
     vec![Turn::user(text)]
@@ -58,6 +59,9 @@ mod tests {
         assert_eq!(fresh(1, 2, 200), fresh(1, 2, 200));
         let first = |index| fresh(1, index, 200)[0].text.split(' ').take(8).collect::<Vec<_>>().join(" ");
         assert_ne!(first(2), first(3));
+        let short: std::collections::BTreeSet<String> =
+            (0..64).map(|index| fresh(1, index, 32)[0].text.split(':').next().unwrap().to_owned()).collect();
+        assert_eq!(short.len(), 64, "short prompts share their beginning");
         let words = fresh(1, 2, 200)[0].text.split_whitespace().count();
         assert!((165..200).contains(&words), "{words}");
     }

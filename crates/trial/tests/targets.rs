@@ -19,7 +19,16 @@ fn script(kind: Kind, manner: Manner) -> Script {
 
 fn question(max_tokens: u32) -> Ask {
     let turns = vec![Turn::user("Tell me of the sea.")];
-    Ask { model: "fake".into(), turns, max_tokens, ctx: 2048, strict: false, ignore_eos: false, schema: None }
+    Ask {
+        model: "fake".into(),
+        turns,
+        max_tokens,
+        ctx: 2048,
+        strict: false,
+        uncached: false,
+        ignore_eos: false,
+        schema: None,
+    }
 }
 
 async fn ask(fake: &FakeTarget, max_tokens: u32) -> (Seen, Option<TargetError>) {

@@ -15,6 +15,11 @@ pub(crate) fn limits(fields: &Fields<'_>, max_tokens: Option<u32>) -> Result<Lim
     Ok(Limits { max_tokens, stop: stops(fields)?, ignore_eos })
 }
 
+/// `cache_prompt` as llama-server has it: `false` has the whole prompt computed.
+pub(crate) fn uncached(fields: &Fields<'_>) -> Result<bool, ApiError> {
+    Ok(fields.bool("cache_prompt")?.is_some_and(|cached| !cached))
+}
+
 /// `stop`: one string or several. Empty strings are left out: they would end every answer before it begins,
 /// and form-like clients send them for an empty text box.
 pub(crate) fn stops(fields: &Fields<'_>) -> Result<Vec<String>, ApiError> {

@@ -228,7 +228,8 @@ impl Scheduler {
             self.sequences.open_alone(decoder, capacity)?
         } else {
             let running: Vec<_> = self.running.iter().map(|running| &running.sequence).collect();
-            self.sequences.open(decoder, &known, capacity, &running)?
+            let sought = if request.uncached { &[] } else { known.as_slice() };
+            self.sequences.open(decoder, sought, capacity, &running)?
         };
         let waiting = self.queue.take(index)?;
         Some((index, Running::new(waiting, sequence, Arc::clone(&self.tokenizer), now)))
@@ -240,7 +241,7 @@ impl Scheduler {
 
     /// Whether this request should wait a little because another one is just computing its prefix.
     fn follows(&self, decoder: &dyn Decoder, index: usize) -> bool {
-        let Some(waiting) = self.queue.get(index).filter(|waiting| !waiting.request.strict) else {
+        let Some(waiting) = self.queue.get(index).filter(|waiting| waiting.request.uses_cache()) else {
             return false;
         };
         let prompt = &waiting.request.prompt;

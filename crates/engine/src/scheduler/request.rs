@@ -34,8 +34,18 @@ pub struct EngineRequest {
     pub print_special: bool,
     /// Alone, with an empty cache, on a fixed grid.
     pub strict: bool,
+    /// Nothing of the prompt comes from a cache.
+    pub uncached: bool,
     /// Whose it is; running places are shared fairly between clients.
     pub client: u64,
+}
+
+impl EngineRequest {
+    /// Whether what a cache holds of its prompt is used.
+    #[must_use]
+    pub const fn uses_cache(&self) -> bool {
+        !self.strict && !self.uncached
+    }
 }
 
 /// A step of a generation. After `Finished` or `Failed` nothing more comes for a key.

@@ -88,7 +88,7 @@ impl Sequences {
     }
 
     /// A sequence with cells for `capacity` tokens that already holds as much of `prompt` as is known, but never its last
-    /// token: that one's logits are needed. `None` when cells or ids do not suffice even with an empty cache.
+    /// token: that one's logits are needed. With an empty `prompt` it is empty. `None` when cells or ids do not suffice even with an empty cache.
     pub fn open(
         &mut self,
         decoder: &mut dyn Decoder,

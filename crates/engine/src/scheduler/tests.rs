@@ -32,6 +32,7 @@ pub(super) fn request(key: u64, prompt: &str, max_tokens: u32) -> EngineRequest 
         logprobs: None,
         print_special: true,
         strict: false,
+        uncached: false,
         client: 0,
     }
 }
@@ -232,6 +233,23 @@ fn a_strict_answer_takes_nothing_from_parked_chats() {
     bench.submit(request(3, &prompt, 4));
     bench.run();
     assert!(bench.seen[&3].cached.unwrap() > 500, "the strict answer did not cost the chat its prefix");
+}
+
+#[test]
+fn an_uncached_answer_computes_its_whole_prompt_and_is_cached_itself() {
+    let mut bench = Bench::new(FakeConfig { ctx_per_answer: 1024, ..FakeConfig::default() });
+    let prompt = "a ".repeat(300);
+    bench.submit(request(1, &prompt, 4));
+    bench.submit(EngineRequest { uncached: true, ..request(2, &prompt, 4) });
+    bench.run();
+    bench.submit(EngineRequest { uncached: true, ..request(3, &prompt, 4) });
+    bench.run();
+    for key in [2, 3] {
+        assert_eq!((bench.seen[&key].cached, bench.text(key)), (Some(0), bench.text(1)));
+    }
+    bench.submit(request(4, &prompt, 4));
+    bench.run();
+    assert!(bench.seen[&4].cached.unwrap() > 500, "{:?}", bench.seen[&4]);
 }
 
 #[test]

@@ -14,7 +14,7 @@ impl Trial {
         let index = self.done().next(&case.id, &side.id);
         let ask =
             self.question_of(case, side, prompt::fresh(case.seed, u64::from(index), case.prompt_tokens));
-        let known = side.target.runner_pids();
+        let known = side.target.server_pid().map(fault::runners).unwrap_or_default();
         let spawned = async {
             let server = side.target.server_pid()?;
             fault::runner_appears(server, &known, patience()).await?;

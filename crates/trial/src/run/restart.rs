@@ -1,14 +1,11 @@
 //! Restart experiments: a runner is killed while it loads, computes a prompt, or answers, and what the client sees of it is
 //! written down.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use firepot_measure::bundle::{Case, EventKind, Fault, Restart};
 
-use super::{Side, Trial, TrialError, lock, patience};
+use super::{Side, Trial, TrialError, patience};
 use crate::{
     error::TargetError,
     fault::{self, Killed},
@@ -26,6 +23,21 @@ const INTO_LOAD: Duration = Duration::from_millis(15);
 /// Tokens of an answer before its runner is killed.
 const INTO_ANSWER: u32 = 12;
 
+/// The server, and what its runners were before.
+#[derive(Clone, Copy)]
+struct Ground<'a> {
+    server: u32,
+    known: &'a [u32],
+}
+
+/// What became of the answer that lost its runner.
+struct Outcome {
+    seen: Seen,
+    error: Option<TargetError>,
+    killed: Option<Killed>,
+    ready_us: Option<u64>,
+}
+
 impl Trial {
     /// Kills the runner once.
     pub(super) async fn restart(&self, case: &Case, side: &Side) -> Result<bool, TrialError> {
@@ -38,25 +50,27 @@ impl Trial {
         if fault == Fault::KillLoading {
             side.target.unload(&side.model).await?;
         }
-        let known = side.target.runner_pids();
+        let known = fault::runners(server);
+        let ground = Ground { server, known: &known };
         self.event(EventKind::Fault { fault, case: case.id.clone() })?;
-        let killed: Arc<Mutex<Option<Killed>>> = Arc::default();
-        let (seen, error, ready_us) = match fault {
-            Fault::KillLoading => self.kill_loading(side, &ask, server, &known, &killed).await,
-            Fault::KillPrefilling => self.kill_prefilling(side, &ask, server, &known, &killed).await,
-            Fault::KillDecoding => self.kill_decoding(side, &ask, server, &known, &killed).await,
+        let Outcome { seen, error, killed, ready_us } = match fault {
+            Fault::KillLoading => self.kill_loading(side, &ask, ground).await,
+            Fault::KillPrefilling => self.kill_prefilling(side, &ask, ground).await,
+            Fault::KillDecoding => self.kill_decoding(side, &ask, ground).await,
         };
-        let Some(killed) = *lock(&killed) else {
-            self.event(EventKind::Note { text: format!("{}: no runner was there to be killed", case.id) })?;
-            return Ok(false);
+        let Some(killed) = killed else {
+            return self.nothing_killed(case, "no runner was there to be killed");
         };
         let killed_us = self.clock.us().saturating_sub(killed.at.elapsed().as_micros() as u64);
+        if error.is_none() && seen.ended_ns / 1000 < killed_us {
+            return self.nothing_killed(case, "the answer had ended before its runner was killed");
+        }
         let restart = Restart {
             case: case.id.clone(),
             target: side.id.clone(),
             part: self.part,
             index,
-            fault,
+            fault: hit(fault, tokens_before(&seen, killed_us)),
             killed_us,
             ready_us,
             next_token_us: next_token_us(&seen, killed_us),
@@ -73,72 +87,71 @@ impl Trial {
         Ok(true)
     }
 
-    async fn kill_loading(
-        &self,
-        side: &Side,
-        ask: &Ask,
-        server: u32,
-        known: &[u32],
-        killed: &Arc<Mutex<Option<Killed>>>,
-    ) -> (Seen, Option<TargetError>, Option<u64>) {
-        let kill = async {
-            let runner = fault::runner_appears(server, known, patience()).await?;
-            tokio::time::sleep(INTO_LOAD).await;
-            *lock(killed) = fault::kill_runner(server, runner).ok();
-            Some(())
-        };
-        let ((seen, error), _) = tokio::join!(self.ask(side, ask, |_| {}), kill);
-        // The head of the response comes when a runner has taken the prompt.
-        let ready_us = (seen.accepted_ns > 0).then_some(seen.accepted_ns / 1000);
-        (seen, error, ready_us)
+    fn nothing_killed(&self, case: &Case, why: &str) -> Result<bool, TrialError> {
+        self.event(EventKind::Note { text: format!("{}: {why}", case.id) })?;
+        Ok(false)
     }
 
-    async fn kill_prefilling(
-        &self,
-        side: &Side,
-        ask: &Ask,
-        server: u32,
-        known: &[u32],
-        killed: &Arc<Mutex<Option<Killed>>>,
-    ) -> (Seen, Option<TargetError>, Option<u64>) {
+    async fn kill_loading(&self, side: &Side, ask: &Ask, ground: Ground<'_>) -> Outcome {
+        let kill = async {
+            let runner = fault::runner_appears(ground.server, ground.known, patience()).await?;
+            tokio::time::sleep(INTO_LOAD).await;
+            fault::kill_runner(ground.server, runner).ok()
+        };
+        let ((seen, error), killed) = tokio::join!(self.ask(side, ask, |_| {}), kill);
+        // The head of the response comes when a runner has taken the prompt.
+        let ready_us = (seen.accepted_ns > 0).then_some(seen.accepted_ns / 1000);
+        Outcome { seen, error, killed, ready_us }
+    }
+
+    async fn kill_prefilling(&self, side: &Side, ask: &Ask, ground: Ground<'_>) -> Outcome {
         // The undisturbed answer may have left the prompt in a cache: strict requests use none.
         let answering = match side.target.generate(ask, self.clock).await {
             Ok(answering) => answering,
-            Err(error) => return (Seen::default(), Some(error), None),
+            Err(error) => {
+                return Outcome { seen: Seen::default(), error: Some(error), killed: None, ready_us: None };
+            }
         };
-        tokio::time::sleep(INTO_PREFILL).await;
-        *lock(killed) = known.first().and_then(|&runner| fault::kill_runner(server, runner).ok());
-        let ready = self.ready_again(side, server, known, Instant::now());
-        let ((seen, error), ready_us) = tokio::join!(self.rest(answering), ready);
-        (seen, error, ready_us)
+        let disturb = async {
+            tokio::time::sleep(INTO_PREFILL).await;
+            self.kill(side, ground).await
+        };
+        let ((seen, error), (killed, ready_us)) = tokio::join!(self.rest(answering), disturb);
+        Outcome { seen, error, killed, ready_us }
     }
 
-    async fn kill_decoding(
-        &self,
-        side: &Side,
-        ask: &Ask,
-        server: u32,
-        known: &[u32],
-        killed: &Arc<Mutex<Option<Killed>>>,
-    ) -> (Seen, Option<TargetError>, Option<u64>) {
+    async fn kill_decoding(&self, side: &Side, ask: &Ask, ground: Ground<'_>) -> Outcome {
         let (told, heard) = tokio::sync::oneshot::channel();
         let mut told = Some(told);
-        let look = |seen: &Seen| {
+        let look = move |seen: &Seen| {
             let tokens = seen.ids.as_ref().map_or(seen.steps.len(), Vec::len) as u32;
             if tokens >= INTO_ANSWER.min(ask.max_tokens / 2)
                 && let Some(told) = told.take()
             {
-                *lock(killed) = known.first().and_then(|&runner| fault::kill_runner(server, runner).ok());
+                // Nobody listens any more when the other half has ended.
                 let _ = told.send(());
             }
         };
-        let ready = async {
-            heard.await.ok()?;
-            self.ready_again(side, server, known, Instant::now()).await
+        let disturb = async {
+            // An answer that ends before it could be disturbed drops the sender.
+            match heard.await {
+                Ok(()) => self.kill(side, ground).await,
+                Err(_) => (None, None),
+            }
         };
-        // An answer that ends before it could be disturbed drops the sender.
-        let ((seen, error), ready_us) = tokio::join!(self.ask(side, ask, look), ready);
-        (seen, error, ready_us)
+        let ((seen, error), (killed, ready_us)) = tokio::join!(self.ask(side, ask, look), disturb);
+        Outcome { seen, error, killed, ready_us }
+    }
+
+    /// Kills the runner that answers, and waits until the model is loaded again.
+    async fn kill(&self, side: &Side, ground: Ground<'_>) -> (Option<Killed>, Option<u64>) {
+        let runner = side.target.runner_of(&side.model).await;
+        let killed = runner.and_then(|runner| fault::kill_runner(ground.server, runner).ok());
+        let ready_us = match killed {
+            Some(killed) => self.ready_again(side, ground, killed.at).await,
+            None => None,
+        };
+        (killed, ready_us)
     }
 
     async fn rest(&self, answering: Answering) -> (Seen, Option<TargetError>) {
@@ -146,8 +159,8 @@ impl Trial {
     }
 
     /// When a model is loaded again: a further load of it returns.
-    async fn ready_again(&self, side: &Side, server: u32, known: &[u32], from: Instant) -> Option<u64> {
-        fault::runner_appears(server, known, patience().saturating_sub(from.elapsed())).await?;
+    async fn ready_again(&self, side: &Side, ground: Ground<'_>, from: Instant) -> Option<u64> {
+        fault::runner_appears(ground.server, ground.known, patience().saturating_sub(from.elapsed())).await?;
         side.target.load(&side.model).await.ok()?;
         Some(self.clock.us())
     }
@@ -158,6 +171,14 @@ fn fault_of(case: &str) -> Fault {
         "restart-loading" => Fault::KillLoading,
         "restart-prefill" => Fault::KillPrefilling,
         _ => Fault::KillDecoding,
+    }
+}
+
+/// What was hit: an answer may have begun before the kill of a prefill came.
+const fn hit(wanted: Fault, tokens_before: u32) -> Fault {
+    match wanted {
+        Fault::KillPrefilling if tokens_before > 0 => Fault::KillDecoding,
+        wanted => wanted,
     }
 }
 

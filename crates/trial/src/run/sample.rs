@@ -127,6 +127,7 @@ impl Trial {
             // The same for all cases: servers that are told load anew for another one.
             ctx: self.workload.cases.iter().map(longest).max().unwrap_or(4096).next_multiple_of(1024) + 1024,
             strict: case.strict,
+            uncached: matches!(case.kind, CaseKind::ColdStart | CaseKind::Warm | CaseKind::Concurrency),
             ignore_eos: case.ignore_eos,
             schema: None,
         }

@@ -10,7 +10,7 @@ mod openai;
 
 use std::fmt;
 
-use futures_util::future::BoxFuture;
+use futures_util::{FutureExt as _, future::BoxFuture};
 use serde_json::Value;
 
 pub use self::{
@@ -49,9 +49,9 @@ pub trait Target: fmt::Debug + Send + Sync {
         None
     }
 
-    /// Processes that hold models, now.
-    fn runner_pids(&self) -> Vec<u32> {
-        self.server_pid().map(crate::fault::runners).unwrap_or_default()
+    /// The process that answers with a model, now; where it has several, one that is in use.
+    fn runner_of<'a>(&'a self, _model: &'a str) -> BoxFuture<'a, Option<u32>> {
+        std::future::ready(None).boxed()
     }
 }
 
@@ -87,6 +87,8 @@ pub struct Ask {
     pub ctx: u32,
     /// One sequence, empty cache, fixed grid, where the server can.
     pub strict: bool,
+    /// Nothing of the prompt from a cache, where the server can.
+    pub uncached: bool,
     /// Up to `max_tokens`, past the tokens that end an answer, where the server can.
     pub ignore_eos: bool,
     /// The form of the answer.

@@ -37,6 +37,7 @@ impl Ollama {
         let mut options = json!({"temperature": 0, "seed": 0, "num_predict": ask.max_tokens});
         if self.ours {
             options["strict"] = ask.strict.into();
+            options["cache_prompt"] = (!ask.uncached).into();
             options["ignore_eos"] = ask.ignore_eos.into();
         } else {
             // Its default is short, and what is longer is cut without a word.
@@ -99,7 +100,7 @@ impl Target for Ollama {
                 let loaded = self.http.get("api/ps").await?;
                 if loaded["models"]
                     .as_array()
-                    .is_none_or(|models| !models.iter().any(|entry| is(entry, model)))
+                    .is_none_or(|models| !models.iter().any(|entry| is(&entry["name"], model)))
                 {
                     return Ok(());
                 }
@@ -119,11 +120,28 @@ impl Target for Ollama {
     fn server_pid(&self) -> Option<u32> {
         self.pid
     }
+
+    fn runner_of<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Option<u32>> {
+        async move {
+            self.pid?;
+            let said = self.http.get("firepot/v1/runners").await.ok()?;
+            runner_of(&said, model)
+        }
+        .boxed()
+    }
 }
 
-/// Whether an entry of `/api/ps` is about a model; a name without a tag means `latest`.
-fn is(entry: &Value, model: &str) -> bool {
-    let name = entry["name"].as_str().unwrap_or_default();
+/// The process that answers with a model, by the server's list of runners.
+fn runner_of(said: &Value, model: &str) -> Option<u32> {
+    let entries = said["runners"].as_array()?.iter();
+    let of_model = entries.filter(|entry| is(&entry["model"], model) && entry["pid"].is_u64());
+    let busiest = of_model.max_by_key(|entry| entry["in_use"].as_u64())?;
+    busiest["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok())
+}
+
+/// Whether an entry's name means a model; one without a tag means `latest`.
+fn is(name: &Value, model: &str) -> bool {
+    let name = name.as_str().unwrap_or_default();
     name == model || name.strip_suffix(":latest") == Some(model)
 }
 
@@ -165,5 +183,24 @@ fn end(value: &Value) -> End {
         load_ns: number("load_duration"),
         queue_ns: number("queue_duration"),
         ttft_ns: number("ttft"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runner_that_answers_is_told_from_those_of_other_models_and_from_idle_replicas() {
+        let said = json!({"runners": [
+            {"model": "other:latest", "pid": 1, "in_use": 3},
+            {"model": "small:latest", "pid": 2, "in_use": 0},
+            {"model": "small:latest", "pid": 3, "in_use": 1},
+            {"model": "loading:latest", "in_use": 0},
+        ]});
+        assert_eq!(runner_of(&said, "small"), Some(3));
+        assert_eq!(runner_of(&said, "other:latest"), Some(1));
+        assert_eq!(runner_of(&said, "loading"), None);
+        assert_eq!(runner_of(&json!({}), "small"), None);
     }
 }

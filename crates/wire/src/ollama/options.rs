@@ -41,7 +41,7 @@ pub(crate) enum Kind {
 }
 
 /// Every option that has an effect.
-pub(crate) const KINDS: [(&str, Kind); 22] = [
+pub(crate) const KINDS: [(&str, Kind); 23] = [
     ("num_ctx", Kind::Integer),
     ("num_batch", Kind::Integer),
     ("num_gpu", Kind::Integer),
@@ -64,6 +64,7 @@ pub(crate) const KINDS: [(&str, Kind); 22] = [
     ("thinking_budget", Kind::Integer),
     ("strict", Kind::Boolean),
     ("ignore_eos", Kind::Boolean),
+    ("cache_prompt", Kind::Boolean),
 ];
 
 /// Their names.
@@ -87,6 +88,8 @@ pub(crate) struct Options {
     pub(crate) thinking_budget: Option<u32>,
     /// Our own extension `strict`.
     pub(crate) strict: bool,
+    /// `cache_prompt` is `false`.
+    pub(crate) uncached: bool,
     pub(crate) warnings: Vec<String>,
 }
 
@@ -103,6 +106,7 @@ impl Options {
             limits: common::limits(options, num_predict(options)?)?,
             thinking_budget: common::thinking_budget(options, "thinking_budget")?,
             strict: options.bool("strict")?.unwrap_or(false),
+            uncached: common::uncached(options)?,
             warnings: without_effect(options)?,
         };
         read.warnings.extend(common::unknown_fields(options));
@@ -197,7 +201,8 @@ mod tests {
             "use_mlock": true, "seed": 7, "num_predict": 128, "top_k": 20, "top_p": 0.5, "min_p": 0.25,
             "typical_p": 0.75, "repeat_last_n": -1, "temperature": 0, "repeat_penalty": 1.5,
             "presence_penalty": 0.5, "frequency_penalty": -0.5, "stop": ["END", "", "\n\n"],
-            "thinking_budget": 64, "strict": true, "ignore_eos": true
+            "thinking_budget": 64, "strict": true, "ignore_eos": true,
+            "cache_prompt": false
         }))
         .unwrap();
         insta::assert_debug_snapshot!(options, @r#"
@@ -255,6 +260,7 @@ mod tests {
                 64,
             ),
             strict: true,
+            uncached: true,
             warnings: [],
         }
         "#);

@@ -147,6 +147,7 @@ fn request(body: &Fields<'_>, options: Options, prompt: Prompt) -> Result<Genera
         overflow: if truncate { Overflow::DropOldest } else { Overflow::Refuse },
         logprobs: common::logprobs(body)?,
         strict: options.strict,
+        uncached: options.uncached,
     })
 }
 

@@ -94,7 +94,8 @@ fn the_python_clients_shortest_chat_streams_only_if_asked() {
       },
       "overflow": "DropOldest",
       "logprobs": null,
-      "strict": false
+      "strict": false,
+      "uncached": false
     }
     "#);
     assert_eq!(hi(json!({})).unwrap().mode, Mode::Stream);

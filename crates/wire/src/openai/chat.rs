@@ -47,6 +47,7 @@ fn request(body: &Fields<'_>) -> Result<GenerateRequest, ApiError> {
         overflow: Overflow::Refuse,
         logprobs: logprobs(body)?,
         strict: settings::strict(body)?,
+        uncached: common::uncached(body)?,
     })
 }
 

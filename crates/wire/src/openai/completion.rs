@@ -40,6 +40,7 @@ fn request(body: &Fields<'_>, prompt: Prompt) -> Result<GenerateRequest, ApiErro
         overflow: Overflow::Refuse,
         logprobs: logprobs(body)?,
         strict: settings::strict(body)?,
+        uncached: common::uncached(body)?,
     })
 }
 

@@ -95,7 +95,8 @@ fn the_shortest_chat_has_openais_defaults() {
         },
         "overflow": "Refuse",
         "logprobs": null,
-        "strict": false
+        "strict": false,
+        "uncached": false
       }
     ]
     "#);
@@ -176,7 +177,8 @@ fn the_fullest_chat_is_read_field_by_field() {
       },
       "overflow": "Refuse",
       "logprobs": 1,
-      "strict": false
+      "strict": false,
+      "uncached": false
     }
     "#);
 }
