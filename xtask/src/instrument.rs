@@ -236,8 +236,7 @@ impl Looker {
     fn start(clock: Clock, server: u32) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let writer = Arc::new(BundleWriter::create(folder.path(), &trial())?);
-        let watched = Watched::default();
-        watched.set("a", server);
+        let watched = Watched::from([("a".to_owned(), Some(server))]);
         let stop = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&stop);
         let thread = thread::spawn(move || {

@@ -411,9 +411,12 @@ pub struct Verify {
     /// Measure the server at this address (Ollama's or OpenAI's API) in place of our own.
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,
-    /// Key for the servers at named addresses.
+    /// Key for the server of `--target`.
     #[arg(long, env = "FIREPOT_TARGET_KEY", value_name = "KEY", hide_env_values = true)]
     pub target_key: Option<String>,
+    /// Key for the server of `--versus`.
+    #[arg(long, env = "FIREPOT_VERSUS_KEY", value_name = "KEY", hide_env_values = true)]
+    pub versus_key: Option<String>,
     /// Measure the server at this address too, in turn with the first, in twice the time.
     #[arg(long, value_name = "URL")]
     pub versus: Option<String>,

@@ -20,6 +20,9 @@ pub const SILENCE_MAX: Duration = Duration::from_mins(2);
 /// Longest line of an answer, in bytes; a longer one is no answer of a server that is known here.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
+/// Longest reply to what is not a generation, in bytes; a longer one is refused.
+pub const REPLY_BYTES_MAX: usize = 4 << 20;
+
 /// Bytes of a refusal that are read.
 pub const REFUSAL_BYTES_MAX: usize = 64 << 10;
 

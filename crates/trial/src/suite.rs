@@ -123,16 +123,28 @@ const fn rows(suite: Suite) -> &'static [Row] {
     }
 }
 
-/// The cases of a suite.
+/// Tokens that a model which thinks gets for it before each answer to a question, beyond the answer's own: most thoughts about
+/// such questions are shorter.
+const fn thoughts(suite: Suite) -> u32 {
+    match suite {
+        // A minute has no time for them: such answers are cut, and counted so.
+        Suite::Smoke => 0,
+        Suite::Standard => 768,
+        Suite::Full => 1536,
+    }
+}
+
+/// The cases of a suite, for a model that thinks before it answers or one that does not.
 #[must_use]
-pub fn cases(suite: Suite, seed: u64) -> Vec<Case> {
+pub fn cases(suite: Suite, seed: u64, thinks: bool) -> Vec<Case> {
+    let room = |kind: CaseKind| if thinks && kind == Quality { thoughts(suite) } else { 0 };
     let case = |(number, row): (u64, &Row)| Case {
         id: row.id.to_owned(),
         kind: row.kind,
         prompt_tokens: row.prompt,
         depth_tokens: row.depth,
         concurrency: row.concurrency,
-        max_tokens: row.tokens,
+        max_tokens: row.tokens + room(row.kind),
         strict: matches!(row.kind, Determinism | Restart),
         ignore_eos: row.kind != Quality,
         // JSON readers other than ours take numbers for floats.
@@ -160,7 +172,7 @@ mod tests {
     #[test]
     fn every_suite_has_each_kind_once_by_name_and_fits_its_time() {
         for suite in [Suite::Smoke, Suite::Standard, Suite::Full] {
-            let cases = cases(suite, 7);
+            let cases = cases(suite, 7, false);
             let ids: HashSet<&str> = cases.iter().map(|case| case.id.as_str()).collect();
             assert_eq!(ids.len(), cases.len(), "{suite:?}");
             let kinds: HashSet<String> = cases.iter().map(|case| format!("{:?}", case.kind)).collect();
@@ -169,6 +181,15 @@ mod tests {
             let permille: u32 = rows(suite).iter().map(|row| row.permille).sum();
             assert!((900..=1000).contains(&permille), "{suite:?}: {permille}");
             assert!(cases.iter().all(|case| case.min_samples <= case.max_samples && case.seed < 1 << 53));
+        }
+    }
+
+    #[test]
+    fn a_model_that_thinks_has_room_for_it_in_questions_alone() {
+        let (plain, thinking) = (cases(Suite::Standard, 7, false), cases(Suite::Standard, 7, true));
+        for (plain, thinking) in plain.iter().zip(&thinking) {
+            let room = if plain.kind == Quality { 768 } else { 0 };
+            assert_eq!(thinking.max_tokens, plain.max_tokens + room, "{}", plain.id);
         }
     }
 }

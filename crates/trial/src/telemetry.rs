@@ -21,21 +21,8 @@ use firepot_measure::{
 
 use crate::{clock::Clock, fault::runners, limits::TELEMETRY_INTERVAL};
 
-/// Whose processes are looked at: of a target, by its id, its server and that one's runners.
-#[derive(Clone, Debug, Default)]
-pub struct Watched(Arc<Mutex<BTreeMap<String, u32>>>);
-
-impl Watched {
-    /// Looks at a server's processes from now on.
-    pub fn set(&self, target: &str, server_pid: u32) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(target.to_owned(), server_pid);
-    }
-
-    fn now(&self) -> Vec<(String, u32)> {
-        let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        known.iter().map(|(target, pid)| (target.clone(), *pid)).collect()
-    }
-}
+/// Whose processes are looked at: of each target on this machine, by its id, the server, where it is known, and its runners.
+pub type Watched = BTreeMap<String, Option<u32>>;
 
 /// A running sampler. It ends when it is dropped.
 #[derive(Debug)]
@@ -138,18 +125,15 @@ impl Eyes {
         let cpu = self.cpu.read();
         let before = self.before.replace((now, cpu));
         let gpus = self.gpus.as_ref().map(GpuWatch::read).unwrap_or_default();
-        let mut targets = self.watched.now();
-        if targets.is_empty() {
-            targets.push(("a".to_owned(), 0));
-        }
+        let targets: Vec<(String, Option<u32>)> =
+            self.watched.iter().map(|(target, server)| (target.clone(), *server)).collect();
         targets
             .into_iter()
             .map(|(target, server)| {
-                let processes: Vec<u32> = if server == 0 {
-                    Vec::new()
-                } else {
-                    std::iter::once(server).chain(runners(server)).collect()
-                };
+                let processes: Vec<u32> = server
+                    .into_iter()
+                    .flat_map(|server| std::iter::once(server).chain(runners(server)))
+                    .collect();
                 let memory: Vec<_> = processes.iter().filter_map(|pid| process_memory(*pid).ok()).collect();
                 let known = !memory.is_empty();
                 Telemetry {
@@ -227,8 +211,7 @@ mod tests {
     #[test]
     fn processes_and_machine_are_looked_at_until_the_sampler_is_dropped() {
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let watched = Watched::default();
-        watched.set("a", std::process::id());
+        let watched = Watched::from([("a".to_owned(), Some(std::process::id()))]);
         let kept = Arc::clone(&lines);
         let sampler = Sampler::start(Clock::start(), watched, move |line| {
             kept.lock().unwrap().push(line.clone());
@@ -249,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_sampler_that_cannot_write_ends() {
-        let sampler = Sampler::start(Clock::start(), Watched::default(), |_| false);
+        let sampler = Sampler::start(Clock::start(), Watched::from([("a".to_owned(), None)]), |_| false);
         let end = Instant::now() + Duration::from_secs(20);
         while !sampler.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             assert!(Instant::now() < end, "it goes on");

@@ -102,6 +102,23 @@ async fn nobody_a_web_page_and_a_wrong_address_are_told_apart() {
 }
 
 #[tokio::test]
+async fn a_reply_without_end_is_given_up() {
+    use tokio::io::AsyncWriteExt as _;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    let server = tokio::spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n\"";
+        socket.write_all(head.as_bytes()).await.unwrap();
+        // Until the client hangs up.
+        while socket.write_all(&[b'x'; 1 << 16]).await.is_ok() {}
+    });
+    let target = discover(&url, None, patience()).await.unwrap();
+    assert_eq!(target.version().await.unwrap_err().word(), "down");
+    server.await.unwrap();
+}
+
+#[tokio::test]
 async fn several_tokens_in_a_piece_and_no_usage_leave_counts_absent_that_nobody_can_know() {
     let (seen, error) =
         outcome(Script { tokens_per_piece: 3, ..script(Kind::Firepot, Manner::Answers) }, 8).await;

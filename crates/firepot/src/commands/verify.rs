@@ -10,7 +10,8 @@ use std::{
 use firepot_machine::{Machine, Reading};
 use firepot_measure::{
     bundle::{
-        BundleWriter, Goodput, Perplexity, QualityLine, Rules, SCHEMA, Suite, Trial as Record, Workload,
+        Bundle, BundleWriter, Goodput, MachineRecord, Perplexity, QualityLine, Rules, SCHEMA, Suite,
+        Trial as Record, Workload,
     },
     check,
     claims::Answer,
@@ -25,10 +26,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     cli::Verify,
     commands::{perplexity::PIECE_TOKENS, report},
-    exit::{Exit, Failure},
+    exit::{self, Exit, Failure},
     planner::read_layout,
     settings::Settings,
-    verify::{self, Bars, Lines, Sides, Wanted},
+    verify::{self, Bars, Keys, Lines, Sides, Wanted},
 };
 
 /// Pieces of the text that are scored; the bundled one has fewer.
@@ -46,16 +47,39 @@ pub async fn verify(settings: &Settings, args: &Verify) -> anyhow::Result<()> {
             .hint("firepot verify MODEL, or --resume DIR")
             .into());
     }
+    let single = args.models.len() == 1;
+    if args.share.is_some() && !single {
+        return Err(Failure::new(Exit::Failed, "--share packs one bundle, and several models were named")
+            .hint("name one model, or pack each bundle afterwards: firepot check DIR --share FILE")
+            .into());
+    }
+    let mut failed = 0;
     for model in &args.models {
         let dir = match &args.out {
-            Some(out) if args.models.len() == 1 => out.clone(),
+            Some(out) if single => out.clone(),
             Some(out) => out.join(safe(model)),
             None => new_dir(&home, model),
         };
         let wanted = Wanted::of(args, model);
-        Campaign { settings, args, home: &home, wanted }.run(&dir, false).await?;
+        let outcome = Campaign { settings, args, home: &home, wanted }.run(&dir, false).await;
+        match outcome {
+            Err(error) if !single && !is_interrupt(&error) => {
+                exit::report(&error);
+                failed += 1;
+            }
+            outcome => outcome?,
+        }
     }
-    Ok(())
+    match failed {
+        0 => Ok(()),
+        _ => {
+            Err(Failure::new(Exit::Failed, format!("{failed} of {} models failed", args.models.len())).into())
+        }
+    }
+}
+
+fn is_interrupt(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Failure>().is_some_and(|failure| failure.exit == Exit::Interrupted)
 }
 
 /// Where a trial is written when no place was named.
@@ -79,8 +103,8 @@ struct Campaign<'a> {
 
 impl Campaign<'_> {
     async fn run(&self, dir: &Path, resumes: bool) -> anyhow::Result<()> {
-        let key = self.args.target_key.as_deref();
-        let sides = Sides::open(self.settings, self.home, &self.wanted, key).await?;
+        let keys = Keys { target: self.args.target_key.clone(), versus: self.args.versus_key.clone() };
+        let sides = Sides::open(self.settings, self.home, &self.wanted, keys).await?;
         let measured = self.measure(dir, resumes, &sides).await;
         sides.close().await?;
         measured?;
@@ -136,6 +160,7 @@ impl Campaign<'_> {
     ) -> anyhow::Result<(Begin, Suite)> {
         let (writer, workload, clock, before) = if resumes {
             let (writer, bundle) = BundleWriter::resume(dir)?;
+            self.check_ground(&bundle, sides, machine)?;
             let last_us = bundle.requests.iter().map(|request| request.client.end_us);
             let last_us = last_us.chain(bundle.events.iter().map(|event| event.at_us)).max().unwrap_or(0);
             let clock = Clock::resume(bundle.trial.created_unix_s, last_us);
@@ -149,14 +174,14 @@ impl Campaign<'_> {
         let progress: Arc<dyn Progress> =
             if self.args.progress_json { Arc::new(Lines) } else { Arc::new(Bars::new(&self.wanted.model)) };
         let wanted = time(suite) * sides.all.len() as u32;
-        let limit = verify::time_left(machine).map_or(wanted, |left| left.min(wanted));
         let begin = Begin {
             writer,
             workload,
             sides: sides.all.clone(),
             clock,
             before,
-            limit,
+            limit: wanted,
+            session_left: verify::time_left(machine),
             probe_threads: machine.cpu.cores_allowed.known().copied().unwrap_or(1),
             telemetry: self.wanted.telemetry,
             progress,
@@ -173,7 +198,7 @@ impl Campaign<'_> {
             suite,
             seed,
             targets: sides.targets(),
-            cases: cases(suite, seed),
+            cases: cases(suite, seed, sides.think),
             rules: Rules::default(),
             goodput: Goodput::default(),
         }
@@ -192,8 +217,12 @@ impl Campaign<'_> {
         let writer = BundleWriter::create(dir, &record)?;
         self.wanted.keep(dir)?;
         let planner = self.settings.planner();
-        writer.put(&verify::machine(machine))?;
-        writer.put(&verify::calibration(&planner, machine))?;
+        writer.put(&machine_of(sides, machine))?;
+        writer.put(&if sides.are_here() {
+            verify::calibration(&planner, machine)
+        } else {
+            Reading::absent(verify::ELSEWHERE)
+        })?;
         writer.put(&sides.models())?;
         let plan = match &sides.model {
             Some(model) => match read_layout(model) {
@@ -207,6 +236,23 @@ impl Campaign<'_> {
         writer.put(&plan)?;
         writer.put(workload)?;
         Ok((writer, clock))
+    }
+
+    /// A trial goes on only where nothing has changed under it.
+    fn check_ground(&self, before: &Bundle, sides: &Sides, machine: &Machine) -> anyhow::Result<()> {
+        let machine = machine_of(sides, machine);
+        let changed =
+            verify::differences(before, &verify::tool(), &machine, &sides.models(), &sides.targets());
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let what = changed.join(" and ");
+        Err(Failure::new(
+            Exit::Failed,
+            format!("{what} changed since the trial began: its samples would not be of one thing"),
+        )
+        .hint(format!("begin a new one: firepot verify {}", self.wanted.model))
+        .into())
     }
 
     /// Perplexity, where the model's file is here and time is left.
@@ -266,6 +312,11 @@ impl Campaign<'_> {
         }
         self.args.claims.as_deref().map_or(Ok(()), |file| answer(file, dir))
     }
+}
+
+/// The machine that the trial is of, as far as it is known.
+fn machine_of(sides: &Sides, machine: &Machine) -> MachineRecord {
+    if sides.are_here() { verify::machine(machine) } else { verify::elsewhere() }
 }
 
 /// Answers claims by a finished bundle; a refuted one is a failure.

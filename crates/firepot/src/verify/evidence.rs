@@ -8,7 +8,7 @@ use firepot_machine::{Machine, Reading};
 use firepot_measure::bundle::{
     CalibrationRecord, Case, CaseKind, Gpu, MachineRecord, PlanRecord, Predicted, Tool,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::{
@@ -31,6 +31,21 @@ pub fn machine(machine: &Machine) -> MachineRecord {
         gpus: Reading::Known(machine.gpus.devices.iter().map(gpu).collect()),
         platform: Reading::Known(format!("{:?}", machine.platform.kind).to_lowercase()),
         details: serde_json::to_value(machine).unwrap_or_default(),
+    }
+}
+
+/// Why nothing is said of a machine that is not this one.
+pub const ELSEWHERE: &str = "the server is on another machine, which does not tell it";
+
+/// A machine that is not this one.
+pub fn elsewhere() -> MachineRecord {
+    MachineRecord {
+        cpu: Reading::absent(ELSEWHERE),
+        cores: Reading::absent(ELSEWHERE),
+        memory_bytes: Reading::absent(ELSEWHERE),
+        gpus: Reading::absent(ELSEWHERE),
+        platform: Reading::absent(ELSEWHERE),
+        details: Value::Null,
     }
 }
 
@@ -61,12 +76,14 @@ pub fn plan(
         let why = fit.refused.map_or_else(|| "it cannot be planned".to_owned(), |refused| refused.message);
         return Reading::absent(why);
     };
+    let loaded_bytes = plan.predicted.total_bytes();
     let mut predicted = vec![Predicted {
         metric: "peak_memory_bytes".to_owned(),
         case: None,
-        value: plan.predicted.total_bytes() as f64,
-        low: None,
-        high: None,
+        value: loaded_bytes as f64,
+        low: Some(loaded_bytes as f64),
+        // What a trial asks before fills the place for parked prefixes.
+        high: Some((loaded_bytes + plan.parked_bytes) as f64),
     }];
     for case in cases.iter().filter(|case| matches!(case.kind, CaseKind::Warm | CaseKind::Depth)) {
         let tokens = case.prompt_tokens + case.depth_tokens;

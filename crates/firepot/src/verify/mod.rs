@@ -7,11 +7,13 @@ mod model;
 mod perplexity;
 mod progress;
 mod proof;
+mod resume;
 mod sides;
 
-pub use evidence::{calibration, machine, plan, tool};
+pub use evidence::{ELSEWHERE, calibration, elsewhere, machine, plan, tool};
 pub use ground::{ground, time_left};
 pub use perplexity::perplexity;
 pub use progress::{Bars, Lines};
 pub use proof::prove;
-pub use sides::{Sides, Wanted};
+pub use resume::differences;
+pub use sides::{Keys, Sides, Wanted};

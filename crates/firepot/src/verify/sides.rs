@@ -3,7 +3,7 @@
 use std::{net::ToSocketAddrs as _, path::Path, sync::Arc};
 
 use firepot_machine::Reading;
-use firepot_measure::bundle::{self, TargetKind};
+use firepot_measure::bundle::{self, File, TargetKind};
 use firepot_store::{Home, Model, write_atomic};
 use firepot_trial::{Http, Ollama, Patience, Side, Target, discover};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::{
     attach::Attached,
     cli::{self, Load},
     client::Client,
+    exit::{Exit, Failure},
     settings::Settings,
 };
 
@@ -56,7 +57,10 @@ impl Wanted {
     pub fn kept(dir: &Path) -> anyhow::Result<Self> {
         use anyhow::Context as _;
         let path = dir.join(RESUME);
-        let text = std::fs::read(&path).with_context(|| path.display().to_string())?;
+        let text = match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Err(nothing_to_resume(dir)),
+            read => read.with_context(|| path.display().to_string())?,
+        };
         serde_json::from_slice(&text).with_context(|| path.display().to_string())
     }
 
@@ -65,6 +69,15 @@ impl Wanted {
         // What stays is no part of the bundle.
         let _ = std::fs::remove_file(dir.join(RESUME));
     }
+}
+
+/// What servers at named addresses want to see. They are kept nowhere.
+#[derive(Default)]
+pub struct Keys {
+    /// For the first one.
+    pub target: Option<String>,
+    /// For the second one.
+    pub versus: Option<String>,
 }
 
 /// The servers of a trial.
@@ -76,6 +89,8 @@ pub struct Sides {
     /// A server that was started for the trial, or is ours.
     attached: Option<Attached>,
     server_versions: Vec<String>,
+    /// Whether a model of them thinks before it answers.
+    pub think: bool,
 }
 
 impl Sides {
@@ -85,20 +100,18 @@ impl Sides {
     }
 
     /// Finds the servers, or starts ours.
-    pub async fn open(
-        settings: &Settings,
-        home: &Home,
-        wanted: &Wanted,
-        key: Option<&str>,
-    ) -> anyhow::Result<Self> {
-        let mut found = Self { all: Vec::new(), model: None, attached: None, server_versions: Vec::new() };
+    pub async fn open(settings: &Settings, home: &Home, wanted: &Wanted, keys: Keys) -> anyhow::Result<Self> {
+        let mut found =
+            Self { all: Vec::new(), model: None, attached: None, server_versions: Vec::new(), think: false };
         match &wanted.target {
-            Some(address) => found.add(discover_with(address, key).await?, &wanted.model, true).await?,
+            Some(address) => {
+                found.add(discover_with(address, keys.target).await?, &wanted.model, true).await?
+            }
             None => found.add_own(settings, home, &wanted.model).await?,
         }
         if let Some(address) = &wanted.versus {
             let model = wanted.versus_model.as_deref().unwrap_or(&wanted.model);
-            let added = found.add(discover_with(address, key).await?, model, false).await;
+            let added = found.add(discover_with(address, keys.versus).await?, model, false).await;
             if let Err(error) = added {
                 found.close().await?;
                 return Err(error);
@@ -110,6 +123,7 @@ impl Sides {
     async fn add(&mut self, target: Box<dyn Target>, model: &str, first: bool) -> anyhow::Result<()> {
         let version = target.version().await?;
         target.load(model).await?;
+        self.think |= target.thinks(model).await;
         let on_this_machine = is_local(&target.address());
         let id = if first { "a" } else { "b" };
         self.all.push(Side {
@@ -174,6 +188,11 @@ impl Sides {
         bundle::Models { models: self.all.iter().map(record).collect() }
     }
 
+    /// Whether the first server is on this machine: it is the one that the bundle's machine is about.
+    pub fn are_here(&self) -> bool {
+        self.all.first().is_some_and(|side| side.on_this_machine)
+    }
+
     /// Hosts outside this machine that are asked.
     pub fn hosts(&self) -> Vec<String> {
         let away = self.all.iter().filter(|side| !side.on_this_machine);
@@ -195,8 +214,20 @@ impl Sides {
     }
 }
 
-async fn discover_with(address: &str, key: Option<&str>) -> anyhow::Result<Box<dyn Target>> {
-    Ok(discover(address, key.map(str::to_owned), Patience::default()).await?)
+/// A directory in which no trial waits: it has ended, or was killed before its first sample, or never was one.
+fn nothing_to_resume(dir: &Path) -> anyhow::Error {
+    let failure = |says: &str| Failure::new(Exit::Failed, format!("{}: {says}", dir.display()));
+    let failure = if dir.join(File::Manifest.name()).exists() {
+        failure("this trial has ended").hint("begin a new one: firepot verify MODEL")
+    } else {
+        failure("no trial was begun there that could be gone on with")
+            .hint("if it is what a killed verify left, it has no sample: remove it, and begin anew")
+    };
+    failure.into()
+}
+
+async fn discover_with(address: &str, key: Option<String>) -> anyhow::Result<Box<dyn Target>> {
+    Ok(discover(address, key, Patience::default()).await?)
 }
 
 fn host(address: &str) -> String {

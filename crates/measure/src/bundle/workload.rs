@@ -41,7 +41,7 @@ pub struct Target {
     pub kind: TargetKind,
     /// Program and version, as it says itself.
     pub server: String,
-    /// Whether it ran on the machine of `machine.json`.
+    /// Whether it ran on the machine of the trial; `machine.json` is about that of the first target.
     pub on_this_machine: bool,
 }
 

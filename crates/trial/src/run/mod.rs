@@ -109,8 +109,10 @@ pub struct Begin {
     pub clock: Clock,
     /// What the processes before have written, when it is taken up again.
     pub before: Option<Bundle>,
-    /// How long it may take.
+    /// How long it may take, with what earlier processes took.
     pub limit: Duration,
+    /// What is left of the session; `None` where nothing limits it.
+    pub session_left: Option<Duration>,
     /// Threads that read memory for the probe.
     pub probe_threads: u32,
     /// Whether machine and processes are looked at meanwhile.
@@ -156,13 +158,9 @@ impl Trial {
     pub fn begin(begin: Begin) -> Result<Self, TrialError> {
         let writer = Arc::new(begin.writer);
         let done = begin.before.as_ref().map(Done::of).unwrap_or_default();
-        let watched = Watched::default();
-        for side in &begin.sides {
-            if let Some(pid) = side.target.server_pid() {
-                watched.set(&side.id, pid);
-            }
-        }
-        let sampler = begin.telemetry.then(|| {
+        let here = begin.sides.iter().filter(|side| side.on_this_machine);
+        let watched: Watched = here.map(|side| (side.id.clone(), side.target.server_pid())).collect();
+        let sampler = (begin.telemetry && !watched.is_empty()).then(|| {
             let writer = Arc::clone(&writer);
             Sampler::start(begin.clock, watched, move |line| writer.append(line).is_ok())
         });
@@ -173,7 +171,7 @@ impl Trial {
             workload: begin.workload,
             sides: begin.sides,
             clock: begin.clock,
-            limit: begin.limit,
+            limit: begin.session_left.map_or(begin.limit, |left| begin.limit.min(done.measured + left)),
             probe_threads: begin.probe_threads,
             progress: begin.progress,
             done: Mutex::new(done),
@@ -412,7 +410,10 @@ impl Trial {
         }
         match &self.sampler {
             Some(sampler) => sampler.absent().iter().for_each(|(field, why)| self.why(*field, why)),
-            None => self.why("telemetry", "it was switched off"),
+            None if self.sides.iter().any(|side| side.on_this_machine) => {
+                self.why("telemetry", "it was switched off");
+            }
+            None => self.why("telemetry", "the server is on another machine, which is not looked at"),
         }
         if !self.sides.iter().all(|side| side.on_this_machine) {
             self.why("probes", "a server is on another machine, whose memory cannot be read from here");

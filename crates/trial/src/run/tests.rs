@@ -106,6 +106,7 @@ fn begin(writer: BundleWriter, workload: Workload, sides: Vec<Side>, before: Opt
         clock,
         before,
         limit: Duration::from_hours(1),
+        session_left: None,
         probe_threads: 1,
         telemetry: false,
         progress: Arc::new(Silent),

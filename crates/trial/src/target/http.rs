@@ -154,8 +154,15 @@ impl Http {
 
     async fn question(&self, request: RequestBuilder, within: Duration) -> Result<Value, TargetError> {
         let whole = async {
-            let response = self.accepted(request.send().await.map_err(|error| self.lost(error))?).await?;
-            response.bytes().await.map_err(|error| self.lost(error))
+            let mut response = self.accepted(request.send().await.map_err(|error| self.lost(error))?).await?;
+            let mut bytes = Vec::new();
+            while let Some(chunk) = response.chunk().await.map_err(|error| self.lost(error))? {
+                bytes.extend_from_slice(&chunk);
+                if bytes.len() > limits::REPLY_BYTES_MAX {
+                    return Err(self.down("its reply is longer than any that was asked for"));
+                }
+            }
+            Ok(bytes)
         };
         let bytes = timeout(within, whole).await.map_err(|_| self.down("it does not answer"))??;
         serde_json::from_slice(&bytes).map_err(|error| TargetError::BadPiece {

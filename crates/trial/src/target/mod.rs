@@ -49,6 +49,11 @@ pub trait Target: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether a model thinks before it answers, as far as the server tells.
+    fn thinks<'a>(&'a self, _model: &'a str) -> BoxFuture<'a, bool> {
+        std::future::ready(false).boxed()
+    }
+
     /// The process that answers with a model, now; where it has several, one that is in use.
     fn runner_of<'a>(&'a self, _model: &'a str) -> BoxFuture<'a, Option<u32>> {
         std::future::ready(None).boxed()

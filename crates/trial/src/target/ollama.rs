@@ -121,6 +121,15 @@ impl Target for Ollama {
         self.pid
     }
 
+    fn thinks<'a>(&'a self, model: &'a str) -> BoxFuture<'a, bool> {
+        let body = json!({"model": model});
+        async move {
+            let said = self.http.post("api/show", &body, limits::QUESTION_MAX).await.unwrap_or_default();
+            said["capabilities"].as_array().is_some_and(|can| can.iter().any(|can| can == "thinking"))
+        }
+        .boxed()
+    }
+
     fn runner_of<'a>(&'a self, model: &'a str) -> BoxFuture<'a, Option<u32>> {
         async move {
             self.pid?;
