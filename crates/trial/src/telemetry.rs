@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::{self, JoinHandle},
@@ -206,6 +206,8 @@ fn cpu_ticks(pid: u32) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]

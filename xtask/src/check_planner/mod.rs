@@ -3,6 +3,7 @@
 mod limits;
 mod published;
 mod resident;
+mod sketches;
 mod times;
 
 use std::{
@@ -33,6 +34,9 @@ pub struct Args {
     /// The program that is asked.
     #[arg(long, value_name = "FILE", default_value = "target/release/firepot")]
     firepot: PathBuf,
+    /// Only models whose names contain this are compared.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
     /// Also run the test model under memory limits, which takes minutes and wants a machine that does nothing else.
     #[arg(long)]
     limits: bool,
@@ -68,18 +72,31 @@ const PARALLEL: [u32; 2] = [1, 4];
 pub fn run(args: &Args) -> anyhow::Result<()> {
     ensure!(args.model.exists(), "{} is not there: `make up` gets it", args.model.display());
     let mut oracle = Oracle::start(&args.firepot)?;
-    let mut rows = vec![check(&mut oracle, "SmolLM2-135M Q4_1 (the test model)", &args.model)?];
+    let mut rows = Vec::new();
     let sparse = Path::new("target/bench/sparse.gguf");
+    let mut compare = |name: &str, file: &Path, write: &dyn Fn(&Path) -> anyhow::Result<()>| {
+        if name.contains(&args.only) {
+            write(file)?;
+            rows.push(check(&mut oracle, name, file)?);
+        }
+        anyhow::Ok(())
+    };
+    compare("SmolLM2-135M Q4_1 (the test model)", &args.model, &|_| Ok(()))?;
     for name in SHAPES {
         let shape = synth::model(name).map_err(anyhow::Error::msg)?;
         let mixes = if shape.mxfp4 { vec![Quant::Mxfp4] } else { vec![Quant::Q4KM, Quant::Q8_0, Quant::F16] };
         for quant in mixes {
-            synth::write_sparse(shape, quant, &args.model, sparse)?;
-            rows.push(check(&mut oracle, &format!("{name} {}", quant.name()), sparse)?);
+            compare(&format!("{name} {}", quant.name()), sparse, &|file| {
+                synth::write_sparse(shape, quant, &args.model, file)
+            })?;
         }
     }
+    for name in sketches::ALL {
+        compare(name, sparse, &|file| sketches::write(name, &args.model, file))?;
+    }
     for file in &args.files {
-        rows.push(check(&mut oracle, &file.file_name().unwrap_or_default().to_string_lossy(), file)?);
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        compare(&name, file, &|_| Ok(()))?;
     }
     if sparse.exists() {
         fs::remove_file(sparse)?;
