@@ -150,6 +150,7 @@ async fn answer(
         max_tokens,
         ctx: CTX,
         strict: false,
+        uncached: true,
         ignore_eos: true,
         schema: None,
     };
