@@ -217,7 +217,7 @@ impl Sides {
 /// A directory in which no trial waits: it has ended, or was killed before its first sample, or never was one.
 fn nothing_to_resume(dir: &Path) -> anyhow::Error {
     let failure = |says: &str| Failure::new(Exit::Failed, format!("{}: {says}", dir.display()));
-    let failure = if dir.join(File::Manifest.name()).exists() {
+    let failure = if dir.join(File::Summary.name()).exists() {
         failure("this trial has ended").hint("begin a new one: firepot verify MODEL")
     } else {
         failure("no trial was begun there that could be gone on with")
