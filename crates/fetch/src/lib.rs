@@ -3,6 +3,7 @@
 
 mod answer;
 mod error;
+mod head;
 mod header;
 mod http;
 mod hub;

@@ -99,9 +99,10 @@ impl PullError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::NotFound { hint, .. } | Self::Refused { hint, .. } => hint.clone(),
-            Self::Invalid { .. } | Self::Header(HeaderError::Gguf { .. } | HeaderError::TooLong { .. }) => {
-                None
+            Self::Header(HeaderError::TooLong { .. }) => {
+                Some("pull the model; of a file that is here, headers of any size are read".to_owned())
             }
+            Self::Invalid { .. } | Self::Header(HeaderError::Gguf { .. }) => None,
             Self::Fetch(error) | Self::Header(HeaderError::Fetch(error)) => error.hint(),
             Self::Unusable(error) => error.hint(),
             Self::Store(error) => error.hint(),
@@ -202,7 +203,8 @@ impl Puller {
         }
     }
 
-    /// What a model's header says, without its data: one request for each file, of a few MiB.
+    /// What a model's header says, without its data: at most [`FILE_HEADER_REQUESTS_MAX`](crate::limits::FILE_HEADER_REQUESTS_MAX)
+    /// requests for each file, of a few MiB.
     ///
     /// # Errors
     /// See [`PullError`].

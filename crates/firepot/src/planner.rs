@@ -192,12 +192,17 @@ pub fn read_files(paths: &[&Path]) -> Result<Layout, (String, &'static str)> {
     let files: Vec<File> = paths.iter().map(open).collect::<Result<_, _>>()?;
     let layout = Gguf::read_split(&files).and_then(|gguf| gguf.layout());
     layout.map_err(|error| {
-        let newer = matches!(error, GgufError::Architecture { .. });
-        (error.to_string(), if newer { NEWER } else { DAMAGED })
+        let hint = match error {
+            GgufError::Architecture { .. } | GgufError::UnknownType { .. } => NEWER,
+            GgufError::RemovedType { .. } => OLDER,
+            _ => DAMAGED,
+        };
+        (error.to_string(), hint)
     })
 }
 
 const DAMAGED: &str = "the file may be damaged; import it again";
+const OLDER: &str = "get a newer file of the model, or make one of it anew";
 const NEWER: &str = "the model may be newer than this version of Firepot";
 
 fn refuse(error: &PlanError) -> PlanFailure {

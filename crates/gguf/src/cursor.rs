@@ -1,5 +1,7 @@
 //! Sequential, bounded reading over a [`ByteSource`].
 
+use std::io;
+
 use crate::{
     ByteSource, GgufError,
     limits::{HEADER_BYTES_MAX, ITEMS_KEPT_TOTAL, WINDOW_BYTES},
@@ -78,7 +80,7 @@ impl<'a, S: ByteSource + ?Sized> Cursor<'a, S> {
     fn fill(&mut self, out: &mut [u8]) -> Result<(), GgufError> {
         let end = self.end_of(out.len() as u64)?;
         if out.len() > WINDOW_BYTES {
-            self.source.read_at(self.position, out)?;
+            self.read_window(out.len(), out)?;
         } else {
             let start = self.window_offset(end)?;
             out.copy_from_slice(&self.window[start..start + out.len()]);
@@ -92,11 +94,19 @@ impl<'a, S: ByteSource + ?Sized> Cursor<'a, S> {
         let window_end = self.window_start + self.window.len() as u64;
         if self.position < self.window_start || end > window_end {
             let length = (self.size_bytes - self.position).min(WINDOW_BYTES as u64);
-            self.window.resize(length as usize, 0);
-            self.source.read_at(self.position, &mut self.window)?;
+            let mut window = std::mem::take(&mut self.window);
+            window.resize(length as usize, 0);
+            let there = self.read_window((end - self.position) as usize, &mut window)?;
+            window.truncate(there);
+            self.window = window;
             self.window_start = self.position;
         }
         Ok((self.position - self.window_start) as usize)
+    }
+
+    fn read_window(&self, least: usize, window: &mut [u8]) -> Result<usize, GgufError> {
+        let there = self.source.read_window(self.position, least, window)?;
+        if there < least { Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()) } else { Ok(there) }
     }
 
     fn end_of(&self, bytes: u64) -> Result<u64, GgufError> {

@@ -55,6 +55,16 @@ pub enum GgufError {
         /// The number in the file.
         found: u32,
     },
+    /// A type of tensor that llama.cpp knew and knows no more.
+    #[error(
+        "the tensor {tensor} is stored as {kind}, which was removed from GGUF; the file is older than that and has to be made again"
+    )]
+    RemovedType {
+        /// The tensor.
+        tensor: String,
+        /// The type's name.
+        kind: &'static str,
+    },
     /// A key twice, invalid UTF-8, a zero dimension and the like.
     #[error("the header is damaged: {0}")]
     Damaged(String),
@@ -65,6 +75,14 @@ pub enum GgufError {
         found: u64,
         /// Files that the first one speaks of.
         expected: u64,
+    },
+    /// A file of a split model that is not the one that belongs in its place.
+    #[error("file {place} of the split model {}", says_its_number(*number))]
+    SplitOrder {
+        /// Where it stands, from 1.
+        place: u64,
+        /// Where it belongs by what it says; `None`: it does not say it.
+        number: Option<u64>,
     },
     /// An architecture of which it is not known what it takes.
     #[error("the architecture {name:?} is not one that this version of Firepot can plan for")]
@@ -78,6 +96,13 @@ pub enum GgufError {
         /// The key.
         key: String,
     },
+}
+
+fn says_its_number(number: Option<u64>) -> String {
+    number.map_or_else(
+        || "does not say which of them it is".to_owned(),
+        |number| format!("says that it is file {number}"),
+    )
 }
 
 impl From<io::Error> for GgufError {

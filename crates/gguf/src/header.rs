@@ -6,6 +6,7 @@ use crate::{
     ByteSource, GgufError, Layout, ModelMeta, TensorType, Value,
     cursor::Cursor,
     limits::{ALIGNMENT_MAX, DIMENSIONS_MAX, ENTRIES_MAX, KEY_BYTES_MAX, TENSORS_MAX},
+    types::removed_type,
 };
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -68,23 +69,46 @@ impl Gguf {
         Ok(gguf)
     }
 
-    /// Reads the files of a split model, in their order, as one: the first one's metadata and all tensors. Offsets and
+    /// Reads the files of a split model, in their order, as one.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read) and [`join`](Self::join).
+    pub fn read_split<S: ByteSource>(files: &[S]) -> Result<Self, GgufError> {
+        Self::join(files.iter().map(Self::read).collect::<Result<_, _>>()?)
+    }
+
+    /// The headers of a split model's files, in their order, as one: the first one's metadata and all tensors. Offsets and
     /// lengths of the file are those of the first.
     ///
     /// # Errors
-    /// As [`read`](Self::read), and when there are not as many files as the first one says.
-    pub fn read_split<S: ByteSource>(files: &[S]) -> Result<Self, GgufError> {
-        let Some((first, others)) = files.split_first() else { return Err(GgufError::Empty) };
-        let mut whole = Self::read(first)?;
-        let expected = whole.get("split.count").and_then(Value::as_u64).unwrap_or(1).max(1);
+    /// When there are not as many files as the first one says, one says that it is another one of them (llama.cpp refuses them
+    /// then), or a tensor is in two of them.
+    pub fn join(files: Vec<Self>) -> Result<Self, GgufError> {
         let found = files.len() as u64;
+        let mut files = files.into_iter();
+        let mut whole = files.next().ok_or(GgufError::Empty)?;
+        let expected = whole.get("split.count").and_then(Value::as_u64).unwrap_or(1).max(1);
         if found != expected {
             return Err(GgufError::Split { found, expected });
         }
-        for file in others {
-            whole.tensors.extend(Self::read(file)?.tensors);
+        if found > 1 {
+            whole.check_place(1)?;
+        }
+        let mut seen: HashSet<String> = whole.tensors.iter().map(|tensor| tensor.name.clone()).collect();
+        for (place, file) in (2..).zip(files) {
+            file.check_place(place)?;
+            if let Some(twice) = file.tensors.iter().find(|tensor| !seen.insert(tensor.name.clone())) {
+                return Err(GgufError::Damaged(format!("the tensor {} is in two files", twice.name)));
+            }
+            whole.tensors.extend(file.tensors);
         }
         Ok(whole)
+    }
+
+    /// `split.no` counts from 0.
+    fn check_place(&self, place: u64) -> Result<(), GgufError> {
+        let number = self.get("split.no").and_then(Value::as_u64).map(|number| number.saturating_add(1));
+        if number == Some(place) { Ok(()) } else { Err(GgufError::SplitOrder { place, number }) }
     }
 
     /// The value of a key.
@@ -190,7 +214,10 @@ fn read_tensor<S: ByteSource + ?Sized>(cursor: &mut Cursor<'_, S>) -> Result<Ten
     }
     let dimensions = (0..rank).map(|_| cursor.u64()).collect::<Result<Vec<_>, _>>()?;
     let found = cursor.u32()?;
-    let kind = TensorType::by_id(found).ok_or(GgufError::UnknownType { what: "tensor", found })?;
+    let kind = TensorType::by_id(found).ok_or_else(|| match removed_type(found) {
+        Some(kind) => GgufError::RemovedType { tensor: name.clone(), kind },
+        None => GgufError::UnknownType { what: "tensor", found },
+    })?;
     let offset = cursor.u64()?;
     let bytes = data_bytes(&dimensions, kind).ok_or_else(|| {
         GgufError::Damaged(format!("tensor {name} has impossible dimensions {dimensions:?}"))

@@ -13,6 +13,8 @@ mod layer;
 mod layout;
 mod limits;
 mod meta;
+#[cfg(test)]
+mod refusal_tests;
 mod source;
 #[cfg(test)]
 mod tests;

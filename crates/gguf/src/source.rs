@@ -2,7 +2,7 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
-/// Random access to bytes: a file, a buffer, later a range of a remote file.
+/// Random access to bytes: a file, a buffer, a file at a server.
 pub trait ByteSource {
     /// Length in bytes.
     ///
@@ -15,6 +15,18 @@ pub trait ByteSource {
     /// # Errors
     /// When fewer bytes are there.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Fills the beginning of `buffer` from `offset`, at least `least` bytes of it, and says how many. A header is read so, forwards
+    /// and never back; what is left out between two calls is not needed. A source whose bytes have yet to come waits for no more than
+    /// `least`.
+    ///
+    /// # Errors
+    /// When fewer than `least` bytes are there.
+    fn read_window(&self, offset: u64, least: usize, buffer: &mut [u8]) -> io::Result<usize> {
+        debug_assert!(least <= buffer.len(), "a window holds what is needed of it");
+        self.read_at(offset, buffer)?;
+        Ok(buffer.len())
+    }
 }
 
 impl ByteSource for File {

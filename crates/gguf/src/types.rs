@@ -61,6 +61,22 @@ const TYPES: &[(u32, &str, u32, u32)] = &[
     (42, "Q2_0", 64, 18),
 ];
 
+/// Name of a type that was removed, whose number is not given again (`ggml.h`).
+pub fn removed_type(id: u32) -> Option<&'static str> {
+    REMOVED.iter().find(|row| row.0 == id).map(|row| row.1)
+}
+
+const REMOVED: [(u32, &str); 8] = [
+    (4, "Q4_2"),
+    (5, "Q4_3"),
+    (31, "Q4_0_4_4"),
+    (32, "Q4_0_4_8"),
+    (33, "Q4_0_8_8"),
+    (36, "IQ4_NL_4_4"),
+    (37, "IQ4_NL_4_8"),
+    (38, "IQ4_NL_8_8"),
+];
+
 /// Set in a file type that its writer guessed (`LLAMA_FTYPE_GUESSED`).
 const GUESSED: u64 = 1024;
 

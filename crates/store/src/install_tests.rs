@@ -87,7 +87,10 @@ fn a_manifest_whose_blobs_are_not_there_or_cannot_be_used_changes_nothing() {
 #[test]
 fn the_files_of_a_split_model_and_its_projector_become_one_model() {
     let test = TestHome::new();
-    let part = |number: u32| Builder::llama().u32("split.count", 2).u32("split.no", number).build();
+    let part = |number: u32| {
+        let file = if number == 0 { Builder::llama() } else { Builder::new() };
+        file.u32("split.count", 2).u32("split.no", number).build()
+    };
     let projector = Builder::new().text("general.architecture", "clip").build();
     let blobs = [put(&test, &part(0)), put(&test, &part(1)), put(&test, &projector)];
     let model = test.home.models().install_files(&name("m"), &blobs, &Defaults::default()).unwrap();

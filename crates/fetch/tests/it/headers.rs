@@ -1,9 +1,14 @@
 //! Headers of files that are somewhere else.
 
+use std::time::Duration;
+
 use firepot_fetch::{FetchError, FileSpec, HeaderError, Url, fetch_header};
 use firepot_gguf::{Gguf, write::Builder};
 
-use crate::hub::{Client, Hub, Reply};
+use crate::hub::{Client, Hub, Reply, Request};
+
+/// Most bytes that are fetched of a file.
+const MOST: usize = 12 << 20;
 
 /// Bytes of data behind a header: more than is ever asked for.
 const DATA_BYTES: usize = 20 << 20;
@@ -62,28 +67,99 @@ async fn a_small_file_is_read_whole() {
     assert!(read(vec![hub.at("model")]).await.is_ok());
 }
 
+/// The first bytes of what was asked for, and of how much.
+fn asked(request: &Request) -> (usize, usize) {
+    let range = request.range().unwrap();
+    (range.start, range.len())
+}
+
 #[tokio::test]
-async fn a_connection_that_is_cut_within_the_header_is_tried_again() {
+async fn a_connection_that_is_cut_within_the_header_goes_on_from_where_it_was() {
     let file = file(&model(600_000));
-    let mended = file.clone();
+    let expected = Gguf::read(&file).unwrap();
+    let cut = file.clone();
     let hub = Hub::start(move |request| match request.nth {
-        0 | 1 => Reply::file(request, &mended).cut_after(300_000),
-        _ => Reply::file(request, &mended),
+        0 | 1 => Reply::file(request, &cut).cut_after(200_000),
+        _ => Reply::file(request, &cut),
     })
     .await;
-    assert!(read(vec![hub.at("model")]).await.is_ok());
-    assert_eq!(hub.seen().len(), 3);
-    let broken = Hub::start(move |request| Reply::file(request, &file).cut_after(300_000)).await;
+    assert_eq!(read(vec![hub.at("model")]).await.unwrap(), expected);
+    let asked: Vec<_> = hub.seen().iter().map(asked).collect();
+    assert_eq!(asked, [(0, MOST), (200_000, MOST - 200_000), (400_000, MOST - 400_000)]);
+
+    let broken = Hub::start(move |request| Reply::file(request, &file).cut_after(100_000)).await;
     let error = read(vec![broken.at("model")]).await.unwrap_err();
     assert!(matches!(error, HeaderError::Fetch(FetchError::Broken { .. })), "{error}");
     assert_eq!(broken.seen().len(), 3);
 }
 
 #[tokio::test]
+async fn without_ranges_a_connection_that_is_cut_begins_anew() {
+    let file = file(&model(600_000));
+    let expected = Gguf::read(&file).unwrap();
+    let hub = Hub::start(move |request| match request.nth {
+        0 | 1 => Reply::new("200 OK", &[], file.clone()).cut_after(500_000),
+        _ => Reply::new("200 OK", &[], file.clone()),
+    })
+    .await;
+    assert_eq!(read(vec![hub.at("model")]).await.unwrap(), expected);
+    assert_eq!(hub.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn another_version_or_another_part_in_the_middle_is_refused() {
+    let file = file(&model(600_000));
+    let hub = Hub::start(move |request| {
+        let range = request.range().unwrap();
+        match &*request.path {
+            _ if request.nth % 2 == 0 => Reply::file(request, &file).cut_after(300_000),
+            "/longer" => Reply::part(&file, range, file.len() + 1),
+            _ => Reply::part(&file, range.start - 1..range.end, file.len()),
+        }
+    })
+    .await;
+    let error = read(vec![hub.at("longer")]).await.unwrap_err();
+    assert!(matches!(error, HeaderError::Fetch(FetchError::ChangedOnServer { .. })), "{error}");
+    let error = read(vec![hub.at("shifted")]).await.unwrap_err();
+    assert!(matches!(error, HeaderError::Fetch(FetchError::WrongRange { .. })), "{error}");
+}
+
+/// A vocabulary as that of gpt-oss: 201,088 tokens with a number each, and 446,189 merges of so many bytes.
+fn large_vocabulary(merge_bytes: usize) -> Builder {
+    let (token, merge) = ("x".repeat(8), "x".repeat(merge_bytes));
+    Builder::llama()
+        .texts("tokens", &vec![token.as_str(); 201_088])
+        .u32s("token_type", &vec![1; 201_088])
+        .texts("merges", &vec![merge.as_str(); 446_189])
+}
+
+#[tokio::test]
+async fn numbers_of_a_large_vocabulary_are_not_fetched() {
+    let header = large_vocabulary(12);
+    let file = file(&header);
+    let numbers = file.windows(18).position(|bytes| bytes.ends_with(b"token_type")).unwrap() + 18 + 4 + 4 + 8;
+    let expected = Gguf::read(&file).unwrap();
+    assert!(expected.data_offset > MOST as u64, "{}", expected.data_offset);
+    // In pieces, so that no more has come than what was read.
+    let hub = Hub::start(move |request| Reply {
+        drip: Some((64 << 10, Duration::from_micros(100))),
+        ..Reply::file(request, &file)
+    })
+    .await;
+    assert_eq!(read(vec![hub.at("model")]).await.unwrap(), expected);
+    let asked: Vec<_> = hub.seen().iter().map(asked).collect();
+    assert_eq!((asked.len(), asked[0], asked[1].0), (2, (0, MOST), numbers + 4 * 201_088));
+    // Both together bring no more than one may.
+    assert!(asked[1].1 <= MOST - numbers, "{asked:?}");
+}
+
+#[tokio::test]
 async fn what_is_no_header_or_too_long_a_one_is_refused() {
-    let long = file(&model((12 << 20) + 1));
+    let long = file(&model(MOST + 1));
+    let vocabulary = file(&large_vocabulary(14));
     let hub = Hub::start(move |request| match &*request.path {
         "/long" => Reply::file(request, &long),
+        "/vocabulary" => Reply::file(request, &vocabulary),
         "/text" => Reply::file(request, &[b'a'; 5000]),
         "/page" => Reply::new("200 OK", &[("Content-Type", "text/html")], "<html>log in</html>"),
         "/endless" => Reply::new("200 OK", &[("Transfer-Encoding", "chunked")], "0\r\n\r\n"),
@@ -91,7 +167,8 @@ async fn what_is_no_header_or_too_long_a_one_is_refused() {
     })
     .await;
     for (path, words) in [
-        ("long", "longer than 12 MiB"),
+        ("long", "/long: the header is longer than 12 MiB"),
+        ("vocabulary", "/vocabulary: the header is longer than 12 MiB"),
         ("text", "text: "),
         ("page", "web page"),
         ("endless", "long"),

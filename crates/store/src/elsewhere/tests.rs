@@ -162,7 +162,10 @@ fn a_hub_cache_has_a_model_for_each_quantization_of_its_main_revision() {
     let repository = "models--me--m-GGUF";
     put_hub(&test, repository, "0ld", "m-F16.gguf", &other_gguf());
     put_hub(&test, repository, "abc", "m-Q4_K_M.gguf", &gguf(1));
-    let part = |number: u32| Builder::llama().u32("split.count", 2).u32("split.no", number).build();
+    let part = |number: u32| {
+        let file = if number == 0 { Builder::llama() } else { Builder::new() };
+        file.u32("split.count", 2).u32("split.no", number).build()
+    };
     put_hub(&test, repository, "abc", "Q8_0/m-Q8_0-00002-of-00002.gguf", &part(1));
     put_hub(&test, repository, "abc", "Q8_0/m-Q8_0-00001-of-00002.gguf", &part(0));
     put_hub(&test, repository, "abc", "BF16/m-BF16-00001-of-00002.gguf", &part(0));
