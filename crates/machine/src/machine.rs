@@ -42,6 +42,13 @@ impl Machine {
         Self::probe_tree(&Tree::system(), home, environment)
     }
 
+    /// The machine that the files below `root` speak of, as they were recorded of another one; only GPUs and limits of the process are
+    /// this machine's.
+    #[must_use]
+    pub fn recorded(root: &Path, environment: &Environment) -> Self {
+        Self::probe_tree(&Tree::below(root), Path::new("/"), environment)
+    }
+
     /// A machine of which nothing is known, for this reason: a beginning for tests and descriptions.
     #[must_use]
     pub fn unread(reason: &str) -> Self {

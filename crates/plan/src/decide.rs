@@ -4,7 +4,7 @@ use firepot_gguf::Layout;
 use firepot_machine::{Cpu, Machine};
 
 use crate::{
-    KvType, Plan, PlanError, Predicted, Reason, Want,
+    KvType, MemoryLimit, Plan, PlanError, Predicted, Reason, Want,
     budget::{Budget, trained},
     error::in_range,
     extras::Extras,
@@ -26,11 +26,34 @@ use crate::{
 /// # Errors
 /// When a wish is out of range, the context is beyond the model's training, or memory does not suffice.
 pub fn plan(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, PlanError> {
+    decide(layout, machine, want).map_err(|error| match limit(machine, want) {
+        Some(limit) if error.is_memory() => PlanError::Limited { limit, error: Box::new(error) },
+        _ => error,
+    })
+}
+
+/// What leaves a model less memory than the machine has.
+fn limit(machine: &Machine, want: &Want) -> Option<MemoryLimit> {
+    let unbounded = Want { memory_bytes: None, ..*want };
+    if let Some(bytes) = want.memory_bytes
+        && Budget::of(machine, want) != Budget::of(machine, &unbounded)
+    {
+        return Some(MemoryLimit::Ceiling(bytes));
+    }
+    let memory = &machine.memory;
+    let limit_bytes = memory.cgroup_limit_bytes.known().copied();
+    limit_bytes
+        .filter(|_| memory.effective_available_bytes != memory.available_bytes)
+        .map(MemoryLimit::ControlGroup)
+}
+
+fn decide(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, PlanError> {
     let parallel = in_range("parallel", want.parallel.unwrap_or(PARALLEL_DEFAULT), 1, PARALLEL_MAX)?;
     let batch_tokens =
         in_range("batch_tokens", want.batch_tokens.unwrap_or(BATCH_TOKENS_DEFAULT), 1, BATCH_TOKENS_MAX)?;
     let threads = want.threads.map(|threads| in_range("threads", threads, 1, THREADS_MAX)).transpose()?;
     check_ctx(layout, want)?;
+    check_kv_type(layout, want)?;
     let ubatch_tokens = UBATCH_TOKENS.min(batch_tokens);
     let kv_types = want.kv_type.map_or((KvType::F16, KvType::F16), |kind| (kind, kind));
     let params = Params { parallel, ubatch_tokens, kv_types, flash_attention: true };
@@ -73,23 +96,45 @@ pub fn plan(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, Pla
 /// A context that was asked for and does not fit is tried again with a cache of 8-bit blocks, unless its type was asked
 /// for too; the error then tells of the smaller cache.
 fn with_smaller_cache(search: &Search<'_>, error: PlanError) -> Result<Placed, PlanError> {
-    // This llama.cpp ends its process at a quantized cache of some mixtures: their graphs have more nodes than it makes
-    // room for (docs/planner.md).
-    let mixture = search.layout.layers.iter().any(|layer| layer.experts_used > 0);
-    let asked = search.want.kv_type.is_none() && !mixture && matches!(error, PlanError::CtxTooLarge { .. });
-    let blocks = search.layout.layers.iter().filter_map(|layer| layer.attention);
-    let whole = |length: u32| length.is_multiple_of(KvType::BLOCK_ELEMENTS);
-    let divisible =
-        blocks.into_iter().all(|attention| whole(attention.key_length) && whole(attention.value_length));
-    if !asked || !divisible {
+    let asked = search.want.kv_type.is_none() && matches!(error, PlanError::CtxTooLarge { .. });
+    if !asked || is_mixture(search.layout) || undividable(search.layout).is_some() {
         return Err(error);
     }
     let params = Params { kv_types: (KvType::Q8_0, KvType::Q8_0), ..search.params };
     Search { params, ..*search }.place()
 }
 
+/// This llama.cpp ends its process at a quantized cache of some mixtures: their graphs have more nodes than it makes room for
+/// (docs/planner.md). So none gets one unasked.
+pub fn is_mixture(layout: &Layout) -> bool {
+    layout.layers.iter().any(|layer| layer.experts_used > 0)
+}
+
+/// Length of a head's keys or values that are no whole blocks of the quantized types; llama.cpp refuses these then.
+fn undividable(layout: &Layout) -> Option<u32> {
+    let heads = layout.layers.iter().filter_map(|layer| layer.attention);
+    heads
+        .flat_map(|heads| [heads.key_length, heads.value_length])
+        .find(|length| !length.is_multiple_of(KvType::BLOCK_ELEMENTS))
+}
+
+fn check_kv_type(layout: &Layout, want: &Want) -> Result<(), PlanError> {
+    match (want.kv_type, undividable(layout)) {
+        (Some(kv_type @ (KvType::Q8_0 | KvType::Q4_0)), Some(head_elements)) => {
+            Err(PlanError::KvTypeUnfit { kv_type, head_elements })
+        }
+        _ => Ok(()),
+    }
+}
+
 fn check_ctx(layout: &Layout, want: &Want) -> Result<(), PlanError> {
     let trained = trained(layout);
+    if let Some(ctx) = want.ctx.filter(|&ctx| ctx > 0)
+        && let Some(least) = want.least_ctx().filter(|&least| ctx < least)
+    {
+        let think_tokens = want.think_tokens.filter(|_| want.thinking_ctx() == Some(least));
+        return Err(PlanError::CtxBelowWishes { wanted: ctx, least, think_tokens });
+    }
     match want.least_ctx() {
         Some(0) => in_range("ctx", 0, 1, trained).map(drop),
         Some(wanted) if wanted > trained => Err(PlanError::CtxBeyondTraining { wanted, trained }),
@@ -149,6 +194,8 @@ const WARMUP: &str =
     "elsewhere (7B, 2 cores) it took 14 of 25 s of a start, and the first prompt warms up as well";
 const FIT: &str = "this plan decides; elsewhere (7B, 2 cores) it took 2 s of a start";
 const KV_TYPE: &str = "exact; a quantized cache is for when memory is short";
+const KV_MIXTURE: &str =
+    "asked for; this llama.cpp ends its process at a quantized cache of some mixtures of experts";
 const KV_SMALL: &str =
     "the context that was asked for does not fit otherwise; answers differ a little from exact ones";
 
@@ -164,6 +211,7 @@ fn reasons(
     let shape = placed.shape;
     let kv_why = match plan.kv_type_k {
         KvType::F16 => asked(want.kv_type.is_some(), KV_TYPE),
+        _ if is_mixture(layout) => KV_MIXTURE.to_owned(),
         _ => asked(want.kv_type.is_some(), KV_SMALL),
     };
     let of_gpus = |why: &str| if plan.gpus.is_empty() { "there is none to use" } else { why }.to_owned();

@@ -1,5 +1,7 @@
 //! Why there is no plan.
 
+use std::fmt;
+
 use crate::{KvType, limits::CELLS_STEP};
 
 /// Why there is no plan.
@@ -24,6 +26,27 @@ pub enum PlanError {
         wanted: u32,
         /// What the model was trained with.
         trained: u32,
+    },
+    /// A context was asked for beside wishes that take a longer one.
+    #[error("a context of {wanted} tokens was asked for, and {}", takes_more(*least, *think_tokens))]
+    CtxBelowWishes {
+        /// What was asked for.
+        wanted: u32,
+        /// What the other wishes take.
+        least: u32,
+        /// Tokens of thinking that were asked for, where these are what takes it.
+        think_tokens: Option<u32>,
+    },
+    /// A type of KV cache was asked for that the model's heads have no whole blocks for.
+    #[error(
+        "a KV cache in {} is made of blocks of {} elements, and a head of this model has {head_elements}",
+        kv_type.name(), KvType::BLOCK_ELEMENTS
+    )]
+    KvTypeUnfit {
+        /// What was asked for.
+        kv_type: KvType,
+        /// Elements of a head's keys or values.
+        head_elements: u32,
     },
     /// The model does not fit with any context.
     #[error(
@@ -55,25 +78,70 @@ pub enum PlanError {
         /// Largest context that fits.
         fits_ctx: u32,
     },
+    /// Memory does not suffice, and something leaves the model less of it than the machine has.
+    #[error("{error}: {limit}")]
+    Limited {
+        /// What leaves it less.
+        limit: MemoryLimit,
+        /// What does not fit.
+        error: Box<Self>,
+    },
+}
+
+/// What leaves a model less memory than the machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryLimit {
+    /// The ceiling that was asked for, in bytes.
+    Ceiling(u64),
+    /// The limit of a control group that this process is in, in bytes.
+    ControlGroup(u64),
+}
+
+impl MemoryLimit {
+    const fn remedy(self) -> &'static str {
+        match self {
+            Self::Ceiling(_) => "allow it more memory",
+            Self::ControlGroup(_) => "give the container or control group more memory",
+        }
+    }
+}
+
+impl fmt::Display for MemoryLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ceiling(bytes) => write!(f, "{} MiB is the most that it was allowed", mib(*bytes)),
+            Self::ControlGroup(bytes) => write!(f, "the limit of a control group is {} MiB", mib(*bytes)),
+        }
+    }
 }
 
 impl PlanError {
     /// What the user can do about it: the nearest thing that fits.
     #[must_use]
     pub fn hint(&self) -> String {
+        self.hint_with("free some memory")
+    }
+
+    /// `remedy` is how the model gets more memory.
+    fn hint_with(&self, remedy: &str) -> String {
         match self {
+            Self::Limited { limit, error } => error.hint_with(limit.remedy()),
             Self::OutOfRange { parameter, min, max, .. } => {
                 format!("give {parameter} a value from {min} to {max}")
             }
             Self::CtxBeyondTraining { trained, .. } => {
                 format!("ask for a context of at most {trained} tokens")
             }
+            Self::CtxBelowWishes { least, .. } => {
+                format!("ask for a context of {least} tokens or more, or leave it to the planner")
+            }
+            Self::KvTypeUnfit { .. } => "ask for a KV cache in f16, or for none".to_owned(),
             Self::ModelTooLarge { needs_bytes, weights_bytes, available_bytes } => {
                 let beside_bytes = needs_bytes.saturating_sub(*weights_bytes);
                 match available_bytes.saturating_sub(beside_bytes) {
-                    0 => "free some memory".to_owned(),
+                    0 => remedy.to_owned(),
                     fits_bytes => {
-                        format!("a file of about {} MiB would fit; else free some memory", mib(fits_bytes))
+                        format!("a file of about {} MiB would fit; else {remedy}", mib(fits_bytes))
                     }
                 }
             }
@@ -86,7 +154,14 @@ impl PlanError {
     /// Whether it may pass when memory becomes free.
     #[must_use]
     pub const fn is_memory(&self) -> bool {
-        matches!(self, Self::ModelTooLarge { .. } | Self::CtxTooLarge { .. })
+        matches!(self, Self::ModelTooLarge { .. } | Self::CtxTooLarge { .. } | Self::Limited { .. })
+    }
+}
+
+fn takes_more(least: u32, think_tokens: Option<u32>) -> String {
+    match think_tokens {
+        Some(tokens) => format!("{tokens} tokens of thinking beside question and answer take {least}"),
+        None => format!("one of at least {least} too"),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use crate::{
     GpuUse, KvType, Plan, Want,
     budget::{Budget, trained},
+    decide::is_mixture,
     error::mib,
     footprint::Device,
     limits::{CELLS_SHARED_MAX, CTX_DEFAULT_MAX},
@@ -94,8 +95,7 @@ fn others<'a>(
         (KvType::Q8_0, "answers differ a little from exact ones"),
         (KvType::Q4_0, "answers differ from exact ones, in long contexts visibly"),
     ];
-    // As in `with_smaller_cache`.
-    let mixture = layout.layers.iter().any(|layer| layer.experts_used > 0);
+    let mixture = is_mixture(layout);
     let smaller = kv.into_iter().filter(move |(kind, _)| {
         want.kv_type.is_none() && !mixture && kind.bytes(32) < made.kv_type_k.bytes(32)
     });

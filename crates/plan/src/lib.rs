@@ -18,9 +18,11 @@ mod speed;
 #[cfg(test)]
 mod tests;
 mod want;
+#[cfg(test)]
+mod want_tests;
 
 pub use decide::{plan, threads};
-pub use error::PlanError;
+pub use error::{MemoryLimit, PlanError};
 pub use explain::{Change, Explanation, explain};
 pub use footprint::{DeviceBytes, Params, host_bytes, sequences};
 pub use limits::{

@@ -62,7 +62,7 @@ impl Sizes {
 }
 
 /// DeepSeek-R1-Distill-Qwen-7B `Q4_K_M`.
-fn qwen_7b() -> Layout {
+pub fn qwen_7b() -> Layout {
     Sizes {
         weights_bytes: 4_677_120_000,
         ctx_train: 131_072,
@@ -77,7 +77,7 @@ fn qwen_7b() -> Layout {
 }
 
 /// SmolLM2-135M-Instruct `Q4_1`.
-fn smol() -> Layout {
+pub fn smol() -> Layout {
     Sizes {
         weights_bytes: 96_576_768,
         ctx_train: 8192,
@@ -91,7 +91,7 @@ fn smol() -> Layout {
     .layout()
 }
 
-fn cpu_machine(available_bytes: u64) -> Machine {
+pub fn cpu_machine(available_bytes: u64) -> Machine {
     let mut machine = Machine::unread("not looked at");
     machine.memory = Memory::of(available_bytes, available_bytes);
     machine.cpu.cores_allowed = Reading::Known(4);
@@ -105,7 +105,7 @@ fn gpu_machine(available_bytes: u64, gpu_bytes: &[u64]) -> Machine {
     Machine { gpus: Gpus::of(devices), ..cpu_machine(available_bytes) }
 }
 
-fn why<'a>(plan: &'a Plan, parameter: &str) -> &'a str {
+pub fn why<'a>(plan: &'a Plan, parameter: &str) -> &'a str {
     &plan.reasons.iter().find(|reason| reason.parameter == parameter).unwrap().why
 }
 
@@ -562,7 +562,7 @@ fn what_fits_no_single_gpu_is_split_and_then_left_in_main_memory_in_part() {
     assert_eq!(weights_bytes, qwen_7b().weights_bytes());
 }
 
-fn mixture() -> Layout {
+pub fn mixture() -> Layout {
     let mut layout = qwen_7b();
     for layer in &mut layout.layers {
         layer.experts = Weights::of([(TensorType::by_id(12).unwrap(), 500 << 20)]);

@@ -48,8 +48,12 @@ pub struct Fastest {
 impl Want {
     /// The least context that serves these wishes.
     pub(crate) fn least_ctx(&self) -> Option<u32> {
-        let thinking = self.think_tokens.map(|tokens| tokens.saturating_add(BESIDE_THINKING_TOKENS));
-        self.ctx.or(self.ctx_min.max(thinking))
+        self.ctx.max(self.ctx_min).max(self.thinking_ctx())
+    }
+
+    /// A context that has room for the thinking that was asked for.
+    pub(crate) fn thinking_ctx(&self) -> Option<u32> {
+        self.think_tokens.map(|tokens| tokens.saturating_add(BESIDE_THINKING_TOKENS))
     }
 }
 
