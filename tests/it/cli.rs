@@ -193,6 +193,9 @@ fn fit_answers_typos_and_wants_that_nothing_can_meet() {
     for (args, code, words) in [
         (&["fit", MODEL, "--on", "kagle"][..], 1, "did you mean kaggle-t4x2?"),
         (&["fit", MODEL, "--ctx", "9000"], 7, "1 of 1 do not fit"),
+        (&["fit", MODEL, "--ctx", "4096", "--think", "2000"], 7, "1 of 1 do not fit"),
+        (&["fit", MODEL, "--memory", "1"], 7, "1 of 1 do not fit"),
+        (&["fit", MODEL, "--kv-type", "q5_0"], 2, "f16, q8_0, q4_0"),
         (&["fit", MODEL, "--ctx", "0"], 2, "--ctx"),
         (&["fit", "/nowhere/model.gguf"], 1, "cannot be opened"),
     ] {
@@ -210,6 +213,14 @@ async fn the_server_fits_models_and_compares_a_load_with_its_plan() {
     assert_eq!((status, &fits["models"][0]["plan"]["ctx_per_answer"]), (200, &Value::from(4096)));
     assert_eq!(stack.get("/firepot/v1/fit?model=nothing").await.0, 404);
     assert_eq!(stack.get("/firepot/v1/fit?ctx=many").await.0, 400);
+    let (status, fits) =
+        stack.get("/firepot/v1/fit?model=qwen3:8b&on=kaggle-t4x2&kv_type=q8_0&think=20000").await;
+    let fit = &fits["models"][0];
+    let seen = (status, &fit["machine"], &fit["plan"]["kv_type_v"]);
+    assert_eq!(seen, (200, &Value::from("kaggle-t4x2"), &Value::from("q8_0")), "{fits}");
+    let (status, error) = stack.get("/firepot/v1/fit?model=qwen3:8b&on=kagle-t4x2").await;
+    assert_eq!(status, 400);
+    assert!(error.to_string().contains("did you mean kaggle-t4x2?"), "{error}");
     stack.ask("Hello", 2).await;
     let (_, runners) = stack.get("/firepot/v1/runners").await;
     let memory = &runners["runners"][0]["memory"][0];

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clap::ValueEnum as _;
 use firepot_store::{Access, Home, ServerRecord};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -148,15 +149,19 @@ fn spawn_serve(settings: &Settings, load: &Load) -> anyhow::Result<Child> {
 
 /// The same load options as arguments again.
 pub fn load_args(load: &Load) -> Vec<String> {
+    let number = |value: Option<u64>| value.map(|value| value.to_string());
+    let kv_type = load.kv_type.and_then(|kind| Some(kind.to_possible_value()?.get_name().to_owned()));
     let options = [
-        ("--ctx", load.ctx.map(u64::from)),
-        ("--parallel", load.parallel.map(u64::from)),
-        ("--threads", load.threads.map(u64::from)),
-        ("--snapshot-bytes", load.snapshot_bytes),
+        ("--ctx", number(load.ctx.map(u64::from))),
+        ("--parallel", number(load.parallel.map(u64::from))),
+        ("--kv-type", kv_type),
+        ("--memory", number(load.memory)),
+        ("--threads", number(load.threads.map(u64::from))),
+        ("--snapshot-bytes", number(load.snapshot_bytes)),
     ];
     options
         .into_iter()
-        .filter_map(|(name, value)| value.map(|value| [name.to_owned(), value.to_string()]))
+        .filter_map(|(name, value)| value.map(|value| [name.to_owned(), value]))
         .flatten()
         .collect()
 }

@@ -2,8 +2,9 @@
 
 use firepot_catalogue::{Kind, Model, models};
 use firepot_plan::Want;
+use firepot_server::pool::FitQuestion;
 
-use crate::fit::{FirstToken, Fit, Place};
+use crate::fit::{Fit, Place};
 
 /// Tokens per second below which reading along is no pleasure: what the project's own claims ask of a usable model.
 pub const USABLE_TOKENS_PER_S: f64 = 10.0;
@@ -35,14 +36,10 @@ impl Ranked {
 /// The whole catalogue in each model's usual mix, the best first: those that memory lets be usable before those that it
 /// does not, and these before those that do not fit; then those that think before those that write programs or answer
 /// at once; then the larger ones; then the newer ones. No benchmark is believed: size and age are facts.
-pub fn rank(place: &Place, want: &Want, first_token: Option<FirstToken>) -> Vec<Ranked> {
+pub fn rank(place: &Place, want: &Want, question: &FitQuestion) -> Vec<Ranked> {
     let fit = |model: &'static Model| {
         let layout = model.layout(model.usual_quant()).ok()?;
-        let fit = Fit::of(model.id.clone(), &layout, place, want);
-        let fit = match first_token {
-            Some(asked) => fit.within(asked, &layout, place),
-            None => fit,
-        };
+        let fit = Fit::of(model.id.clone(), &layout, place, want).within(question, &layout, place);
         Some(Ranked { model, fit })
     };
     let mut ranked: Vec<Ranked> = models().iter().filter_map(fit).collect();
@@ -62,7 +59,7 @@ pub fn rank(place: &Place, want: &Want, first_token: Option<FirstToken>) -> Vec<
 
 /// The best model for this machine, unless none is usable.
 pub fn best(place: &Place, want: &Want) -> Option<Ranked> {
-    rank(place, want, None).into_iter().next().filter(Ranked::usable)
+    rank(place, want, &FitQuestion::default()).into_iter().next().filter(Ranked::usable)
 }
 
 impl Ranked {
@@ -86,7 +83,7 @@ mod tests {
     use super::*;
 
     fn ranked(name: &str) -> Vec<Ranked> {
-        rank(&Place::described(profile(name).unwrap()), &Want::default(), None)
+        rank(&Place::described(profile(name).unwrap()), &Want::default(), &FitQuestion::default())
     }
 
     #[test]

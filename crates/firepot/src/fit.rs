@@ -3,11 +3,11 @@
 use std::sync::OnceLock;
 
 use firepot_calibrate::{Calibration, Correction, Observed, Speeds, Work};
-use firepot_catalogue::Profile;
+use firepot_catalogue::{Profile, UnknownProfile, profile};
 use firepot_gguf::Layout;
 use firepot_machine::Machine;
 use firepot_plan::{Explanation, GpuUse, Plan, Want, bytes_per_token, decode_at_most, explain, plan};
-use firepot_server::pool::PlanFailure;
+use firepot_server::pool::{FitQuestion, PlanFailure};
 use serde::Serialize;
 
 use crate::{calibrated, planner::LocalPlanner};
@@ -42,6 +42,16 @@ impl Place {
             profile: None,
             bandwidth: OnceLock::new(),
         }
+    }
+
+    /// The machine of this name; without one, this machine.
+    pub fn of(planner: &LocalPlanner, name: Option<&str>) -> Result<Self, UnknownProfile> {
+        name.map_or_else(|| Ok(Self::here(planner)), |name| profile(name).map(Self::described))
+    }
+
+    /// What is wished of a load here.
+    pub fn want(&self, load: &Want, question: &FitQuestion) -> Want {
+        Want { gpu: self.gpu, ctx_min: question.ctx_min, think_tokens: question.think_tokens, ..*load }
     }
 
     /// A machine that is described; a build for its GPUs is taken for granted.
@@ -185,10 +195,11 @@ impl Fit {
         }
     }
 
-    /// The same, refused where nine of ten first tokens are not to come in time.
+    /// The same, refused where nine of ten first tokens are not to come in the time that was asked for.
     #[must_use]
-    pub fn within(self, asked: FirstToken, layout: &Layout, place: &Place) -> Self {
-        let Some(plan) = self.plan.as_ref().filter(|_| self.fits) else { return self };
+    pub fn within(self, question: &FitQuestion, layout: &Layout, place: &Place) -> Self {
+        let plan = self.plan.as_ref().filter(|_| self.fits);
+        let Some((plan, asked)) = plan.zip(FirstToken::of(question)) else { return self };
         let refused = first_token_too_late(asked, |tokens| Ok(place.speeds(layout, plan, tokens)?.ttft.high));
         Self { fits: refused.is_none(), refused, ..self }
     }
@@ -232,11 +243,16 @@ fn correction(layout: &Layout, place: &Place) -> Option<Correction> {
 
 /// A wish: how soon the first token of an answer is to come.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FirstToken {
-    /// In seconds.
-    pub seconds: f64,
-    /// After a prompt of so many tokens.
-    pub prompt_tokens: u32,
+struct FirstToken {
+    seconds: f64,
+    prompt_tokens: u32,
+}
+
+impl FirstToken {
+    fn of(question: &FitQuestion) -> Option<Self> {
+        let prompt_tokens = question.prompt_tokens.unwrap_or(PROMPT);
+        Some(Self { seconds: question.ttft_s?, prompt_tokens })
+    }
 }
 
 /// Why a first token does not come in time. `high` is the upper end of the interval for a prompt of so many tokens.

@@ -8,13 +8,14 @@ use std::{
 };
 
 use firepot_calibrate::{Answer, Way};
+use firepot_catalogue::{Found, find};
 use firepot_chat::{Timings, Usage};
 use firepot_engine::{DeviceLimit, DeviceMemory, KvType, LoadSpec};
 use firepot_gguf::{Gguf, GgufError, Layout};
 use firepot_link::LoadFailureKind;
 use firepot_machine::{ComputeDevice, Environment, Machine, Reading};
 use firepot_plan::{DeviceBytes, GpuUse, Plan, PlanError, Taken, Want, plan};
-use firepot_server::pool::{PlanFailure, Planned, Planner, Wishes};
+use firepot_server::pool::{FitFailure, FitModel, FitQuestion, PlanFailure, Planned, Planner, Wishes};
 use firepot_store::Model;
 use serde_json::Value;
 
@@ -67,6 +68,8 @@ impl LocalPlanner {
             gpu_layers: wishes.gpu_layers,
             mmap: wishes.mmap,
             mlock: wishes.mlock,
+            kv_type: wishes.kv_type.map(wished_kv_type),
+            memory_bytes: wishes.memory_bytes,
             gpu: self.gpu,
             // The system counts mapped files of other runners as free memory.
             taken: Taken { host_bytes: others.iter().map(|other| other.mapped_bytes).sum(), gpu_bytes: 0 },
@@ -120,13 +123,27 @@ impl Planner for LocalPlanner {
         Ok(Planned { replicas, ..first })
     }
 
-    fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value {
-        let name = model.name.to_string();
-        let fit = match read_layout(model) {
-            Ok(layout) => Fit::of(name, &layout, &Place::here(self), &self.want(wishes, others)),
-            Err(failure) => Fit::unread(name, &Place::here(self), failure),
+    fn fit(
+        &self,
+        model: FitModel<'_>,
+        question: &FitQuestion,
+        others: &[Planned],
+    ) -> Result<Value, FitFailure> {
+        let place = Place::of(self, question.on.as_deref()).map_err(|unknown| {
+            FitFailure::UnknownMachine { message: unknown.to_string(), hint: unknown.hint() }
+        })?;
+        let (name, layout) = match model {
+            FitModel::Stored(model) => (model.name.to_string(), read_layout(model)),
+            FitModel::Named(name) => (name.to_owned(), listed(name).ok_or(FitFailure::UnknownModel)?),
         };
-        serde_json::to_value(fit).unwrap_or_default()
+        // What is loaded here takes nothing of a machine that is described.
+        let others = if question.on.is_some() { &[] } else { others };
+        let want = place.want(&self.want(&question.wishes, others), question);
+        let fit = match layout {
+            Ok(layout) => Fit::of(name, &layout, &place, &want).within(question, &layout, &place),
+            Err(failure) => Fit::unread(name, &place, failure),
+        };
+        Ok(serde_json::to_value(fit).unwrap_or_default())
     }
 
     fn observe(&self, model: &Model, plan: &Planned, usage: &Usage, timings: &Timings) {
@@ -159,6 +176,17 @@ impl Planner for LocalPlanner {
     fn machine(&self) -> Value {
         serde_json::to_value(self.probe_whole()).unwrap_or_default()
     }
+}
+
+/// What a model of the catalogue takes; `None` when it lists none of this name.
+fn listed(name: &str) -> Option<Result<Layout, PlanFailure>> {
+    let Found { model, quant } = find(name)?;
+    let refused = |error: GgufError| PlanFailure {
+        kind: LoadFailureKind::BadModel,
+        message: format!("{name}: {error}"),
+        hint: None,
+    };
+    Some(model.layout(quant).map_err(refused))
 }
 
 /// One line for each decision.
@@ -306,6 +334,14 @@ fn devices(plan: &Plan) -> Vec<String> {
 fn shares(plan: &Plan) -> Vec<f32> {
     let split = plan.replicas == 1 && plan.gpus.len() > 1;
     if split { plan.gpu_shares.iter().map(|&share| share as f32).collect() } else { Vec::new() }
+}
+
+const fn wished_kv_type(kind: KvType) -> firepot_plan::KvType {
+    match kind {
+        KvType::F16 => firepot_plan::KvType::F16,
+        KvType::Q8_0 => firepot_plan::KvType::Q8_0,
+        KvType::Q4_0 => firepot_plan::KvType::Q4_0,
+    }
 }
 
 const fn kv_type(kind: firepot_plan::KvType) -> KvType {

@@ -8,11 +8,17 @@ use std::{
     sync::Mutex,
 };
 
+use clap::ValueEnum as _;
 use firepot_machine::Terms;
 use firepot_plan::GpuUse;
+use firepot_server::pool::Wishes;
 use firepot_store::{Access, Home, Secret, Sources};
 
-use crate::{cli::Cli, gpu, planner::LocalPlanner};
+use crate::{
+    cli::{CacheType, Cli, Load},
+    gpu,
+    planner::LocalPlanner,
+};
 
 /// Ollama's port, so that its clients find Firepot without being told.
 pub const DEFAULT_PORT: u16 = 11_434;
@@ -22,7 +28,7 @@ const HOME_DIR: &str = ".firepot";
 
 /// Every environment variable that Firepot reads.
 ///
-/// `FIREPOT_HOME`, `FIREPOT_DISK_BUDGET`, `FIREPOT_HOST`, `FIREPOT_PORT`, `FIREPOT_LOG`, `FIREPOT_CTX`, `FIREPOT_PARALLEL`,
+/// `FIREPOT_HOME`, `FIREPOT_DISK_BUDGET`, `FIREPOT_HOST`, `FIREPOT_PORT`, `FIREPOT_LOG`, `FIREPOT_CTX`, `FIREPOT_PARALLEL`, `FIREPOT_KV_TYPE`, `FIREPOT_MEMORY`,
 /// `FIREPOT_DEADLINE`, `FIREPOT_NO_RELOAD`, `FIREPOT_STATE`, `FIREPOT_NO_CALIBRATION`, `FIREPOT_SNAPSHOT_BYTES` and `FIREPOT_THREADS` stand for the options of the same name and are read with the arguments. The build's
 /// `FIREPOT_BACKEND` (`cuda`, `vulkan`, `cpu`) is read by `scripts/backend.sh`.
 #[derive(Clone, Debug, Default)]
@@ -53,6 +59,8 @@ pub struct Environment {
     pub hf_hub_cache: Option<PathBuf>,
     /// `OLLAMA_MODELS`: by default `~/.ollama/models`.
     pub ollama_models: Option<PathBuf>,
+    /// `OLLAMA_KV_CACHE_TYPE`: for servers, where `--kv-type` says nothing. As with Ollama, a type that is not known is none.
+    pub ollama_kv_type: Option<CacheType>,
 }
 
 impl Environment {
@@ -75,6 +83,8 @@ impl Environment {
             hf_home: path("HF_HOME"),
             hf_hub_cache: path("HF_HUB_CACHE"),
             ollama_models: path("OLLAMA_MODELS"),
+            ollama_kv_type: text("OLLAMA_KV_CACHE_TYPE")
+                .and_then(|name| CacheType::from_str(name.trim(), true).ok()),
         }
     }
 }
@@ -172,6 +182,18 @@ impl Settings {
         ["--home".into(), self.home.clone().into()].into_iter().chain(budget).collect()
     }
 
+    /// What is wished of every load.
+    pub fn wishes(&self, load: &Load) -> Wishes {
+        Wishes {
+            ctx: load.ctx,
+            parallel: load.parallel,
+            threads: load.threads,
+            kv_type: load.kv_type.or(self.environment.ollama_kv_type).map(Into::into),
+            memory_bytes: load.memory.map(|mib| mib << 20),
+            ..Wishes::default()
+        }
+    }
+
     /// The planner of this machine.
     pub fn planner(&self) -> LocalPlanner {
         let environment = firepot_machine::Environment {
@@ -186,8 +208,10 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use clap::Parser as _;
+    use firepot_engine::KvType;
 
     use super::*;
+    use crate::cli::Command;
 
     fn resolve(args: &[&str]) -> Settings {
         let environment = Environment { home_dir: Some("/home/ada".into()), ..Environment::default() };
@@ -209,6 +233,31 @@ mod tests {
         assert_eq!(settings.address.to_string(), "[::1]:99");
         assert!(settings.address_named);
         assert!(!resolve(&["--port", "0", "--host", "::1", "list"]).address_named);
+    }
+
+    #[test]
+    fn a_type_of_cache_that_was_typed_wins_over_ollama_s() {
+        let mut settings = resolve(&["list"]);
+        let load = |args: &[&str]| match Cli::parse_from([&["firepot", "serve"], args].concat()).command {
+            Command::Serve(serve) => serve.load,
+            _ => unreachable!("serve was asked for"),
+        };
+        assert_eq!(settings.wishes(&load(&[])), Wishes::default());
+        settings.environment.ollama_kv_type = Some(CacheType::Q8_0);
+        let wished = |args| settings.wishes(&load(args));
+        assert_eq!(wished(&[]).kv_type, Some(KvType::Q8_0));
+        let typed = wished(&["--kv-type", "q4_0", "--memory", "512"]);
+        assert_eq!((typed.kv_type, typed.memory_bytes), (Some(KvType::Q4_0), Some(512 << 20)));
+    }
+
+    #[test]
+    fn load_options_are_handed_on_as_they_were_typed() {
+        let args = ["--ctx", "4096", "--kv-type", "q8_0", "--memory", "512"];
+        let Command::Serve(serve) = Cli::parse_from([&["firepot", "serve"], &args[..]].concat()).command
+        else {
+            unreachable!("serve was asked for");
+        };
+        assert_eq!(crate::attach::load_args(&serve.load), args);
     }
 
     #[test]

@@ -137,7 +137,7 @@ impl ByteSource for Sparing<'_> {
 
 #[test]
 fn a_header_is_read_forwards_and_long_arrays_of_numbers_are_left_out() {
-    let file = Builder::llama().u32s("numbers", &vec![1; 5000]).texts("texts", &["text"; 2000]);
+    let file = Builder::llama().u32s("numbers", &vec![1; 5000]).texts("texts", &vec!["text"; 2000]);
     let bytes = file.text("last", "x").build();
     let source = Sparing { bytes: &bytes, asked: Cell::new(0), left_out: Cell::new(0) };
     let sparing = Gguf::read(&source).unwrap();

@@ -127,9 +127,8 @@ impl App {
 
     /// Wishes of a request that has none of its own.
     #[must_use]
-    pub fn default_wishes(&self) -> Wishes {
-        let load = self.settings.load;
-        Wishes { ctx: load.ctx, parallel: load.parallel, threads: load.threads, ..Wishes::default() }
+    pub const fn default_wishes(&self) -> Wishes {
+        self.settings.load
     }
 
     /// The model that a client named.

@@ -3,6 +3,7 @@
 mod access;
 mod answers;
 mod chats;
+mod fits;
 mod journal;
 mod life;
 mod models;

@@ -45,6 +45,6 @@ pub use guard::PublicUrl;
 pub use pulls::{Fetcher, PullFile, PullPhase, PullProgress};
 pub use reload::{LoadedModel, Record as LoadedRecord};
 pub use server::Server;
-pub use settings::{KeepAlive, LoadDefaults, Reload, RunnerCommand, ServerSettings, SnapshotSettings, Times};
+pub use settings::{KeepAlive, Reload, RunnerCommand, ServerSettings, SnapshotSettings, Times};
 pub use start::{Occupant, StartError};
 pub use tls::{TlsError, tls_config};

@@ -28,12 +28,12 @@ pub enum Piece {
 pub fn wishes(options: LoadOptions) -> Wishes {
     Wishes {
         ctx: options.num_ctx,
-        parallel: None,
         threads: options.num_thread,
         batch_tokens: options.num_batch,
         gpu_layers: options.num_gpu,
         mmap: options.use_mmap,
         mlock: options.use_mlock,
+        ..Wishes::default()
     }
 }
 

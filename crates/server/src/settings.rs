@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::SocketAddr, path::PathBuf, sync::Arc, time::Durati
 
 use firepot_store::ModelName;
 
-use crate::{deadline::DeadlineSource, limits};
+use crate::{deadline::DeadlineSource, limits, pool::Wishes};
 
 /// Everything that the server is told.
 #[derive(Clone, Debug)]
@@ -27,7 +27,7 @@ pub struct ServerSettings {
     /// Where runners log.
     pub log_dir: PathBuf,
     /// Wishes for loading that hold when a request has none.
-    pub load: LoadDefaults,
+    pub load: Wishes,
     /// How long a model stays loaded after its last answer when no request says otherwise.
     pub keep_alive: KeepAlive,
     /// Answers that wait or run at the same time, over all models.
@@ -68,7 +68,7 @@ impl ServerSettings {
             runner,
             verify: None,
             log_dir,
-            load: LoadDefaults::default(),
+            load: Wishes::default(),
             keep_alive: KeepAlive::default(),
             max_in_flight: limits::MAX_IN_FLIGHT,
             deadline: DeadlineSource::Unknown("nobody said it".to_owned()),
@@ -112,17 +112,6 @@ pub struct RunnerCommand {
     pub args: Vec<OsString>,
     /// `GLIBC_TUNABLES` for it, which nothing else can say.
     pub libc_tunables: Option<String>,
-}
-
-/// Wishes for loading a model that hold when a request has none; `None` is left to the planner.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LoadDefaults {
-    /// Context of one answer, in tokens.
-    pub ctx: Option<u32>,
-    /// Answers computed at the same time.
-    pub parallel: Option<u32>,
-    /// Threads of a runner.
-    pub threads: Option<u32>,
 }
 
 /// How long a model stays loaded after its last answer.

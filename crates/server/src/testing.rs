@@ -40,7 +40,7 @@ use tower::ServiceExt as _;
 
 use crate::{
     app::App,
-    pool::{Launched, Launcher, PlanFailure, Planned, Planner, Wishes},
+    pool::{FitFailure, FitModel, FitQuestion, Launched, Launcher, PlanFailure, Planned, Planner, Wishes},
     pulls::{Fetcher, PullProgress},
     routes::router,
     settings::{RunnerCommand, ServerSettings},
@@ -93,9 +93,27 @@ impl Planner for BudgetPlanner {
         })
     }
 
-    fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value {
-        let planned = self.plan(model, wishes, others);
-        json!({ "model": model.name, "ctx": wishes.ctx, "parallel": wishes.parallel, "fits": planned.is_ok() })
+    /// Knows a model and a machine that are not here, both called `listed`.
+    fn fit(
+        &self,
+        model: FitModel<'_>,
+        question: &FitQuestion,
+        others: &[Planned],
+    ) -> Result<Value, FitFailure> {
+        let (name, fits) = match model {
+            FitModel::Stored(model) => {
+                (model.name.to_string(), self.plan(model, &question.wishes, others).is_ok())
+            }
+            FitModel::Named("listed") => ("listed".to_owned(), true),
+            FitModel::Named(_) => return Err(FitFailure::UnknownModel),
+        };
+        if question.on.as_deref().is_some_and(|name| name != "listed") {
+            let (message, hint) = ("there is no such machine".to_owned(), "there is listed".to_owned());
+            return Err(FitFailure::UnknownMachine { message, hint });
+        }
+        Ok(
+            json!({ "model": name, "fits": fits, "question": format!("{question:?}"), "beside": others.len() }),
+        )
     }
 
     fn machine(&self) -> Value {

@@ -1,6 +1,5 @@
 //! `firepot up --explain`: what will happen, before it does.
 
-use firepot_server::pool::Wishes;
 use firepot_store::{Home, Model};
 
 use crate::{
@@ -13,13 +12,10 @@ use crate::{
 /// Every download, file, process, port and llama.cpp parameter, with its reason, a line each. What the plan says is
 /// logged by whoever carries it out; the rest is logged here.
 pub fn explain(settings: &Settings, home: &Home, model: &Model, load: &Load) -> anyhow::Result<String> {
-    let wishes =
-        Wishes { ctx: load.ctx, parallel: load.parallel, threads: load.threads, ..Wishes::default() };
-    let plan = settings.planner().plan_model(model, &wishes, &[]).map_err(|failure| Failure {
-        exit: Exit::Load,
-        message: failure.message,
-        hint: failure.hint,
-    })?;
+    let plan = settings
+        .planner()
+        .plan_model(model, &settings.wishes(load), &[])
+        .map_err(|failure| Failure { exit: Exit::Load, message: failure.message, hint: failure.hint })?;
     let mut lines = vec![
         "downloads: none: the model is in the store, and nothing is fetched unless you ask".to_owned(),
         format!("file read: {}: the model", model.blob_path.display()),

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use firepot_calibrate::{Correction, Rate, Speeds};
-use firepot_catalogue::{Found, find, profile};
+use firepot_catalogue::{Found, find};
 use firepot_gguf::Layout;
 use firepot_plan::Want;
-use firepot_server::pool::{PlanFailure, Wishes};
+use firepot_server::pool::{FitQuestion, PlanFailure, Wishes};
 use firepot_store::{Home, ModelRef, StoreError, split_of};
 use serde_json::json;
 
@@ -14,7 +14,7 @@ use crate::{
     best::{USABLE_TOKENS_PER_S, rank},
     cli,
     exit::{Exit, Failure},
-    fit::{FirstToken, Fit, PROMPT, Place},
+    fit::{Fit, Place},
     hub,
     planner::{read_files, read_layout, reasons},
     settings::Settings,
@@ -25,34 +25,18 @@ use crate::{
 pub async fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
     let home = settings.open_home()?;
     let planner = settings.planner();
-    let place = match &args.on {
-        Some(name) => Place::described(
-            profile(name).map_err(|unknown| Failure::new(Exit::Failed, &unknown).hint(unknown.hint()))?,
-        ),
-        None => Place::here(&planner),
-    };
-    let wishes = Wishes { ctx: args.ctx, parallel: args.parallel, ..Wishes::default() };
-    let want = Want {
-        gpu: place.gpu,
-        ctx_min: args.ctx_min,
-        think_tokens: args.think,
-        memory_bytes: args.memory.map(|mib| mib << 20),
-        ..planner.want(&wishes, &[])
-    };
-    let first_token =
-        args.ttft.map(|seconds| FirstToken { seconds, prompt_tokens: args.prompt.unwrap_or(PROMPT) });
+    let question = question(args);
+    let place = Place::of(&planner, args.on.as_deref())
+        .map_err(|unknown| Failure::new(Exit::Failed, &unknown).hint(unknown.hint()))?;
+    let want = place.want(&planner.want(&question.wishes, &[]), &question);
     if args.models.is_empty() {
-        print_ranking(&place, &want, first_token, args.json);
+        print_ranking(&place, &want, &question, args.json);
         return Ok(());
     }
     let mut fits = Vec::with_capacity(args.models.len());
     for name in &args.models {
         let layout = layout(settings, &home, name).await?;
-        let fit = Fit::of(name.clone(), &layout, &place, &want);
-        fits.push(match first_token {
-            Some(asked) => fit.within(asked, &layout, &place),
-            None => fit,
-        });
+        fits.push(Fit::of(name.clone(), &layout, &place, &want).within(&question, &layout, &place));
     }
     if args.json {
         println!("{}", json!({ "models": fits }));
@@ -63,14 +47,32 @@ pub async fn fit(settings: &Settings, args: &cli::Fit) -> anyhow::Result<()> {
     match fits.iter().filter(|fit| !fit.fits).count() {
         0 => Ok(()),
         count => {
-            Err(Failure::new(Exit::Load, format!("{count} of {} {}", fits.len(), cannot(first_token))).into())
+            Err(Failure::new(Exit::Load, format!("{count} of {} {}", fits.len(), cannot(&question))).into())
         }
     }
 }
 
+fn question(args: &cli::Fit) -> FitQuestion {
+    let wishes = Wishes {
+        ctx: args.ctx,
+        parallel: args.parallel,
+        kv_type: args.kv_type.map(Into::into),
+        memory_bytes: args.memory.map(|mib| mib << 20),
+        ..Wishes::default()
+    };
+    FitQuestion {
+        wishes,
+        ctx_min: args.ctx_min,
+        think_tokens: args.think,
+        on: args.on.clone(),
+        ttft_s: args.ttft,
+        prompt_tokens: args.prompt,
+    }
+}
+
 /// The catalogue, the best first.
-fn print_ranking(place: &Place, want: &Want, first_token: Option<FirstToken>, as_json: bool) {
-    let ranked = rank(place, want, first_token);
+fn print_ranking(place: &Place, want: &Want, question: &FitQuestion, as_json: bool) {
+    let ranked = rank(place, want, question);
     if as_json {
         let models: Vec<_> = ranked
             .iter()
@@ -112,7 +114,7 @@ fn print_ranking(place: &Place, want: &Want, first_token: Option<FirstToken>, as
     let rest: Vec<&str> =
         ranked.iter().filter(|ranked| !ranked.fit.fits).map(|ranked| ranked.model.id.as_str()).collect();
     if !rest.is_empty() {
-        println!("{}: {}", cannot(first_token), rest.join(", "));
+        println!("{}: {}", cannot(question), rest.join(", "));
     }
     println!("Memory is predicted. {}", bound(&ranked.iter().map(|ranked| &ranked.fit).collect::<Vec<_>>()));
     println!(
@@ -120,8 +122,8 @@ fn print_ranking(place: &Place, want: &Want, first_token: Option<FirstToken>, as
     );
 }
 
-const fn cannot(first_token: Option<FirstToken>) -> &'static str {
-    if first_token.is_some() { "do not fit, or not in time" } else { "do not fit" }
+const fn cannot(question: &FitQuestion) -> &'static str {
+    if question.ttft_s.is_some() { "do not fit, or not in time" } else { "do not fit" }
 }
 
 /// What the column of tokens per second says.

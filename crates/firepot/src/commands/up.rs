@@ -4,7 +4,7 @@ use std::{io::Write as _, sync::Arc};
 
 use anyhow::Context as _;
 use firepot_server::pool::Wishes;
-use firepot_server::{LoadDefaults, LoadedRecord, Reload, RunnerCommand, Server, ServerSettings};
+use firepot_server::{LoadedRecord, Reload, RunnerCommand, Server, ServerSettings};
 use firepot_store::{Home, Model, ModelName};
 use futures_util::StreamExt as _;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -72,7 +72,7 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     // Before a model is chosen: the state knows which one was in use.
     let stays = !args.detach && home.server_record()?.is_none();
     let mirror = if stays { session::mirror(&home, &args.session)? } else { None };
-    let models = choose(settings, &home, &args.models).await?;
+    let models = choose(settings, &home, args).await?;
     let unused = check_gpu(settings, args)?;
     if args.explain {
         for model in &models {
@@ -80,8 +80,15 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
         }
     }
     if let Some(client) = attach::own(settings).await? {
-        if args.session.deadline.is_some() || args.session.state.is_some() {
-            eprintln!("warning: a server runs already; --deadline and --state are what it was started with");
+        let asked = [
+            ("--deadline", args.session.deadline.is_some()),
+            ("--state", args.session.state.is_some()),
+            ("--parallel", args.load.parallel.is_some()),
+            ("--kv-type", args.load.kv_type.is_some()),
+            ("--memory", args.load.memory.is_some()),
+        ];
+        for (option, _) in asked.iter().filter(|(_, asked)| *asked) {
+            eprintln!("warning: a server runs already; {option} is what it was started with");
         }
         for model in &models {
             load(&client, model, &args.load).await?;
@@ -138,15 +145,15 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
 
 /// The models that were named; else the one that was in use last when the last server ended; else the one of the store that came last; for an empty store, the best of the catalogue that
 /// this machine can use, which is pulled.
-async fn choose(settings: &Settings, home: &Home, named: &[String]) -> anyhow::Result<Vec<Model>> {
-    if named.is_empty() {
-        Ok(vec![choose_one(settings, home).await?])
+async fn choose(settings: &Settings, home: &Home, args: &Up) -> anyhow::Result<Vec<Model>> {
+    if args.models.is_empty() {
+        Ok(vec![choose_one(settings, home, &args.load).await?])
     } else {
-        pull::find_or_pull_all(settings, home, named).await
+        pull::find_or_pull_all(settings, home, &args.models).await
     }
 }
 
-async fn choose_one(settings: &Settings, home: &Home) -> anyhow::Result<Model> {
+async fn choose_one(settings: &Settings, home: &Home, load: &Load) -> anyhow::Result<Model> {
     if let Some(model) =
         LoadedRecord::read(home).models.first().and_then(|last| home.models().find(&last.name).ok())
     {
@@ -154,7 +161,7 @@ async fn choose_one(settings: &Settings, home: &Home) -> anyhow::Result<Model> {
     }
     let stored = home.models().list()?.models;
     let planner = settings.planner();
-    let want = planner.want(&Wishes::default(), &[]);
+    let want = planner.want(&settings.wishes(load), &[]);
     let best = best(&Place::here(&planner), &want);
     let name = best.as_ref().and_then(|best| best.model.pull_name());
     match (stored.into_iter().next(), best.zip(name)) {
@@ -216,7 +223,7 @@ async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::R
     let tunables = settings.environment.libc_tunables.clone().unwrap_or_else(|| LARGE_PAGES.to_owned());
     let runner = RunnerCommand { program, args, libc_tunables: Some(tunables) };
     let mut server = ServerSettings::new(settings.address, runner, home.logs_dir());
-    server.load = LoadDefaults { ctx: load.ctx, parallel: load.parallel, threads: load.threads };
+    server.load = settings.wishes(load);
     server.allowed_hosts.clone_from(&admit.hosts);
     server.allowed_origins.clone_from(&admit.origins);
     server.gpu_unused = unused;

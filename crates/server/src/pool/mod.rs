@@ -8,6 +8,7 @@ mod action;
 mod backoff;
 mod connection;
 mod error;
+mod fitting;
 mod generation;
 mod launch;
 mod planning;
@@ -40,6 +41,7 @@ use tokio::{
 
 pub use action::Waited;
 pub use error::{Death, PoolError};
+pub use fitting::{FitFailure, FitModel, FitQuestion};
 pub use generation::{Generation, Seen};
 pub use launch::{Launched, Launcher, ProcessLauncher};
 pub use planning::{PlanFailure, Planned, Planner, Wishes};

@@ -3,11 +3,13 @@
 use std::{fmt, time::Duration};
 
 use firepot_chat::{Timings, Usage};
-use firepot_engine::{DeviceMemory, LoadSpec};
+use firepot_engine::{DeviceMemory, KvType, LoadSpec};
 use firepot_link::LoadFailureKind;
 use firepot_store::Model;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::fitting::{FitFailure, FitModel, FitQuestion};
 
 /// Wishes for loading a model; `None` is left to the planner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,10 @@ pub struct Wishes {
     pub mmap: Option<bool>,
     /// Lock the file in memory.
     pub mlock: Option<bool>,
+    /// Type of the KV cache.
+    pub kv_type: Option<KvType>,
+    /// Most memory that the model may take on each device, in bytes.
+    pub memory_bytes: Option<u64>,
 }
 
 impl Wishes {
@@ -41,6 +47,8 @@ impl Wishes {
             gpu_layers: self.gpu_layers.or(defaults.gpu_layers),
             mmap: self.mmap.or(defaults.mmap),
             mlock: self.mlock.or(defaults.mlock),
+            kv_type: self.kv_type.or(defaults.kv_type),
+            memory_bytes: self.memory_bytes.or(defaults.memory_bytes),
         }
     }
 
@@ -61,6 +69,8 @@ impl Wishes {
             && same(self.gpu_layers.map(i64::from), loaded.gpu_layers.map(i64::from), spec.gpu_layers.into())
             && same(self.mmap, loaded.mmap, spec.mmap)
             && same(self.mlock, loaded.mlock, spec.mlock)
+            && same(self.kv_type, loaded.kv_type, spec.kv_type_k)
+            && self.memory_bytes.is_none_or(|bytes| loaded.memory_bytes == Some(bytes))
     }
 
     /// These wishes for a model that was loaded with `loaded`: its context does not shrink.
@@ -111,9 +121,17 @@ pub trait Planner: fmt::Debug + Send + Sync + 'static {
     /// When the wishes cannot be met, or memory does not suffice.
     fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure>;
 
-    /// Whether and how `model` fits this machine beside models that were loaded by the plans `others`, as JSON for
-    /// clients.
-    fn fit(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Value;
+    /// Whether and how `model` fits the machine that the question names, as JSON for clients; this one beside models that were
+    /// loaded by the plans `others`.
+    ///
+    /// # Errors
+    /// When the question names a model or a machine that is not known.
+    fn fit(
+        &self,
+        model: FitModel<'_>,
+        question: &FitQuestion,
+        others: &[Planned],
+    ) -> Result<Value, FitFailure>;
 
     /// An answer of `model`, loaded by `plan`, ended that had the whole server for itself: what it took may correct
     /// later predictions.
@@ -123,4 +141,25 @@ pub trait Planner: fmt::Debug + Send + Sync + 'static {
 
     /// What this machine is, as JSON for clients.
     fn machine(&self) -> Value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_of_another_type_or_another_ceiling_is_another_load() {
+        let spec = LoadSpec { kv_type_k: KvType::Q8_0, ..LoadSpec::small("model".into()) };
+        let wishes = |kv_type, memory_bytes| Wishes { kv_type, memory_bytes, ..Wishes::default() };
+        let loaded = wishes(None, Some(100));
+        for (wishes, served) in [
+            (wishes(None, None), true),
+            (wishes(Some(KvType::Q8_0), Some(100)), true),
+            (wishes(Some(KvType::F16), None), false),
+            (wishes(None, Some(99)), false),
+        ] {
+            assert_eq!(wishes.served_by(&loaded, &spec), served, "{wishes:?}");
+        }
+        assert_eq!(wishes(None, None).or(loaded), loaded);
+    }
 }

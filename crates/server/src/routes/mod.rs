@@ -20,6 +20,7 @@ mod answers;
 mod blobs;
 mod chats;
 mod events;
+mod fit;
 mod generations;
 mod keys;
 mod lines;

@@ -4,20 +4,19 @@ use std::{convert::Infallible, sync::Arc};
 
 use axum::{
     body::{Body as ResponseBody, Bytes},
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     response::Response,
     routing::{get, post},
 };
-use firepot_store::{Model, ModelName};
+use firepot_store::Model;
 use firepot_wire::{ApiError, ollama, own};
 use futures_util::{FutureExt as _, future::BoxFuture, stream};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 use tokio::sync::watch;
 
 use super::{
-    Body, Routes,
-    chats::queried,
+    Body, Routes, fit,
     ollama::keep_alive,
     read,
     reply::{self, Dialect},
@@ -28,7 +27,7 @@ use crate::{
     library::{self, wishes},
     metrics,
     mirror::MirrorStatus,
-    pool::{Lease, PhaseView, Planned, PoolError, Wishes},
+    pool::{Lease, PhaseView, PoolError},
     runners,
 };
 
@@ -37,7 +36,7 @@ pub fn routes() -> Routes {
         .route("/healthz", get(async || reply::bytes("text/plain; charset=utf-8", "ok")))
         .route("/metrics", get(series))
         .route("/firepot/v1/machine", get(machine))
-        .route("/firepot/v1/fit", get(fit))
+        .route("/firepot/v1/fit", get(fit::fit))
         .route("/firepot/v1/runners", get(runners))
         .route("/firepot/v1/session", get(session))
         .route("/firepot/v1/models/load", post(load))
@@ -54,42 +53,6 @@ async fn machine(State(app): State<Arc<App>>) -> Response {
         reply::json(&blocking(move || planner.machine()).await?)
     };
     Dialect::Own.respond(probed.await)
-}
-
-/// What of `/firepot/v1/fit?model=NAME&ctx=N&parallel=N` is asked; without a model, all of the store.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FitQuery {
-    model: Option<String>,
-    ctx: Option<u32>,
-    parallel: Option<u32>,
-}
-
-/// Whether and how models of the store fit this machine, beside those that are loaded.
-async fn fit(State(app): State<Arc<App>>, query: Result<Query<FitQuery>, QueryRejection>) -> Response {
-    let fits = async {
-        let query = queried(query)?;
-        let models = match &query.model {
-            Some(name) => vec![app.model(name).await?],
-            None => app.models().await?.models.into_iter().map(Arc::new).collect(),
-        };
-        let wishes = Wishes { ctx: query.ctx, parallel: query.parallel, ..Wishes::default() };
-        let loaded: Vec<(ModelName, Arc<Planned>)> = app
-            .pool
-            .overview()
-            .into_iter()
-            .filter_map(|slot| Some((slot.model.name.clone(), slot.plan()?)))
-            .collect();
-        let planner = Arc::clone(&app.planner);
-        let fits = move || -> Vec<Value> {
-            let others = |name: &ModelName| -> Vec<Planned> {
-                loaded.iter().filter(|other| other.0 != *name).map(|other| (*other.1).clone()).collect()
-            };
-            models.iter().map(|model| planner.fit(model, &wishes, &others(&model.name))).collect()
-        };
-        reply::json(&json!({ "models": blocking(fits).await? }))
-    };
-    Dialect::Own.respond(fits.await)
 }
 
 async fn runners(State(app): State<Arc<App>>) -> Response {
