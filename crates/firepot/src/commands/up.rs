@@ -3,7 +3,6 @@
 use std::{io::Write as _, sync::Arc};
 
 use anyhow::Context as _;
-use firepot_server::pool::Wishes;
 use firepot_server::{LoadedRecord, Reload, RunnerCommand, Server, ServerSettings};
 use firepot_store::{Home, Model, ModelName};
 use futures_util::StreamExt as _;
