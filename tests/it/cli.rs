@@ -162,14 +162,26 @@ async fn a_calibrated_machine_predicts_speeds_and_loads_by_them() {
     assert!(fit()["speeds"].is_null());
     let measured: Value =
         serde_json::from_str(&stdout(&run_in(home.path(), &["calibrate", MODEL, "--json"]))).unwrap();
-    assert!(measured["kinds"].as_array().unwrap().iter().any(|kind| kind["kind"] == "Q4_1"), "{measured}");
+    let cpu = &measured["cpu"];
+    assert!(cpu["kinds"].as_array().unwrap().iter().any(|kind| kind["kind"] == "Q4_1"), "{measured}");
     let after = fit();
     let decode = &after["speeds"][0]["decode"];
     let at = |end: &str| decode[end].as_f64().unwrap();
     assert!(0.0 < at("low") && at("low") < at("predicted") && at("predicted") < at("high"), "{after}");
     assert!(after["plan"]["reasons"].to_string().contains("measured here"), "{after}");
+    assert!(after["calibration"]["age_s"].as_u64().unwrap() < 3600, "{after}");
     let text = stdout(&run_in(home.path(), &["fit", MODEL, "--explain"]));
-    assert!(text.contains("FIRST TOKEN, S"), "{text}");
+    assert!(text.contains("FIRST TOKEN, S") && text.contains("The calibration is "), "{text}");
+    // Memory that was read at another rate then: said with the prediction, and measured again.
+    let mut moved = measured.clone();
+    moved["cpu"]["bandwidth"] = (cpu["bandwidth"].as_f64().unwrap() * 3.0).into();
+    std::fs::File::create(&kept).unwrap().write_all(moved.to_string().as_bytes()).unwrap();
+    assert_eq!(fit()["calibration"]["holds"], false);
+    let text = stdout(&run_in(home.path(), &["fit", MODEL]));
+    assert!(text.contains("does not hold now") && text.contains("calibrate --again"), "{text}");
+    stdout(&run_in(home.path(), &["calibrate", MODEL]));
+    let again: Value = serde_json::from_str(&std::fs::read_to_string(&kept).unwrap()).unwrap();
+    assert!(again["cpu"]["bandwidth"].as_f64().unwrap() < moved["cpu"]["bandwidth"].as_f64().unwrap() / 2.0);
     // The server loads by it, and still answers.
     let stack = Stack::start_with(home, &[]).await;
     assert_eq!(stack.ask("Hello", 2).await.0, 200);

@@ -273,7 +273,7 @@ impl Checked<'_> {
                 alone: predicted.without(correction).beside(measured),
                 corrected: correction.filter(|found| found.answers > 0).map(|_| predicted.beside(measured)),
                 older,
-                bandwidth: (calibration["bandwidth"].as_f64().unwrap_or(f64::NAN), read_bandwidth(2)),
+                bandwidth: (calibration["cpu"]["bandwidth"].as_f64().unwrap_or(f64::NAN), read_bandwidth(2)),
             };
             eprintln!("{}", row(&case));
             cases.push(case);

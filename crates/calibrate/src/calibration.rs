@@ -1,28 +1,71 @@
 //! What the probe found.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Looked;
+
+/// Of how this crate measures and predicts. It is raised with every change of what a stored figure means or of what follows from it:
+/// the fields of [`DeviceRates`], [`Work`](crate::Work), the sums and constants of `predict.rs`, and how `probe.rs` divides times. Files of
+/// another reckoning are not read. A test compares predictions with those of this number.
+pub const RECKONING: u32 = 2;
 
 /// Of which machine and which build a calibration is. Another one says nothing here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stamp {
     /// Processor, as it calls itself.
     pub cpu: String,
-    /// Threads that computed.
+    /// Threads that compute when nothing else was found to be faster.
     pub threads: u32,
+    /// Names of the GPUs that this build can use, by their numbers among the machine's.
+    pub gpus: Vec<String>,
     /// llama.cpp's version and what it was built for.
     pub build: String,
+    /// [`RECKONING`] of the program that measured.
+    pub reckoning: u32,
 }
 
-/// How fast a machine computes with models in main memory.
+/// How fast a machine computes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
     /// Of which machine.
     pub stamp: Stamp,
-    /// When, in seconds since 1970.
+    /// With models in main memory; absent where nothing asked for it.
+    pub cpu: Option<DeviceRates>,
+    /// With models wholly on a GPU, by the GPU's name.
+    pub gpus: BTreeMap<String, DeviceRates>,
+    /// Bytes per second at which a file was read around the page cache; absent where that could not be known.
+    pub disk: Option<f64>,
+    /// What the last probe took, in seconds.
+    pub took_s: f64,
+}
+
+/// Numbers of threads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Threads {
+    /// For tokens, one after the other.
+    pub decode: u32,
+    /// For prompts.
+    pub prefill: u32,
+}
+
+impl Threads {
+    /// The same for both.
+    #[must_use]
+    pub const fn both(threads: u32) -> Self {
+        Self { decode: threads, prefill: threads }
+    }
+}
+
+/// How fast models are that a device holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceRates {
+    /// When it was measured, in seconds since 1970.
     pub taken_at_s: u64,
-    /// Bytes per second at which main memory was read at that time: what decoding is bound by.
+    /// Threads that it was measured with; of main memory those that were fastest.
+    pub threads: Threads,
+    /// Bytes per second at which its memory was read at that time: what decoding is bound by.
     pub bandwidth: f64,
     /// By type of matrices.
     pub kinds: Vec<KindRates>,
@@ -30,14 +73,10 @@ pub struct Calibration {
     pub layer_s: f64,
     /// Seconds that a prompt's token takes for each number that it touches beside matrices.
     pub element_s: f64,
-    /// Without flash attention.
+    /// Without flash attention; of a GPU the same as with it.
     pub plain: Attention,
     /// With it.
     pub flash: Attention,
-    /// Bytes per second at which a file was read around the page cache; absent where that could not be known.
-    pub disk: Option<f64>,
-    /// What the probe took, in seconds.
-    pub took_s: f64,
 }
 
 /// What attention costs.
@@ -89,10 +128,24 @@ pub struct Rates {
 const MOVED: f64 = 0.15;
 
 impl Calibration {
-    /// Whether it says anything about a machine that is `stamp` and reads memory at this rate now.
+    /// Nothing was measured yet.
     #[must_use]
-    pub fn holds(&self, stamp: &Stamp, bandwidth: f64) -> bool {
-        self.stamp == *stamp && (bandwidth / self.bandwidth - 1.0).abs() <= MOVED
+    pub const fn empty(stamp: Stamp) -> Self {
+        Self { stamp, cpu: None, gpus: BTreeMap::new(), disk: None, took_s: 0.0 }
+    }
+
+    /// Main memory's rates, else those of the first GPU.
+    #[must_use]
+    pub fn main(&self) -> Option<&DeviceRates> {
+        self.cpu.as_ref().or_else(|| self.gpus.values().next())
+    }
+}
+
+impl DeviceRates {
+    /// Whether they are still of a machine that reads its memory at this rate now.
+    #[must_use]
+    pub fn holds(&self, bandwidth: f64) -> bool {
+        (bandwidth / self.bandwidth - 1.0).abs() <= MOVED
     }
 
     /// The rates of a type.

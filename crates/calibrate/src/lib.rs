@@ -10,12 +10,16 @@ mod model;
 mod observed;
 mod predict;
 mod probe;
+mod reckon;
 #[cfg(test)]
 mod tests;
+mod threads;
+mod timed;
 mod work;
 
-pub use calibration::{Attention, Calibration, KindRates, Rates, Stamp};
+pub use calibration::{Attention, Calibration, DeviceRates, KindRates, RECKONING, Rates, Stamp, Threads};
 pub use observed::{Answer, Correction, Observed};
-pub use predict::{Rate, Speeds, Way};
-pub use probe::{CalibrateError, Load, USUAL_KINDS, measure};
+pub use predict::{On, Rate, Speeds, Way};
+pub use probe::{Asked, CalibrateError, Gpu, USUAL_KINDS, measure};
+pub use timed::Load;
 pub use work::{KindWork, Looked, Work};

@@ -84,7 +84,7 @@ impl Observed {
             whole.then(|| Pair::plausible(predicted(answer.prompt_tokens).ok()?.prefill, rate))?
         };
         let decode = || {
-            let depth = answer.prompt_tokens + answer.emitted_tokens / 2;
+            let depth = answer.prompt_tokens.saturating_add(answer.emitted_tokens / 2);
             let rate = f64::from(answer.emitted_tokens.saturating_sub(1)) / answer.decode_s;
             let long = answer.emitted_tokens >= ANSWER_MIN;
             long.then(|| Pair::plausible(predicted(depth).ok()?.decode, rate))?

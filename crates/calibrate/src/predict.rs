@@ -1,12 +1,12 @@
 //! A calibration and a model's work → speeds, with intervals.
 
-use firepot_plan::{Fastest, KvType, Plan};
+use firepot_plan::{Fastest, Gains, KvType, Plan};
 use serde::Serialize;
 
 use crate::{
-    Calibration, Correction, Work,
+    Calibration, Correction, DeviceRates, Threads, Work,
     calibration::Rates,
-    work::{CELLS_STEP, LEAST_SHARE},
+    work::{LEAST_SHARE, cells},
 };
 
 /// Chunks of a prompt that is computed alone, and the longest time for one: the scheduler's own (`CHUNK_GRID`, `ALONE_BUDGET`).
@@ -14,16 +14,35 @@ const CHUNKS: [u32; 3] = [512, 256, 128];
 const CHUNK_S: f64 = 2.5;
 /// From a request to the engine and from the first token to the client, over loopback, in seconds.
 const AROUND_S: f64 = 0.004;
-/// What models reach of what the probe's own models let expect, and what a decoded token takes beside: sampling, telling it,
-/// and threads that wake while server and client use the same cores. By 108 cases of `check-speeds` on a 2-core EPYC before
-/// those of docs/speeds.md.
-const DECODE_REACHED: f64 = 0.92;
-const TOKEN_S: f64 = 0.003;
-const PREFILL_REACHED: f64 = 0.96;
-/// Nine of ten measured rates lie between predicted / (1 + spread) and predicted · (1 + spread), by the same cases.
-const DECODE_SPREAD: f64 = 0.20;
-const PREFILL_SPREAD: f64 = 0.27;
-const TTFT_SPREAD: f64 = 0.27;
+/// How predictions follow from sums over the probe's rates.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// What models reach of what the probe's own models let expect.
+    decode_reached: f64,
+    prefill_reached: f64,
+    /// What a decoded token takes beside: sampling, telling it, and threads that wake while server and client use the same cores.
+    token_s: f64,
+    /// Nine of ten measured rates lie between predicted / (1 + spread) and predicted · (1 + spread).
+    decode_spread: f64,
+    prefill_spread: f64,
+}
+
+/// By 108 cases of `check-speeds` on a 2-core EPYC before those of docs/speeds.md.
+const CPU: Limits = Limits {
+    decode_reached: 0.92,
+    prefill_reached: 0.96,
+    token_s: 0.003,
+    decode_spread: 0.20,
+    prefill_spread: 0.27,
+};
+/// Guesses: no answer from a GPU was compared with its prediction yet. The intervals are wide for that.
+const GPU: Limits = Limits {
+    decode_reached: 0.92,
+    prefill_reached: 0.90,
+    token_s: 0.0005,
+    decode_spread: 0.35,
+    prefill_spread: 0.50,
+};
 
 /// A predicted figure and the interval in which nine of ten measured ones are to lie.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -58,10 +77,21 @@ pub struct Speeds {
 /// How a model is loaded, as far as the probe tells ways apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Way {
+    /// Where it is.
+    pub on: On,
     /// With flash attention.
     pub flash: bool,
     /// With weights repacked for the processor.
     pub repack: bool,
+}
+
+/// Where a model is as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// In main memory, computed by so many threads.
+    Cpu(Threads),
+    /// On GPUs of one kind, of which this is one, by its number among the machine's.
+    Gpu(usize),
 }
 
 impl Way {
@@ -70,13 +100,15 @@ impl Way {
     /// # Errors
     /// Why the probe says nothing of it.
     pub fn of(plan: &Plan) -> Result<Self, String> {
-        if plan.gpu_layers != 0 {
-            return Err("GPUs are not calibrated".to_owned());
-        }
         if plan.kv_type_k != KvType::F16 || plan.kv_type_v != KvType::F16 {
             return Err("a quantized KV cache is not calibrated".to_owned());
         }
-        Ok(Self { flash: plan.flash_attention, repack: plan.repack })
+        let on = match (plan.gpu_layers, plan.host_experts, plan.gpus.first()) {
+            (0, ..) => On::Cpu(Threads { decode: plan.threads, prefill: plan.threads_batch }),
+            (-1, 0, Some(&gpu)) => On::Gpu(gpu),
+            _ => return Err("a model that a GPU and main memory share is not calibrated".to_owned()),
+        };
+        Ok(Self { on, flash: plan.flash_attention, repack: plan.repack })
     }
 }
 
@@ -88,7 +120,7 @@ pub(crate) struct Expected {
 }
 
 impl Calibration {
-    /// Speeds after a prompt of so many tokens.
+    /// Speeds after a prompt of so many tokens. A correction is of answers from main memory.
     ///
     /// # Errors
     /// Why there is no prediction.
@@ -99,47 +131,89 @@ impl Calibration {
         prompt_tokens: u32,
         correction: Correction,
     ) -> Result<Speeds, String> {
-        let expected = self.rates(work, Way::of(plan)?, prompt_tokens)?;
+        let way = Way::of(plan)?;
+        if let Some(other) = plan.gpus.iter().find(|&&gpu| !self.alike(gpu, plan.gpus[0])) {
+            return Err(format!("GPU {other} is of another kind than GPU {}", plan.gpus[0]));
+        }
+        let expected = self.rates(work, way, prompt_tokens)?;
+        let correction = if matches!(way.on, On::Cpu(_)) { correction } else { Correction::default() };
+        let limits = limits(way.on);
         let decode = expected.decode * correction.decode;
         let prefill = expected.prefill * correction.prefill;
         let ttft = f64::from(prompt_tokens) / prefill + AROUND_S;
         Ok(Speeds {
             prompt_tokens,
-            decode: Rate::new(decode, DECODE_SPREAD),
-            prefill: Rate::new(prefill, PREFILL_SPREAD),
-            ttft: Rate::new(ttft, TTFT_SPREAD),
+            decode: Rate::new(decode, limits.decode_spread),
+            prefill: Rate::new(prefill, limits.prefill_spread),
+            ttft: Rate::new(ttft, limits.prefill_spread),
         })
+    }
+
+    /// The rates of where a plan has its model.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub fn device(&self, on: On) -> Result<&DeviceRates, String> {
+        match on {
+            On::Cpu(threads) => {
+                let found = self
+                    .cpu
+                    .as_ref()
+                    .ok_or("models in main memory were not measured yet: firepot calibrate MODEL")?;
+                let Threads { decode, prefill } = found.threads;
+                (found.threads == threads).then_some(found).ok_or_else(|| {
+                    format!(
+                        "this machine was measured with {decode} threads for tokens and {prefill} for prompts"
+                    )
+                })
+            }
+            On::Gpu(gpu) => {
+                let name = self.stamp.gpus.get(gpu).ok_or_else(|| format!("GPU {gpu} is not calibrated"))?;
+                self.gpus.get(name).ok_or_else(|| format!("{name} was not measured yet: firepot calibrate"))
+            }
+        }
+    }
+
+    fn alike(&self, gpu: usize, other: usize) -> bool {
+        self.stamp.gpus.get(gpu) == self.stamp.gpus.get(other)
     }
 
     /// Rates of a prompt of so many tokens, and of decoding after it.
     pub(crate) fn rates(&self, work: &Work, way: Way, tokens: u32) -> Result<Expected, String> {
-        let decode = 1.0 / self.decode_s(work, way, tokens)?;
-        Ok(Expected { decode, prefill: f64::from(tokens) / self.prefill_s(work, way, tokens)? })
+        let device = self.device(way.on)?;
+        let decode = 1.0 / device.decode_s(work, way, tokens)?;
+        Ok(Expected { decode, prefill: f64::from(tokens) / device.prefill_s(work, way, tokens)? })
     }
 
-    /// What is fastest for a typical answer: a prompt of 512 tokens and 256 more. `None` where a rate is missing.
+    /// What is fastest in main memory, for a typical answer: a prompt of 512 tokens and 256 more. `None` where nothing was measured.
     #[must_use]
     pub fn fastest(&self, work: &Work) -> Option<Fastest> {
+        let cpu = self.cpu.as_ref()?;
+        let Threads { decode, prefill } = cpu.threads;
+        Some(Fastest { threads: decode, threads_batch: prefill, gains: cpu.gains(work) })
+    }
+}
+
+impl DeviceRates {
+    /// `None` where a rate is missing.
+    fn gains(&self, work: &Work) -> Option<Gains> {
         let time = |flash, repack| {
-            let way = Way { flash, repack };
+            let way = Way { on: On::Cpu(self.threads), flash, repack };
             let decode_s = self.decode_s(work, way, TYPICAL.0 + TYPICAL.1 / 2).ok()?;
             Some(self.prefill_s(work, way, TYPICAL.0).ok()? + decode_s * f64::from(TYPICAL.1))
         };
         let (plain, flash, repacked) = (time(false, false)?, time(true, false)?, time(false, true)?);
         let percent = |than: f64, other: f64| ((other / than - 1.0) * 100.0).round() as i32;
-        Some(Fastest {
-            flash_gain_percent: percent(flash, plain),
-            repack_gain_percent: percent(repacked, plain),
-        })
+        Some(Gains { flash_percent: percent(flash, plain), repack_percent: percent(repacked, plain) })
     }
 
     /// Seconds of one decoded token at this depth.
-    fn decode_s(&self, work: &Work, way: Way, depth: u32) -> Result<f64, String> {
-        let cells = (depth + 1).next_multiple_of(CELLS_STEP);
+    pub(crate) fn decode_s(&self, work: &Work, way: Way, depth: u32) -> Result<f64, String> {
         let matrices = self.over_kinds(work, way, |kind, rates| kind.decode_bytes / rates.decode_bytes)?;
-        let looked = work.attention(cells);
+        let looked = work.attention(cells(depth.saturating_add(1)));
         let attention = self.attention(way.flash).decode(looked) + looked.bytes / self.bandwidth;
-        Ok((matrices + work.layers * self.layer_s + attention) / DECODE_REACHED + TOKEN_S)
+        let limits = limits(way.on);
+        Ok((matrices + work.layers * self.layer_s + attention) / limits.decode_reached + limits.token_s)
     }
 
     /// Seconds of a prompt, in the chunks in which the scheduler computes it.
@@ -151,14 +225,13 @@ impl Calibration {
         let (mut seconds, mut done) = (0.0, 0);
         while done < tokens {
             let now = chunk.min(tokens - done);
-            let cells = (done + now).next_multiple_of(CELLS_STEP);
-            let attention = self.attention(way.flash).prefill(work.attention(cells));
+            let attention = self.attention(way.flash).prefill(work.attention(cells(done + now)));
             seconds += f64::from(now) * (each + attention) + work.layers * self.layer_s;
             done += now;
         }
         // The last token's output.
         let output = self.over_kinds(work, way, |kind, rates| output_bytes(kind) / rates.decode_bytes)?;
-        Ok((seconds + output) / PREFILL_REACHED)
+        Ok((seconds + output) / limits(way.on).prefill_reached)
     }
 
     fn over_kinds(
@@ -179,6 +252,13 @@ impl Calibration {
             seconds += of(kind, if way.repack { rates.repacked } else { rates.plain });
         }
         Ok(seconds)
+    }
+}
+
+const fn limits(on: On) -> Limits {
+    match on {
+        On::Cpu(_) => CPU,
+        On::Gpu(_) => GPU,
     }
 }
 

@@ -1,6 +1,10 @@
 //! A simulated machine of known speed: the probe must find its rates, and predictions must be its times.
 
+mod gpu;
+mod reckoning;
+
 use std::{
+    collections::BTreeMap,
     fs::File,
     sync::{
         Arc,
@@ -15,12 +19,16 @@ use firepot_engine::{
 };
 use firepot_gguf::{Gguf, Layout, TensorType};
 use firepot_machine::{Cpu, Machine, Memory};
-use firepot_plan::{Fastest, Want, plan};
+use firepot_plan::{Fastest, Gains, Want, plan};
 use proptest::prelude::*;
 
 use crate::{
-    Answer, Attention, CalibrateError, Calibration, Correction, KindRates, Observed, Rates, Stamp, Way, Work,
-    measure, model::Sizes, work::CELLS_STEP,
+    Answer, Asked, Attention, CalibrateError, Calibration, Correction, DeviceRates, KindRates, Observed, On,
+    RECKONING, Rates, Stamp, Threads, Way, Work, measure,
+    model::Sizes,
+    threads::fastest,
+    timed::{Probe, Scale},
+    work::cells,
 };
 
 fn kind(id: u32) -> TensorType {
@@ -34,30 +42,48 @@ fn truth() -> Calibration {
         repacked: Rates { decode_bytes: decode * 1.5e9, prefill_macs: prefill * 0.5e9 },
     };
     Calibration {
-        stamp: Stamp { cpu: "simulated".to_owned(), threads: 2, build: "test".to_owned() },
-        taken_at_s: 0,
-        bandwidth: 20e9,
-        kinds: vec![rates("Q8_0", 15.0, 100.0), rates("Q4_K", 12.0, 300.0), rates("F32", 15.0, 100.0)],
-        layer_s: 40e-6,
-        element_s: 1e-9,
-        plain: Attention { decode_s: 0.16e-9, score_s: 2e-9, mac_s: 0.02e-9 },
-        flash: Attention { decode_s: 0.5e-9, score_s: 1e-9, mac_s: 0.02e-9 },
+        stamp: Stamp {
+            cpu: "simulated".to_owned(),
+            threads: 2,
+            gpus: Vec::new(),
+            build: "test".to_owned(),
+            reckoning: RECKONING,
+        },
+        cpu: Some(DeviceRates {
+            taken_at_s: 0,
+            threads: Threads::both(2),
+            bandwidth: 20e9,
+            kinds: vec![rates("Q8_0", 15.0, 100.0), rates("Q4_K", 12.0, 300.0), rates("F32", 15.0, 100.0)],
+            layer_s: 40e-6,
+            element_s: 1e-9,
+            plain: Attention { decode_s: 0.16e-9, score_s: 2e-9, mac_s: 0.02e-9 },
+            flash: Attention { decode_s: 0.5e-9, score_s: 1e-9, mac_s: 0.02e-9 },
+        }),
+        gpus: BTreeMap::new(),
         disk: None,
         took_s: 0.0,
     }
 }
 
+fn on_cpu() -> DeviceRates {
+    truth().cpu.unwrap()
+}
+
+/// How the plans of [`machine`] are loaded.
+const USUAL: Way = Way { on: On::Cpu(Threads::both(2)), flash: false, repack: false };
+
 /// Computes nothing and says how long `truth` would take.
 struct Simulated {
     inner: FakeDecoder,
     work: Work,
-    truth: Calibration,
-    flash: bool,
-    repack: bool,
+    truth: DeviceRates,
+    spec: LoadSpec,
+    /// How many times as fast so many threads are.
+    speedup: fn(u32) -> f64,
 }
 
 impl Simulated {
-    fn load(truth: &Calibration, spec: &LoadSpec) -> Self {
+    fn load(truth: &DeviceRates, spec: &LoadSpec) -> Self {
         let layout = Gguf::read(&File::open(&spec.path).unwrap()).unwrap().layout().unwrap();
         let config =
             FakeConfig { ctx_per_answer: spec.kv_cells, kv_cells: spec.kv_cells, ..FakeConfig::default() };
@@ -65,18 +91,19 @@ impl Simulated {
             inner: FakeDecoder::new(config),
             work: Work::of(&layout),
             truth: truth.clone(),
-            flash: spec.flash_attention,
-            repack: spec.repack,
+            spec: spec.clone(),
+            speedup: |_| 1.0,
         }
     }
 
     fn seconds(&self, batch: &Batch) -> f64 {
         let tokens = batch.items.len() as f64;
-        let cells = (batch.items.last().unwrap().position + 1).next_multiple_of(CELLS_STEP);
-        let (looked, attention) = (self.work.attention(cells), self.truth.attention(self.flash));
+        let cells = cells(batch.items.last().unwrap().position + 1);
+        let (looked, attention) =
+            (self.work.attention(cells), self.truth.attention(self.spec.flash_attention));
         let rates = |name| {
             let found = self.truth.kind(name).unwrap();
-            if self.repack { found.repacked } else { found.plain }
+            if self.spec.repack { found.repacked } else { found.plain }
         };
         let over = |of: &dyn Fn(&crate::KindWork, Rates) -> f64| -> f64 {
             self.work.kinds.iter().map(|kind| of(kind, rates(kind.kind))).sum()
@@ -106,7 +133,8 @@ impl Decoder for Simulated {
     }
     fn decode(&mut self, batch: &Batch) -> Result<Duration, DecodeError> {
         self.inner.decode(batch)?;
-        Ok(Duration::from_secs_f64(self.seconds(batch)))
+        let threads = if batch.items.len() == 1 { self.spec.threads } else { self.spec.threads_batch };
+        Ok(Duration::from_secs_f64(self.seconds(batch) / (self.speedup)(threads)))
     }
     fn logits(&mut self, item: usize) -> &[f32] {
         self.inner.logits(item)
@@ -148,15 +176,21 @@ fn layout(sizes: Sizes) -> Layout {
     Gguf::read(file.as_file()).unwrap().layout().unwrap()
 }
 
+fn asked(kinds: &[u32], more: &[u32]) -> Asked {
+    let types = |ids: &[u32]| ids.iter().copied().map(kind).collect();
+    Asked { cpu: true, kinds: types(kinds), more: types(more), ..Asked::default() }
+}
+
 #[test]
 fn the_probe_finds_the_rates_of_a_simulated_machine_and_leaves_no_file() {
     let (truth, dir) = (truth(), tempfile::tempdir().unwrap());
     let loads = AtomicU32::new(0);
     let mut load = |spec: &LoadSpec| {
         loads.fetch_add(1, Ordering::Relaxed);
-        Ok(Box::new(Simulated::load(&truth, spec)) as Box<dyn Decoder>)
+        Ok(Box::new(Simulated::load(&on_cpu(), spec)) as Box<dyn Decoder>)
     };
-    let found = measure(truth.stamp.clone(), &[kind(12)], &[kind(8)], None, dir.path(), &mut load).unwrap();
+    let all = measure(truth.stamp.clone(), &asked(&[12, 8], &[]), None, dir.path(), &mut load).unwrap();
+    let (found, truth) = (all.cpu.clone().unwrap(), on_cpu());
     for name in ["Q8_0", "Q4_K"] {
         let (found, truth) = (found.kind(name).unwrap(), truth.kind(name).unwrap());
         assert!(near(found.plain.decode_bytes, truth.plain.decode_bytes, 3.0), "{found:?}");
@@ -168,19 +202,47 @@ fn the_probe_finds_the_rates_of_a_simulated_machine_and_leaves_no_file() {
     assert!(near(found.plain.decode_s, truth.plain.decode_s, 1.0), "{:?}", found.plain);
     assert!(near(found.flash.score_s, truth.flash.score_s, 5.0), "{:?}", found.flash);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    assert!(all.took_s > 0.0);
 
     // What is known is not measured again.
     let before = loads.load(Ordering::Relaxed);
     let again =
-        measure(truth.stamp.clone(), &[kind(12)], &[], Some(found.clone()), dir.path(), &mut load).unwrap();
-    assert_eq!((again.kinds, loads.load(Ordering::Relaxed)), (found.kinds, before));
+        measure(all.stamp.clone(), &asked(&[12], &[]), Some(all.clone()), dir.path(), &mut load).unwrap();
+    assert_eq!((again.cpu, loads.load(Ordering::Relaxed)), (all.cpu, before));
+}
+
+#[test]
+fn the_probe_takes_the_numbers_of_threads_that_are_clearly_faster_and_measures_with_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let loads = |speedup: fn(u32) -> f64| {
+        move |spec: &LoadSpec| {
+            let simulated = Simulated { speedup, ..Simulated::load(&on_cpu(), spec) };
+            Ok(Box::new(simulated) as Box<dyn Decoder>)
+        }
+    };
+    let found = |speedup| {
+        let (threads, scale) = (Threads::both(2), Scale::CPU);
+        let mut probe = Probe { dir: dir.path(), threads, gpu: None, scale, load: &mut loads(speedup) };
+        fastest(&mut probe, &[4, 1], kind(8)).unwrap()
+    };
+    assert_eq!(found(|_| 1.0), Threads::both(2));
+    assert_eq!(found(|threads| if threads == 2 { 1.0 } else { 1.03 }), Threads::both(2));
+    let one_is_faster = |threads| if threads == 1 { 1.5 } else { 1.0 };
+    assert_eq!(found(one_is_faster), Threads::both(1));
+    let asked = Asked { threads: vec![1], ..asked(&[8], &[]) };
+    let measured = measure(truth().stamp, &asked, None, dir.path(), &mut loads(one_is_faster)).unwrap();
+    let cpu = measured.cpu.unwrap();
+    let (rate, usual) = (cpu.kind("Q8_0").unwrap().plain, on_cpu().kind("Q8_0").unwrap().plain);
+    assert_eq!(cpu.threads, Threads::both(1));
+    assert!(near(rate.prefill_macs, usual.prefill_macs * 1.5, 4.0), "{rate:?}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn a_model_that_cannot_be_loaded_ends_the_probe_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
-    let error =
-        measure(truth().stamp, &[], &[], None, dir.path(), &mut |_| Err("no memory".to_owned())).unwrap_err();
+    let mut load = |_: &LoadSpec| Err("no memory".to_owned());
+    let error = measure(truth().stamp, &asked(&[], &[]), None, dir.path(), &mut load).unwrap_err();
     assert!(matches!(error, CalibrateError::Load(reason) if reason == "no memory"));
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
 }
@@ -188,40 +250,58 @@ fn a_model_that_cannot_be_loaded_ends_the_probe_with_its_reason() {
 #[test]
 fn what_is_not_measured_has_no_prediction_but_a_reason() {
     let layout = layout(Sizes::narrow(2, 64));
-    let plan = plan(&layout, &machine(), &Want::default()).unwrap();
+    let work = Work::of(&layout);
+    let planned = |want| plan(&layout, &machine(), &want).unwrap();
+    let reason = |known: &Calibration, plan: &firepot_plan::Plan| {
+        known.predict(&work, plan, 128, Correction::default()).unwrap_err()
+    };
     let mut known = truth();
-    known.kinds.retain(|kind| kind.kind != "Q4_K");
-    let reason = known.predict(&Work::of(&layout), &plan, 128, Correction::default()).unwrap_err();
-    assert_eq!(reason, "Q4_K was not measured");
-    assert_eq!(known.fastest(&Work::of(&layout)), None);
+    known.cpu.as_mut().unwrap().kinds.retain(|kind| kind.kind != "Q4_K");
+    assert_eq!(reason(&known, &planned(Want::default())), "Q4_K was not measured");
+    assert_eq!(known.fastest(&work).unwrap().gains, None);
+    let other = planned(Want { threads: Some(1), ..Want::default() });
+    assert_eq!(
+        reason(&truth(), &other),
+        "this machine was measured with 2 threads for tokens and 2 for prompts"
+    );
+    let none = Calibration { cpu: None, ..truth() };
+    assert_eq!(
+        reason(&none, &planned(Want::default())),
+        "models in main memory were not measured yet: firepot calibrate MODEL"
+    );
+    assert_eq!(none.fastest(&work), None);
 }
 
 #[test]
 fn what_is_fastest_follows_from_the_rates_and_the_plan_from_what_is_fastest() {
     let layout = layout(Sizes::wide(2));
-    let Fastest { flash_gain_percent, repack_gain_percent } = truth().fastest(&Work::of(&layout)).unwrap();
+    let Fastest { threads, threads_batch, gains } = truth().fastest(&Work::of(&layout)).unwrap();
+    let gains = gains.unwrap();
     // Decoding gains half, prefill loses half, and the answer is longer than the prompt takes.
-    assert!(flash_gain_percent < 0 && repack_gain_percent > 10, "{flash_gain_percent} {repack_gain_percent}");
+    assert!(gains.flash_percent < 0 && gains.repack_percent > 10, "{gains:?}");
+    assert_eq!((threads, threads_batch), (2, 2));
+    let fastest = |flash_percent, repack_percent| {
+        Some(Fastest { threads, threads_batch, gains: Some(Gains { flash_percent, repack_percent }) })
+    };
     let planned = |fastest| plan(&layout, &machine(), &Want { fastest, ..Want::default() }).unwrap();
-    let measured = planned(Some(Fastest { flash_gain_percent: 5, repack_gain_percent: 20 }));
+    let measured = planned(fastest(5, 20));
     assert!(measured.flash_attention && measured.repack);
     assert_eq!(measured.predicted.mapped_bytes, 0);
-    let slower = planned(Some(Fastest { flash_gain_percent: -5, repack_gain_percent: 9 }));
+    let slower = planned(fastest(-5, 9));
     assert!(!slower.flash_attention && !slower.repack);
     assert!(slower.predicted.mapped_bytes > 0);
     let small = Machine { memory: Memory::of(1 << 30, 300 << 20), ..machine() };
-    let fastest = Some(Fastest { flash_gain_percent: -5, repack_gain_percent: 50 });
-    assert!(!plan(&layout, &small, &Want { fastest, ..Want::default() }).unwrap().repack);
+    let want = Want { fastest: fastest(-5, 50), ..Want::default() };
+    assert!(!plan(&layout, &small, &want).unwrap().repack);
 }
 
 #[test]
-fn a_calibration_holds_for_its_machine_while_the_bandwidth_has_not_moved() {
-    let known = truth();
-    assert!(known.holds(&known.stamp, 21e9) && known.holds(&known.stamp, 18e9));
-    assert!(!known.holds(&known.stamp, 24e9) && !known.holds(&known.stamp, 16e9));
-    assert!(!known.holds(&Stamp { threads: 4, ..known.stamp.clone() }, 20e9));
-    let json = serde_json::to_string(&known).unwrap();
-    assert_eq!(serde_json::from_str::<Calibration>(&json).unwrap(), known);
+fn a_calibration_holds_while_the_bandwidth_has_not_moved() {
+    let known = on_cpu();
+    assert!(known.holds(21e9) && known.holds(18e9));
+    assert!(!known.holds(24e9) && !known.holds(16e9));
+    let json = serde_json::to_string(&truth()).unwrap();
+    assert_eq!(serde_json::from_str::<Calibration>(&json).unwrap(), truth());
 }
 
 proptest! {
@@ -257,7 +337,7 @@ fn answer(work: &Work, way: Way, slower: f64) -> Answer {
 fn answers_correct_later_predictions_of_what_costs_the_same() {
     let wide = Work::of(&layout(Sizes::wide(2)));
     let other = Work::of(&layout(Sizes::wide(3)));
-    let way = Way { flash: false, repack: false };
+    let way = USUAL;
     let mut observed = Observed::new(truth().stamp);
     assert_eq!(observed.correction(&wide), Correction::default());
     // One answer moves it halfway, in ratios; many bring it near; one odd answer among them changes nothing.
@@ -278,7 +358,7 @@ fn answers_correct_later_predictions_of_what_costs_the_same() {
 #[test]
 fn answers_that_say_nothing_are_not_kept() {
     let work = Work::of(&layout(Sizes::wide(2)));
-    let way = Way { flash: false, repack: false };
+    let way = USUAL;
     let good = answer(&work, way, 1.0);
     let mut observed = Observed::new(truth().stamp);
     let short = Answer { prompt_tokens: 20, emitted_tokens: 3, ..good };

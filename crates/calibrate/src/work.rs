@@ -69,7 +69,7 @@ impl Work {
     pub fn attention(&self, cells: u32) -> Looked {
         let mut looked = Looked::default();
         for layer in &self.attention {
-            let seen = layer.window.map_or(cells, |window| window.next_multiple_of(CELLS_STEP).min(cells));
+            let seen = layer.window.map_or(cells, |window| self::cells(window).min(cells));
             looked.scores += layer.heads * f64::from(seen);
             looked.macs += layer.macs * f64::from(seen);
             looked.bytes += layer.bytes * f64::from(seen);
@@ -114,10 +114,16 @@ impl Work {
 
 /// llama.cpp looks at whole steps of cells (`llama_kv_cache::get_n_kv`).
 pub const CELLS_STEP: u32 = 256;
+
+/// Cells that are looked at for so many tokens.
+pub fn cells(tokens: u32) -> u32 {
+    tokens.checked_next_multiple_of(CELLS_STEP).unwrap_or(u32::MAX)
+}
+
 /// A type that holds less of what a token reads is taken for one of the others.
 pub const LEAST_SHARE: f64 = 0.03;
 
-const F16_BYTES: u32 = 2;
+const F16_BYTES: f64 = 2.0;
 
 /// What attention costs for the cells that are looked at.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -141,14 +147,16 @@ struct PerCell {
 
 impl PerCell {
     fn of(attention: Attention) -> Self {
+        // In floating point: a header may claim any product of these.
+        let [queries, heads, key, value] =
+            [attention.query_heads, attention.kv_heads, attention.key_length, attention.value_length]
+                .map(f64::from);
         // Values that are a part of the keys are multiplied all the same.
-        let value = if attention.value_length == 0 { attention.key_length } else { attention.value_length };
+        let multiplied = if attention.value_length == 0 { key } else { value };
         Self {
-            heads: attention.query_heads.into(),
-            macs: f64::from(attention.query_heads) * f64::from(attention.key_length + value),
-            bytes: f64::from(
-                F16_BYTES * attention.kv_heads * (attention.key_length + attention.value_length),
-            ),
+            heads: queries,
+            macs: queries * (key + multiplied),
+            bytes: F16_BYTES * heads * (key + value),
             window: attention.window,
         }
     }
@@ -161,17 +169,18 @@ fn before_feed_forward(layout: &Layout, layer: &Layer) -> (f64, f64) {
         return (1.0, 0.0);
     }
     let elements = |&(kind, bytes): &(TensorType, u64)| {
-        bytes / u64::from(kind.block_bytes) * u64::from(kind.block_elements)
+        bytes as f64 / f64::from(kind.block_bytes) * f64::from(kind.block_elements)
     };
-    let all: u64 = layer.dense.parts().iter().map(elements).sum();
-    let network = 3 * u64::from(layout.embedding_length) * u64::from(layer.feed_forward_length);
-    (1.0 - (network as f64 / all.max(1) as f64).min(1.0), 1.0)
+    let all: f64 = layer.dense.parts().iter().map(elements).sum();
+    let network = 3.0 * f64::from(layout.embedding_length) * f64::from(layer.feed_forward_length);
+    (1.0 - (network / all.max(1.0)).min(1.0), 1.0)
 }
 
 /// Two norms and two sums over the residual stream, rotated queries and keys; gate and activation, but in the last layer.
 fn touched(layout: &Layout, layer: &Layer, last: bool) -> f64 {
     let heads = layer.attention.map_or(0.0, |attention| {
-        f64::from(attention.query_heads + 2 * attention.kv_heads) * f64::from(attention.key_length)
+        (f64::from(attention.query_heads) + 2.0 * f64::from(attention.kv_heads))
+            * f64::from(attention.key_length)
     });
     let feed_forward = if last { 0.0 } else { 2.0 * f64::from(layer.feed_forward_length) };
     4.0 * f64::from(layout.embedding_length) + heads + feed_forward

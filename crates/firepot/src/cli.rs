@@ -272,6 +272,9 @@ pub struct Run {
     /// Print counts and rates after each answer.
     #[arg(long, short)]
     pub verbose: bool,
+    /// Do not measure this machine before a conversation whose server this command starts; a single question never waits for that.
+    #[arg(long, env = "FIREPOT_NO_CALIBRATION", value_parser = clap::builder::BoolishValueParser::new())]
+    pub no_calibration: bool,
 }
 
 /// Form of the output.

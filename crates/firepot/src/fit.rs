@@ -2,15 +2,17 @@
 
 use std::sync::OnceLock;
 
-use firepot_calibrate::{Calibration, Correction, Observed, Speeds, Work};
+use firepot_calibrate::{Calibration, Correction, Observed, On, Speeds, Way, Work};
 use firepot_catalogue::{Profile, UnknownProfile, profile};
 use firepot_gguf::Layout;
 use firepot_machine::Machine;
-use firepot_plan::{Explanation, GpuUse, Plan, Want, bytes_per_token, decode_at_most, explain, plan};
+use firepot_plan::{
+    Explanation, GpuUse, Plan, Want, bytes_per_token, decode_at_most, explain, plan, threads,
+};
 use firepot_server::pool::{FitQuestion, PlanFailure};
 use serde::Serialize;
 
-use crate::{calibrated, planner::LocalPlanner};
+use crate::{basis::Basis, calibrated, planner::LocalPlanner};
 
 /// What this machine is called beside machines that are described.
 const THIS_MACHINE: &str = "this machine";
@@ -80,6 +82,14 @@ impl Place {
         calibration.predict(&work, plan, prompt_tokens, observed.correction(&work))
     }
 
+    /// By which calibration speeds of a plan are predicted.
+    fn basis(&self, plan: &Plan) -> Option<Basis> {
+        let way = Way::of(plan).ok()?;
+        let device = self.measured.as_ref()?.0.device(way.on).ok()?;
+        let now = matches!(way.on, On::Cpu(_)).then(|| self.bandwidth(None)).flatten();
+        Some(Basis::of(device, now))
+    }
+
     /// Bytes per second at which a device's memory can be read: of a profile, by datasheet; here main memory, measured
     /// once, in about a tenth of a second.
     fn bandwidth(&self, gpu: Option<usize>) -> Option<f64> {
@@ -89,8 +99,9 @@ impl Place {
             (Some(profile), None) => profile.bandwidth.map(|rate| f64::from(rate) * GB),
             (None, Some(_)) => None,
             (None, None) => {
-                let threads = self.machine.cpu.cores_allowed.known().copied().unwrap_or(1);
-                Some(*self.bandwidth.get_or_init(|| firepot_measure::read_bandwidth(threads as usize)))
+                // As a calibration reads it, which is compared with this.
+                let threads = threads(&self.machine.cpu) as usize;
+                Some(*self.bandwidth.get_or_init(|| firepot_measure::read_bandwidth(threads)))
             }
         }
     }
@@ -122,6 +133,8 @@ pub struct Fit {
     pub speeds: Option<Vec<Speeds>>,
     /// Why there are none.
     pub speeds_absent: Option<String>,
+    /// By which calibration they are predicted, and whether it still holds.
+    pub calibration: Option<Basis>,
     /// By what answers of models of the same shape took, predicted speeds were corrected; absent where none did.
     pub correction: Option<Correction>,
     /// What limits it.
@@ -162,7 +175,8 @@ impl Fit {
                 decode: Some(decode(layout, &plan, place)),
                 speeds: speeds(layout, &plan, place).ok(),
                 speeds_absent: speeds(layout, &plan, place).err(),
-                correction: correction(layout, place),
+                calibration: place.basis(&plan),
+                correction: correction(layout, &plan, place),
                 explanation: Some(explain(layout, &place.machine, want, &plan)),
                 plan: Some(plan),
                 refused: None,
@@ -189,6 +203,7 @@ impl Fit {
             decode: None,
             speeds: None,
             speeds_absent: None,
+            calibration: None,
             correction: None,
             explanation: None,
             refused: Some(refused),
@@ -236,7 +251,11 @@ fn speeds(layout: &Layout, plan: &Plan, place: &Place) -> Result<Vec<Speeds>, St
     prompts.map(|tokens| place.speeds(layout, plan, tokens)).collect()
 }
 
-fn correction(layout: &Layout, place: &Place) -> Option<Correction> {
+/// Answers were compared with predictions from main memory alone.
+fn correction(layout: &Layout, plan: &Plan, place: &Place) -> Option<Correction> {
+    if plan.gpu_layers != 0 {
+        return None;
+    }
     let correction = place.measured.as_ref()?.1.correction(&Work::of(layout));
     (correction.answers > 0).then_some(correction)
 }

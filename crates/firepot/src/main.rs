@@ -1,6 +1,7 @@
 //! The `firepot` program: arguments, wiring, exit codes. Everything else is in the crates beside it.
 
 mod attach;
+mod basis;
 mod best;
 mod calibrated;
 mod cli;

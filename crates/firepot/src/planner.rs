@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firepot_calibrate::{Answer, Way};
+use firepot_calibrate::{Answer, On, Threads, Way};
 use firepot_catalogue::{Found, find};
 use firepot_chat::{Timings, Usage};
 use firepot_engine::{DeviceLimit, DeviceMemory, KvType, LoadSpec};
@@ -158,7 +158,8 @@ impl Planner for LocalPlanner {
             return;
         }
         let Ok(layout) = read_layout(model) else { return };
-        let way = Way { flash: spec.flash_attention, repack: spec.repack };
+        let threads = Threads { decode: spec.threads, prefill: spec.threads_batch };
+        let way = Way { on: On::Cpu(threads), flash: spec.flash_attention, repack: spec.repack };
         let seconds = |us: u64| Duration::from_micros(us).as_secs_f64();
         let answer = Answer {
             prompt_tokens: usage.prompt_tokens,
@@ -320,7 +321,7 @@ fn memory(plan: &Plan) -> Vec<DeviceMemory> {
 const HOST: &str = "CPU";
 
 /// llama.cpp's name for a GPU. A backend counts them as the machine does.
-fn device_name(gpu: usize) -> String {
+pub fn device_name(gpu: usize) -> String {
     let backend = if cfg!(feature = "vulkan") { "Vulkan" } else { "CUDA" };
     format!("{backend}{gpu}")
 }

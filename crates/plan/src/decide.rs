@@ -1,7 +1,7 @@
 //! The decisions.
 
 use firepot_gguf::Layout;
-use firepot_machine::{Cpu, Machine};
+use firepot_machine::Machine;
 
 use crate::{
     KvType, MemoryLimit, Plan, PlanError, Predicted, Reason, Want,
@@ -9,12 +9,10 @@ use crate::{
     error::in_range,
     extras::Extras,
     footprint::{Device, Footprint, Params, sequences},
-    limits::{
-        BATCH_TOKENS_DEFAULT, BATCH_TOKENS_MAX, PARALLEL_DEFAULT, PARALLEL_MAX, THREADS_MAX, THREADS_UNKNOWN,
-        UBATCH_TOKENS,
-    },
+    limits::{BATCH_TOKENS_DEFAULT, BATCH_TOKENS_MAX, PARALLEL_DEFAULT, PARALLEL_MAX, UBATCH_TOKENS},
     placement::{Placed, Search},
     runner::runner_bytes,
+    threads::Threads,
 };
 
 /// Decides how a model is loaded on a machine.
@@ -51,7 +49,7 @@ fn decide(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, PlanE
     let parallel = in_range("parallel", want.parallel.unwrap_or(PARALLEL_DEFAULT), 1, PARALLEL_MAX)?;
     let batch_tokens =
         in_range("batch_tokens", want.batch_tokens.unwrap_or(BATCH_TOKENS_DEFAULT), 1, BATCH_TOKENS_MAX)?;
-    let threads = want.threads.map(|threads| in_range("threads", threads, 1, THREADS_MAX)).transpose()?;
+    let threads = Threads::of(&machine.cpu, want)?;
     check_ctx(layout, want)?;
     check_kv_type(layout, want)?;
     let ubatch_tokens = UBATCH_TOKENS.min(batch_tokens);
@@ -60,7 +58,6 @@ fn decide(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, PlanE
     let search = Search { layout, machine, want, params };
     let placed = search.place().or_else(|error| with_smaller_cache(&search, error))?;
     let extras = Extras::of(&search, &placed);
-    let (threads, threads_why) = threads.map_or_else(|| cores(&machine.cpu), |n| (n, "asked for".to_owned()));
     let mut plan = Plan {
         ctx_per_answer: placed.shape.ctx,
         parallel: placed.shape.parallel,
@@ -68,8 +65,8 @@ fn decide(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, PlanE
         sequences: sequences(layout, parallel).min(placed.shape.cells.into()) as u32,
         batch_tokens,
         ubatch_tokens,
-        threads,
-        threads_batch: threads,
+        threads: threads.decode,
+        threads_batch: threads.prefill,
         flash_attention: extras.flash_attention,
         kv_type_k: placed.params.kv_types.0,
         kv_type_v: placed.params.kv_types.1,
@@ -89,7 +86,7 @@ fn decide(layout: &Layout, machine: &Machine, want: &Want) -> Result<Plan, PlanE
         predicted: predict(layout, &placed, &extras, want),
         reasons: Vec::new(),
     };
-    plan.reasons = reasons(layout, want, &plan, placed, extras, threads_why);
+    plan.reasons = reasons(layout, want, &plan, placed, extras, threads);
     Ok(plan)
 }
 
@@ -142,29 +139,6 @@ fn check_ctx(layout: &Layout, want: &Want) -> Result<(), PlanError> {
     }
 }
 
-/// Threads that a model gets when nobody asks for others.
-#[must_use]
-pub fn threads(cpu: &Cpu) -> u32 {
-    cores(cpu).0
-}
-
-/// One thread for each core that may be used. Two on one physical core compete for its vector units.
-fn cores(cpu: &Cpu) -> (u32, String) {
-    let allowed = cpu.cores_allowed.known().or(cpu.cores_logical.known()).copied();
-    let physical = cpu.cores_physical.known().copied();
-    match (allowed, physical) {
-        (Some(allowed), Some(physical)) if physical < allowed => {
-            (at_most(physical), format!("physical cores below the {allowed} logical ones that may be used"))
-        }
-        (Some(allowed), _) => (at_most(allowed), "cores that this process may use".to_owned()),
-        (None, _) => (THREADS_UNKNOWN, "the cores cannot be counted; a careful default".to_owned()),
-    }
-}
-
-fn at_most(cores: u32) -> u32 {
-    cores.clamp(1, THREADS_MAX)
-}
-
 fn available(budget: &Budget, placed: &Placed) -> Vec<(Option<usize>, u64)> {
     let devices = placed.placing.devices().into_iter();
     let number = |device| match device {
@@ -205,7 +179,7 @@ fn reasons(
     plan: &Plan,
     placed: Placed,
     extras: Extras,
-    threads_why: String,
+    threads: Threads,
 ) -> Vec<Reason> {
     let asked = |wished: bool, default: &str| if wished { "asked for" } else { default }.to_owned();
     let shape = placed.shape;
@@ -224,8 +198,8 @@ fn reasons(
         reason("sequences", &plan.sequences, sequences_why(layout)),
         reason("batch_tokens", &plan.batch_tokens, asked(want.batch_tokens.is_some(), "llama.cpp's default")),
         reason("ubatch_tokens", &plan.ubatch_tokens, "llama.cpp's default, within the batch".to_owned()),
-        reason("threads", &plan.threads, threads_why),
-        reason("threads_batch", &plan.threads_batch, "as for decode".to_owned()),
+        reason("threads", &plan.threads, threads.decode_why),
+        reason("threads_batch", &plan.threads_batch, threads.prefill_why),
         reason("flash_attention", &plan.flash_attention, extras.flash_attention_why),
         reason("kv_type_k", &plan.kv_type_k.name(), kv_why.clone()),
         reason("kv_type_v", &plan.kv_type_v.name(), kv_why),

@@ -1,6 +1,7 @@
 //! What memory that the model leaves is spent on: faster attention, and prefixes that need not be computed again.
 
 use crate::{
+    Gains,
     budget::Budget,
     footprint::{Device, Footprint, Params},
     limits::{PARALLEL_DEFAULT, PARKED_BYTES_MAX, PARKED_BYTES_UNKNOWN},
@@ -40,8 +41,8 @@ impl Extras {
         } else if left_bytes.is_none_or(|left| scores_bytes > left / 2) {
             (true, "the scores of attention without it would take more than half of the memory that is left")
         } else {
-            match search.want.fastest {
-                Some(fastest) if fastest.flash_gain_percent > 0 => (true, "measured here: it is faster"),
+            match gains(search) {
+                Some(gains) if gains.flash_percent > 0 => (true, "measured here: it is faster"),
                 Some(_) => (false, "measured here: it is no faster"),
                 None => (false, WITHOUT),
             }
@@ -71,10 +72,15 @@ const REPACK_GAIN_MIN_PERCENT: i32 = 10;
 const NOT_REPACKED: &str = "elsewhere (2-core Zen 4, 7B Q4_K_M) repacking halved the prefill rate (11 to 15 tokens/s \
     instead of 25 to 27), took 8.1 GB instead of 5.1 GB and most of the cold start; not measured here yet";
 
+fn gains(search: &Search<'_>) -> Option<Gains> {
+    search.want.fastest?.gains
+}
+
 /// The copy must fit beside the file's pages.
 fn repacked(search: &Search<'_>, placed: &Placed, left_bytes: Option<u64>) -> (bool, String) {
-    let Some(fastest) = search.want.fastest else { return (false, NOT_REPACKED.to_owned()) };
-    let gain = fastest.repack_gain_percent;
+    let Some(Gains { repack_percent: gain, .. }) = gains(search) else {
+        return (false, NOT_REPACKED.to_owned());
+    };
     if placed.placing.gpu_layers() != 0 {
         return (false, "weights are on a GPU".to_owned());
     }

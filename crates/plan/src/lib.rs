@@ -17,11 +17,12 @@ mod shape;
 mod speed;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod want;
 #[cfg(test)]
 mod want_tests;
 
-pub use decide::{plan, threads};
+pub use decide::plan;
 pub use error::{MemoryLimit, PlanError};
 pub use explain::{Change, Explanation, explain};
 pub use footprint::{DeviceBytes, Params, host_bytes, sequences};
@@ -31,4 +32,5 @@ pub use limits::{
 };
 pub use plan::{KvType, Plan, Predicted, Reason};
 pub use speed::{bytes_per_token, decode_at_most};
-pub use want::{Fastest, GpuUse, Taken, Want};
+pub use threads::{other_threads, threads};
+pub use want::{Fastest, Gains, GpuUse, Taken, Want};

@@ -36,13 +36,24 @@ pub struct Want {
     pub fastest: Option<Fastest>,
 }
 
-/// What a calibration of this machine says of a model in main memory: by how many percent a typical answer comes faster.
+/// What a calibration of this machine says of a model in main memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fastest {
+    /// Threads for decode.
+    pub threads: u32,
+    /// Threads for prefill.
+    pub threads_batch: u32,
+    /// Of the model's types of weights; absent where one was not measured.
+    pub gains: Option<Gains>,
+}
+
+/// By how many percent a typical answer comes faster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gains {
     /// With flash attention; below 0 it is slower.
-    pub flash_gain_percent: i32,
+    pub flash_percent: i32,
     /// With weights repacked for the processor.
-    pub repack_gain_percent: i32,
+    pub repack_percent: i32,
 }
 
 impl Want {

@@ -11,6 +11,7 @@ use firepot_store::{Home, ModelRef, StoreError, split_of};
 use serde_json::json;
 
 use crate::{
+    basis::Basis,
     best::{USABLE_TOKENS_PER_S, rank},
     cli,
     exit::{Exit, Failure},
@@ -136,9 +137,11 @@ fn bound(fits: &[&Fit]) -> String {
         .or_else(|| fits.iter().find_map(|fit| fit.decode.as_ref()))
         .map_or("", |decode| decode.by.as_str());
     if fits.iter().any(|fit| fit.usual_speeds().is_some()) {
-        return "Tokens per second of one answer and seconds to its first token, after a prompt of 512 tokens, are predicted from this machine's \
-            calibration: nine of ten are to lie between the two; after ≤ stands a bound by memory's bandwidth."
-            .to_owned();
+        let age = fits.iter().find_map(|fit| fit.calibration.as_ref()).map(Basis::told).unwrap_or_default();
+        return format!(
+            "Tokens per second of one answer and seconds to its first token, after a prompt of 512 tokens, are predicted from this machine's \
+            calibration: nine of ten are to lie between the two; after ≤ stands a bound by memory's bandwidth.\n{age}"
+        );
     }
     let absent = fits.iter().find_map(|fit| fit.speeds_absent.as_deref()).unwrap_or_default();
     match known {

@@ -11,10 +11,13 @@ use rustyline::{DefaultEditor, error::ReadlineError};
 use serde_json::{Value, json};
 
 use crate::{
-    attach::Attached,
+    attach::{self, Attached},
     cli::Run,
     client::Client,
-    commands::pull::find_or_pull,
+    commands::{
+        calibrate::{self, Stored},
+        pull::find_or_pull,
+    },
     exit::{Exit, Failure},
     settings::Settings,
 };
@@ -30,7 +33,12 @@ Ctrl-C ends an answer. \"\"\" begins and ends a question of several lines.";
 pub async fn run(settings: &Settings, args: Run) -> anyhow::Result<()> {
     let question = question(&args)?;
     if !settings.address_named {
-        find_or_pull(settings, &settings.open_home()?, &args.model).await?;
+        let model = find_or_pull(settings, &settings.open_home()?, &args.model).await?;
+        // A single question is answered sooner without.
+        let measures = question.is_none() && !args.no_calibration;
+        if measures && attach::own(settings).await?.is_none() {
+            tokio::task::block_in_place(|| calibrate::before_load(settings, &model, Stored::Believed));
+        }
     }
     let server = Attached::find_or_start(settings, &args.load).await?;
     let mut conversation = Conversation::new(server.client().clone(), args);

@@ -15,7 +15,12 @@ use crate::{
     best::best,
     cli::{Admit, Load, Serve, Session, Up},
     client::Client,
-    commands::{calibrate, detach::detach, explain::explain, pull},
+    commands::{
+        calibrate::{self, Stored},
+        detach::detach,
+        explain::explain,
+        pull,
+    },
     exit::{Exit, Failure},
     fit::Place,
     gpu::{self, Verdict},
@@ -100,7 +105,7 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     }
     if !args.no_calibration {
         for model in &models {
-            tokio::task::block_in_place(|| calibrate::before_load(settings, model));
+            tokio::task::block_in_place(|| calibrate::before_load(settings, model, Stored::Compared));
         }
     }
     let asked = Serving {

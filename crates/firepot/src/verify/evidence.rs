@@ -51,13 +51,14 @@ pub fn elsewhere() -> MachineRecord {
 
 /// Its calibration.
 pub fn calibration(planner: &LocalPlanner, machine: &Machine) -> Reading<CalibrationRecord> {
-    let Some(found) = calibrated::read(&planner.home, machine) else {
+    let found = calibrated::read(&planner.home, machine);
+    let Some((found, main)) = found.as_ref().and_then(|found| Some((found, found.main()?))) else {
         return Reading::absent("this machine was not measured: firepot calibrate");
     };
     Reading::Known(CalibrationRecord {
-        taken_unix_s: found.taken_at_s,
-        bandwidth_bytes_per_s: found.bandwidth,
-        details: serde_json::to_value(&found).unwrap_or_default(),
+        taken_unix_s: main.taken_at_s,
+        bandwidth_bytes_per_s: main.bandwidth,
+        details: serde_json::to_value(found).unwrap_or_default(),
     })
 }
 
@@ -104,7 +105,8 @@ pub fn plan(
         }
     }
     let details = json!({
-        "plan": plan, "speeds_absent": fit.speeds_absent, "correction": fit.correction, "work": Work::of(layout).key(),
+        "plan": plan, "speeds_absent": fit.speeds_absent, "calibration": fit.calibration,
+        "correction": fit.correction, "work": Work::of(layout).key(),
     });
     Reading::Known(PlanRecord { made_unix_s: now_unix_s, predicted, details })
 }
