@@ -368,5 +368,8 @@ fn answers_that_say_nothing_are_not_kept() {
     for answer in [short, cached, zero, stalled] {
         assert!(!observed.note(&truth(), &work, way, &answer), "{answer:?}");
     }
+    // Nothing is predicted of other threads.
+    let other = Way { on: On::Cpu(Threads::both(1)), ..way };
+    assert!(!observed.note(&truth(), &work, other, &good));
     assert_eq!(observed.correction(&work), Correction::default());
 }
