@@ -109,7 +109,9 @@ mod tests {
 
     fn gain(pairs: &[(f64, f64)]) -> Option<f64> {
         let mut found = Pairs::default();
-        pairs.iter().for_each(|&(usual, other)| found.add(usual, other));
+        for &(usual, other) in pairs {
+            found.add(usual, other);
+        }
         found.clear_gain()
     }
 
