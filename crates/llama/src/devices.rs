@@ -1,10 +1,11 @@
 //! The devices that this build of llama.cpp can use.
 
+use std::mem::MaybeUninit;
+
 use llama_cpp_sys_2::{
     GGML_BACKEND_DEVICE_TYPE_CPU, GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU,
-    ggml_backend_dev_backend_reg, ggml_backend_dev_count, ggml_backend_dev_description, ggml_backend_dev_get,
-    ggml_backend_dev_memory, ggml_backend_dev_name, ggml_backend_dev_t, ggml_backend_dev_type,
-    ggml_backend_reg_name,
+    ggml_backend_dev_backend_reg, ggml_backend_dev_count, ggml_backend_dev_get, ggml_backend_dev_get_props,
+    ggml_backend_dev_name, ggml_backend_dev_t, ggml_backend_dev_type, ggml_backend_reg_name,
 };
 
 use serde::Serialize;
@@ -29,6 +30,9 @@ pub struct Device {
     pub free_bytes: u64,
     /// Backend that drives it (`CUDA`, `Vulkan`, `CPU`).
     pub backend: String,
+    /// Its PCI address (`0000:00:04.0`), by which it is the same card for every library; absent when it has none or does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
 }
 
 /// What a device is.
@@ -87,21 +91,25 @@ fn handles() -> Vec<ggml_backend_dev_t> {
 }
 
 fn describe(handle: ggml_backend_dev_t) -> Device {
-    let (mut free, mut total) = (0, 0);
-    // SAFETY: `handle` comes from the registry, whose devices live as long as the program.
-    unsafe { ggml_backend_dev_memory(handle, &raw mut free, &raw mut total) };
-    // SAFETY: as above; names and descriptions belong to the device.
-    let (description, backend) = unsafe {
+    let mut props = MaybeUninit::uninit();
+    // SAFETY: `handle` comes from the registry, whose devices live as long as the program; all of `props` is cleared, then filled in.
+    let props = unsafe {
+        ggml_backend_dev_get_props(handle, props.as_mut_ptr());
+        props.assume_init()
+    };
+    // SAFETY: as above; the texts belong to the device and its backend, and an id that is not known is null.
+    let (description, backend, id) = unsafe {
         let registry = ggml_backend_dev_backend_reg(handle);
-        (to_text(ggml_backend_dev_description(handle)), to_text(ggml_backend_reg_name(registry)))
+        (to_text(props.description), to_text(ggml_backend_reg_name(registry)), to_text(props.device_id))
     };
     Device {
         name: name(handle),
         description,
         kind: kind(handle),
-        total_bytes: total as u64,
-        free_bytes: free as u64,
+        total_bytes: props.memory_total as u64,
+        free_bytes: props.memory_free as u64,
         backend,
+        id: (!id.is_empty()).then_some(id),
     }
 }
 
@@ -131,6 +139,7 @@ mod tests {
         assert_eq!((cpu.name.as_str(), cpu.backend.as_str()), ("CPU", "CPU"));
         assert!(cpu.total_bytes > 0 && cpu.free_bytes <= cpu.total_bytes);
         assert!(!cpu.description.is_empty());
+        assert_eq!(cpu.id, None);
     }
 
     #[test]

@@ -91,7 +91,7 @@ impl ComputeDevice {
     }
 
     /// Older reports have no backend; ggml's CUDA devices have always been called `CUDA0` and so on.
-    fn is_cuda(&self) -> bool {
+    pub(crate) fn is_cuda(&self) -> bool {
         self.backend.known().map_or_else(|| self.name.starts_with("CUDA"), |backend| backend == "CUDA")
     }
 

@@ -41,6 +41,8 @@ pub struct LostGpu {
 pub struct UnusableGpu {
     /// Maker and address.
     pub name: String,
+    /// Its PCI address, where it is known.
+    pub address: Option<String>,
     /// Why.
     pub reason: String,
 }
@@ -94,6 +96,7 @@ impl Gpus {
         // What is lost without a card on the bus: WSL2 shows none.
         found.extend(lost.into_iter().map(|gpu| UnusableGpu {
             name: format!("NVIDIA GPU {}", gpu.index),
+            address: gpu.pci_address.known().cloned(),
             reason: gpu.reason.clone(),
         }));
         found
@@ -117,7 +120,8 @@ impl Gpus {
             (Some(driver), None, Some(absent)) => format!("its driver is {driver}, but {absent}"),
             (Some(driver), None, None) => format!("its driver is {driver}, and NVML does not list it"),
         };
-        UnusableGpu { name: format!("{} GPU at {}", gpu.vendor.name(), gpu.address), reason }
+        let name = format!("{} GPU at {}", gpu.vendor.name(), gpu.address);
+        UnusableGpu { name, address: Some(gpu.address.clone()), reason }
     }
 }
 

@@ -26,6 +26,7 @@ mod swap;
 mod terms;
 mod topology;
 mod tree;
+mod usable;
 mod watch;
 
 pub use caches::Cache;
@@ -44,4 +45,5 @@ pub use read_speed::{BLOCK_BYTES, CacheBypass, READ_BYTES_MIN, READ_TIME_MAX, Re
 pub use reading::{NOT_LOOKED_AT, Reading};
 pub use session::{COLAB_SESSION_S, KAGGLE_SESSION_S, KAGGLE_TPU_SESSION_S, SessionLimit};
 pub use terms::{Fact, Gives, Quota, Rule, SavedFolder, Switch, Terms};
+pub use usable::{CudaBuild, DeviceNames, Obstacle};
 pub use watch::{CpuMoment, CpuWatch, GpuMoment, GpuWatch};
