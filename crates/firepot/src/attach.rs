@@ -17,8 +17,8 @@ use crate::{
     settings::Settings,
 };
 
-/// How long a server that was just started may take until it listens.
-const START_LIMIT: Duration = Duration::from_secs(15);
+/// How long a server that was just started may take until it listens: before that it asks llama.cpp for GPUs, whose driver may have to wake up.
+const START_LIMIT: Duration = Duration::from_mins(1);
 
 /// How long a server may take to end after it was asked to.
 pub const STOP_LIMIT: Duration = Duration::from_secs(30);

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 
 use firepot_calibrate::{Answer, Asked, Calibration, Gpu, Observed, RECKONING, Stamp, Way, Work};
 use firepot_gguf::Layout;
-use firepot_machine::Machine;
+use firepot_machine::{DeviceNames, Machine};
 use firepot_plan::{Fastest, Plan, other_threads, threads};
 use firepot_store::{StoreError, write_atomic};
 use serde::de::DeserializeOwned;
 
-use crate::{gpu::has_backend, planner::device_name};
+use crate::gpu::has_backend;
 
 /// Longer files are not ours.
 const BYTES_MAX: u64 = 1 << 20;
@@ -39,30 +39,32 @@ pub fn read(home: &Path, machine: &Machine) -> Option<Calibration> {
 
 /// What is to be measured for a model that is loaded by `plan`, its types aside: nothing where a GPU and main memory share it, since
 /// nothing is predicted then.
-pub fn asked_by(plan: &Plan, machine: &Machine, stamp: &Stamp) -> Asked {
+pub fn asked_by(plan: &Plan, machine: &Machine, names: &DeviceNames, stamp: &Stamp) -> Asked {
     match (plan.gpu_layers, plan.host_experts) {
         (0, _) => on_cpu(machine),
-        (-1, 0) => on_gpus(plan.gpus.iter().copied(), stamp),
+        (-1, 0) => on_gpus(plan.gpus.iter().copied(), names, stamp),
         _ => Asked::default(),
     }
 }
 
-/// The same where no model is named: the GPUs that there are, else main memory.
-pub fn asked_usually(machine: &Machine, stamp: &Stamp) -> Asked {
-    if stamp.gpus.is_empty() { on_cpu(machine) } else { on_gpus(0..stamp.gpus.len(), stamp) }
+/// The same where no model is named: the GPUs that plans may use, else main memory.
+pub fn asked_usually(machine: &Machine, names: &DeviceNames, stamp: &Stamp) -> Asked {
+    let asked = on_gpus(0..stamp.gpus.len(), names, stamp);
+    if asked.gpus.is_empty() { on_cpu(machine) } else { asked }
 }
 
 fn on_cpu(machine: &Machine) -> Asked {
     Asked { cpu: true, threads: other_threads(&machine.cpu), ..Asked::default() }
 }
 
-/// The first of each name.
-fn on_gpus(numbers: impl Iterator<Item = usize>, stamp: &Stamp) -> Asked {
+/// The first of each kind that llama.cpp has a name for.
+fn on_gpus(numbers: impl Iterator<Item = usize>, names: &DeviceNames, stamp: &Stamp) -> Asked {
     let mut gpus: Vec<Gpu> = Vec::new();
     for number in numbers {
         let Some(name) = stamp.gpus.get(number) else { continue };
-        if gpus.iter().all(|gpu| gpu.name != *name) {
-            gpus.push(Gpu { name: name.clone(), device: device_name(number) });
+        let device = names.of(number);
+        if !device.is_empty() && gpus.iter().all(|gpu| gpu.name != *name) {
+            gpus.push(Gpu { name: name.clone(), device });
         }
     }
     Asked { gpus, ..Asked::default() }
@@ -133,8 +135,9 @@ mod tests {
         let machine = machine();
         let gpus = ["Tesla T4", "NVIDIA L4", "Tesla T4"].map(str::to_owned).to_vec();
         let stamp = Stamp { gpus, ..stamp(&machine) };
+        let names: DeviceNames = ["CUDA0", "CUDA1", "CUDA2"].map(str::to_owned).into_iter().collect();
         let asked = |plan: &Plan| {
-            let Asked { cpu, threads, gpus, .. } = asked_by(plan, &machine, &stamp);
+            let Asked { cpu, threads, gpus, .. } = asked_by(plan, &machine, &names, &stamp);
             (cpu, threads, gpus.into_iter().map(|gpu| gpu.name).collect::<Vec<_>>().join(", "))
         };
         assert_eq!(asked(&planned(0, &[], 0)), (true, vec![4], String::new()));
@@ -142,9 +145,10 @@ mod tests {
         assert_eq!(asked(&planned(-1, &[1], 0)), (false, Vec::new(), "NVIDIA L4".to_owned()));
         assert_eq!(asked(&planned(-1, &[0], 4)), (false, Vec::new(), String::new()));
         assert_eq!(asked(&planned(12, &[0], 0)), (false, Vec::new(), String::new()));
-        let usually = asked_usually(&machine, &stamp);
+        let usually = asked_usually(&machine, &names, &stamp);
         assert!(!usually.cpu && usually.gpus.len() == 2);
-        assert!(asked_usually(&machine, &Stamp { gpus: Vec::new(), ..stamp }).cpu);
+        assert!(asked_usually(&machine, &DeviceNames::default(), &stamp).cpu);
+        assert!(asked_usually(&machine, &names, &Stamp { gpus: Vec::new(), ..stamp }).cpu);
     }
 
     #[test]

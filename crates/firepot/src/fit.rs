@@ -32,9 +32,9 @@ pub struct Place {
 }
 
 impl Place {
-    /// This machine, as it is now.
+    /// This machine, as it is now, with the GPUs that plans may use.
     pub fn here(planner: &LocalPlanner) -> Self {
-        let machine = planner.probe();
+        let (machine, _) = planner.for_plans();
         let calibration = calibrated::read(&planner.home, &machine);
         Self {
             name: THIS_MACHINE.to_owned(),

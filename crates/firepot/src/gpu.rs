@@ -3,9 +3,11 @@
 use std::{
     path::PathBuf,
     process::{Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use firepot_machine::{ComputeKind, Gpu, Machine};
+use firepot_machine::{ComputeDevice, CudaBuild, DeviceNames, Gpu, Machine, Obstacle, Reading};
 use serde::Deserialize;
 
 use crate::planner::LocalPlanner;
@@ -26,53 +28,90 @@ pub fn cuda_library() -> Option<PathBuf> {
     firepot_llama::library_dir().map(|dir| dir.join("libggml-cuda.so"))
 }
 
-/// For which cards and drivers a CUDA library was built; `xtask dist` writes it.
-#[derive(Clone, Debug, Deserialize)]
-struct AboutCuda {
-    /// Compute capabilities with machine code of their own, such as `75`.
-    architectures: Vec<String>,
-    /// Oldest driver that it runs on.
-    driver_min: String,
+/// What llama.cpp says of this machine's devices.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    devices: Reading<Vec<ComputeDevice>>,
+    cuda: Option<CudaBuild>,
 }
 
-impl AboutCuda {
-    fn read() -> Option<Self> {
-        let path = cuda_library()?.with_file_name(ABOUT_CUDA);
-        serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+impl Asked {
+    /// Asks by `firepot devices`: a process of its own, since a driver may end it, which takes some hundredths of a second and more with a GPU.
+    pub fn now() -> Self {
+        match ask_llama() {
+            Ok(report) => Self::of_report(&report, of_library()),
+            Err(error) => Self { devices: Reading::absent(error.to_string()), cuda: of_library() },
+        }
     }
 
-    /// Why a card does not run it, if that can be told. Machine code runs on cards of the same major version and no lower minor one
-    /// (CUDA C++ Programming Guide, "Binary Compatibility").
-    fn against(&self, card: &Gpu, driver: Option<&str>) -> Option<(String, &'static str)> {
-        if let Some(driver) = driver.filter(|driver| version(driver) < version(&self.driver_min)) {
-            let reason = format!("its driver {driver} is older than {}", self.driver_min);
-            return Some((reason, "update the NVIDIA driver"));
-        }
-        let &(major, minor) = card.compute_capability.known()?;
-        let runs =
-            |arch: &String| arch.parse::<u32>().is_ok_and(|arch| arch / 10 == major && arch % 10 <= minor);
-        if self.architectures.iter().any(runs) {
-            return None;
-        }
-        let built = self.architectures.join(", sm_");
-        let reason = format!("it is sm_{major}{minor}, and the CUDA library was built for sm_{built}");
-        Some((reason, "build from source on this machine: `make build`"))
+    /// `library` says what the CUDA library beside this program was built for; without one, llama.cpp's own features do.
+    fn of_report(report: &str, library: Option<CudaBuild>) -> Self {
+        let inside = || CudaBuild::of_features(&serde_json::from_str::<Report>(report).ok()?.system);
+        Self { devices: ComputeDevice::parse_report(report), cuda: library.or_else(inside) }
+    }
+
+    /// The machine with what llama.cpp finds.
+    pub fn on(&self, machine: Machine) -> Machine {
+        Machine { compute: self.devices.clone(), ..machine }
+    }
+
+    /// The machine with the GPUs that plans may use, and llama.cpp's names for them.
+    pub fn for_plans(&self, machine: Machine) -> (Machine, DeviceNames) {
+        self.on(machine).for_plans(self.cuda.as_ref())
+    }
+
+    /// Whether this is still believed after so long.
+    fn holds(&self, age: Duration, machine: &Machine) -> bool {
+        let tells_memory = || !self.on(machine.clone()).further_gpus().is_empty();
+        age < BELIEVED_OF_MEMORY || (age < BELIEVED && !tells_memory())
     }
 }
 
-fn version(text: &str) -> Vec<u32> {
-    text.split('.').map_while(|part| part.parse().ok()).collect()
+/// The part of what `firepot devices` prints that says how it was built.
+#[derive(Deserialize)]
+struct Report {
+    #[serde(default)]
+    system: String,
 }
 
-/// What `firepot devices` prints. It is a process of its own, since a driver may end it.
-///
-/// # Errors
-/// When it ends early.
-pub fn ask_llama() -> anyhow::Result<String> {
+/// What lies beside the CUDA library of a portable build; `xtask dist` writes it.
+fn of_library() -> Option<CudaBuild> {
+    let path = cuda_library()?.with_file_name(ABOUT_CUDA);
+    serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
+}
+
+fn ask_llama() -> anyhow::Result<String> {
     let mut command = Command::new(std::env::current_exe()?);
     let output = command.arg("devices").stdin(Stdio::null()).stderr(Stdio::null()).output()?;
     anyhow::ensure!(output.status.success(), "the probe ended with {}", output.status);
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Whether there is a card that llama.cpp may find.
+pub const fn worth_asking(machine: &Machine) -> bool {
+    !machine.gpus.devices.is_empty() || !machine.gpus.pci.is_empty()
+}
+
+/// How long llama.cpp's answer is believed: a card may be lost, and then those after it have other names.
+const BELIEVED: Duration = Duration::from_secs(10);
+/// The same where it alone tells what is free on a card.
+const BELIEVED_OF_MEMORY: Duration = Duration::from_secs(1);
+
+/// llama.cpp's last answer, and when it came.
+#[derive(Debug, Default)]
+pub struct Answers(Mutex<Option<(Instant, Arc<Asked>)>>);
+
+impl Answers {
+    /// What llama.cpp says now of this machine, or said just before.
+    pub fn on(&self, machine: &Machine) -> Arc<Asked> {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, asked)) = kept.as_ref().filter(|(at, asked)| asked.holds(at.elapsed(), machine)) {
+            return Arc::clone(asked);
+        }
+        let asked = Arc::new(Asked::now());
+        *kept = Some((Instant::now(), Arc::clone(&asked)));
+        asked
+    }
 }
 
 /// How the machine's GPUs and this build go together.
@@ -94,25 +133,24 @@ pub enum Verdict {
 /// Judges this machine. Where there is a GPU, llama.cpp is asked whether it finds it, which takes a process.
 pub fn judge_here(planner: &LocalPlanner) -> Verdict {
     let machine = planner.probe();
-    if machine.gpus.devices.is_empty() || !has_backend() {
-        judge(&machine)
+    if has_backend() && worth_asking(&machine) {
+        judge(&planner.asked.on(&machine), machine)
     } else {
-        judge(&LocalPlanner::with_llama(machine))
+        judge_by(&machine, has_backend(), None)
     }
 }
 
-/// Judges a machine of which it is known what llama.cpp finds.
-pub fn judge(machine: &Machine) -> Verdict {
-    judge_by(machine, has_backend(), AboutCuda::read().as_ref())
+/// Judges a machine of which llama.cpp said this.
+pub fn judge(asked: &Asked, machine: Machine) -> Verdict {
+    judge_by(&asked.on(machine), has_backend(), asked.cuda.as_ref())
 }
 
-fn judge_by(machine: &Machine, has_backend: bool, about: Option<&AboutCuda>) -> Verdict {
-    if let Some(card) = machine.gpus.unusable().first() {
+fn judge_by(machine: &Machine, has_backend: bool, cuda: Option<&CudaBuild>) -> Verdict {
+    if let Some(card) = machine.unusable_gpus().first() {
         let reason = format!("{} is here and cannot be used: {}", card.name, card.reason);
         return Verdict::Unused { reason, hint: "install its driver" };
     }
-    let Some(card) = machine.gpus.devices.first() else { return Verdict::None };
-    if !has_backend {
+    if let Some(card) = machine.gpus.devices.first().filter(|_| !has_backend) {
         let hint = if cuda_library().is_some() {
             "install the wheel with the CUDA library beside this one: pip install firepot-cuda"
         } else {
@@ -120,19 +158,22 @@ fn judge_by(machine: &Machine, has_backend: bool, about: Option<&AboutCuda>) -> 
         };
         return unused(card, "this build has no backend for it", hint);
     }
-    let computes = machine.compute.known().map(Vec::as_slice).unwrap_or_default();
-    let found = computes.iter().filter(|device| device.kind == ComputeKind::Gpu).count();
-    if found >= machine.gpus.devices.len() {
-        return Verdict::Usable;
+    let obstacles = machine.obstacles(cuda);
+    let mut cards = machine.gpus.devices.iter().zip(obstacles);
+    if let Some((card, obstacle)) = cards.find_map(|(card, obstacle)| Some((card, obstacle?))) {
+        return unused(card, &obstacle.to_string(), way_out(&obstacle));
     }
-    let mut cards = machine.gpus.devices.iter().zip(machine.match_devices());
-    let card = cards.find_map(|(card, device)| device.is_none().then_some(card)).unwrap_or(card);
-    let driver = machine.gpus.driver_version.known().map(String::as_str);
-    match (about.and_then(|about| about.against(card, driver)), machine.compute.reason()) {
-        (Some((reason, hint)), _) => unused(card, &reason, hint),
-        (None, Some(reason)) => unused(card, reason, "see what `firepot devices` prints"),
-        (None, None) => {
-            unused(card, "llama.cpp does not find it", "see what `firepot --log debug devices` prints")
+    let used = !machine.gpus.devices.is_empty() || !machine.further_gpus().is_empty();
+    if used { Verdict::Usable } else { Verdict::None }
+}
+
+const fn way_out(obstacle: &Obstacle) -> &'static str {
+    match obstacle {
+        Obstacle::OldDriver { .. } => "update the NVIDIA driver",
+        Obstacle::NoCode { .. } => "build from source on this machine: `make build`",
+        Obstacle::NotAsked(_) => "see what `firepot devices` prints",
+        Obstacle::NotListed => {
+            "see what `firepot --log debug devices` prints, and whether CUDA_VISIBLE_DEVICES leaves it out"
         }
     }
 }
@@ -143,7 +184,7 @@ fn unused(card: &Gpu, reason: &str, hint: &'static str) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use firepot_machine::{ComputeDevice, Gpus, Reading};
+    use firepot_machine::{GpuVendor, Gpus, PciGpu};
 
     use super::*;
 
@@ -158,11 +199,12 @@ mod tests {
     const T4: &str = r#"{"name":"CUDA0","description":"Tesla T4","kind":"gpu","backend":"CUDA","total_bytes":1,"free_bytes":1}"#;
 
     fn check(machine: &Machine, has_backend: bool, expected: &str) {
-        let about = AboutCuda {
+        let cuda = CudaBuild {
             architectures: vec!["75".to_owned(), "80".to_owned()],
-            driver_min: "450.80.02".to_owned(),
+            driver_min: Some("450.80.02".to_owned()),
+            ptx: false,
         };
-        let said = match judge_by(machine, has_backend, Some(&about)) {
+        let said = match judge_by(machine, has_backend, Some(&cuda)) {
             Verdict::None => "none".to_owned(),
             Verdict::Usable => "usable".to_owned(),
             Verdict::Unused { reason, .. } => reason,
@@ -181,6 +223,8 @@ mod tests {
         let old =
             "Tesla T4 is here and is not used: it is sm_61, and the CUDA library was built for sm_75, sm_80";
         check(&machine((6, 1), "550.54", CPU), true, old);
+        // llama.cpp lists it nevertheless.
+        check(&machine((6, 1), "550.54", T4), true, old);
         check(
             &machine((8, 6), "550.54", CPU),
             true,
@@ -194,5 +238,33 @@ mod tests {
         let second = Gpu::of("Tesla T4", (7, 5), 15 << 30, 14 << 30);
         machine.gpus.devices.push(Gpu { index: 1, ..second });
         check(&machine, true, "Tesla T4 is here and is not used: llama.cpp does not find it");
+    }
+    #[test]
+    fn what_cuda_code_was_built_for_is_told_by_the_library_or_by_llama_cpp() {
+        let report = r#"{"system":"CUDA : ARCHS = 750 | CPU : SSE3 = 1","devices":[]}"#;
+        assert_eq!(Asked::of_report(report, None).cuda.unwrap().architectures, ["75"]);
+        let library = CudaBuild { architectures: vec!["80".to_owned()], ..CudaBuild::default() };
+        assert_eq!(Asked::of_report(report, Some(library.clone())).cuda, Some(library));
+        assert!(Asked::of_report(r#"{"devices":[]}"#, None).cuda.is_none());
+    }
+    #[test]
+    fn what_llama_cpp_alone_tells_of_memory_is_asked_for_again_soon() {
+        let asked = Asked::of_report(&format!(r#"{{"devices":[{T4}]}}"#), None);
+        let of_nvml = machine((7, 5), "550.54", T4);
+        let held = |asked: &Asked, machine: &Machine| {
+            [0, 5, 15].map(|s| asked.holds(Duration::from_secs(s), machine))
+        };
+        assert_eq!(held(&asked, &of_nvml), [true, true, false]);
+        let at = "0000:03:00.0";
+        let card = T4.replace("CUDA", "Vulkan").replace('}', &format!(r#","id":"{at}"}}"#));
+        let asked = Asked::of_report(&format!(r#"{{"devices":[{card}]}}"#), None);
+        let mut of_amd = Machine::unread("a test");
+        of_amd.gpus.pci.push(PciGpu {
+            address: at.to_owned(),
+            vendor: GpuVendor::Amd,
+            device_id: 1,
+            driver: None,
+        });
+        assert_eq!(held(&asked, &of_amd), [true, false, false]);
     }
 }

@@ -13,7 +13,7 @@ use firepot_chat::{Timings, Usage};
 use firepot_engine::{DeviceLimit, DeviceMemory, KvType, LoadSpec};
 use firepot_gguf::{Gguf, GgufError, Layout};
 use firepot_link::LoadFailureKind;
-use firepot_machine::{ComputeDevice, Environment, Machine, Reading};
+use firepot_machine::{DeviceNames, Environment, Machine};
 use firepot_plan::{DeviceBytes, GpuUse, Plan, PlanError, Taken, Want, plan};
 use firepot_server::pool::{FitFailure, FitModel, FitQuestion, PlanFailure, Planned, Planner, Wishes};
 use firepot_store::Model;
@@ -22,7 +22,7 @@ use serde_json::Value;
 use crate::{
     calibrated,
     fit::{Fit, PROMPT, Place},
-    gpu,
+    gpu::{self, Answers, Asked},
 };
 
 /// Plans for this machine, whose free memory is read anew for each plan.
@@ -34,6 +34,8 @@ pub struct LocalPlanner {
     pub environment: Environment,
     /// Whether this build can use a GPU.
     pub gpu: GpuUse,
+    /// What llama.cpp says of this machine's devices.
+    pub asked: Answers,
     /// When an answer was compared with its prediction last.
     pub observed_at: Mutex<Option<Instant>>,
 }
@@ -42,7 +44,7 @@ pub struct LocalPlanner {
 const OBSERVE_EVERY: Duration = Duration::from_secs(10);
 
 impl LocalPlanner {
-    /// The plan for a model, with every reason.
+    /// The plan for a model, with every reason, and llama.cpp's names of the GPUs that it counts.
     ///
     /// # Errors
     /// When the header cannot be read, the wishes cannot be met, or memory does not suffice.
@@ -51,11 +53,12 @@ impl LocalPlanner {
         model: &Model,
         wishes: &Wishes,
         others: &[Planned],
-    ) -> Result<Plan, PlanFailure> {
-        let (layout, machine) = (read_layout(model)?, self.probe());
+    ) -> Result<(Plan, DeviceNames), PlanFailure> {
+        let (layout, (machine, names)) = (read_layout(model)?, self.for_plans());
         let fastest = calibrated::fastest(&self.home, &machine, &layout);
         let want = Want { fastest, ..self.want(wishes, others) };
-        plan(&layout, &machine, &want).map_err(|error| refuse(&error))
+        let plan = plan(&layout, &machine, &want).map_err(|error| refuse(&error))?;
+        Ok((plan, names))
     }
 
     /// Wishes as the planner takes them, beside models that were loaded by the plans `others`.
@@ -87,39 +90,40 @@ impl LocalPlanner {
     pub fn probe(&self) -> Machine {
         Machine::probe(&self.home, &self.environment)
     }
+
+    /// The same with the GPUs that plans may use, and llama.cpp's names for them. Where there is a card and a backend, llama.cpp is asked.
+    pub fn for_plans(&self) -> (Machine, DeviceNames) {
+        let machine = self.probe();
+        if self.gpu == GpuUse::Auto && gpu::worth_asking(&machine) {
+            self.asked.on(&machine).for_plans(machine)
+        } else {
+            (machine, DeviceNames::default())
+        }
+    }
 }
 
 impl LocalPlanner {
     /// The same with what llama.cpp finds, which takes a process of its own and some hundredths of a second.
     pub fn probe_whole(&self) -> Machine {
-        Self::with_llama(self.probe())
-    }
-
-    /// A machine that was looked at, with what llama.cpp finds.
-    pub fn with_llama(mut machine: Machine) -> Machine {
-        machine.compute = match gpu::ask_llama() {
-            Ok(report) => ComputeDevice::parse_report(&report),
-            Err(error) => Reading::absent(error.to_string()),
-        };
-        machine
+        Asked::now().on(self.probe())
     }
 }
 
 impl Planner for LocalPlanner {
     fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure> {
-        let plan = self.plan_model(model, wishes, others)?;
+        let (plan, names) = self.plan_model(model, wishes, others)?;
         let first = Planned {
             memory_bytes: plan.predicted.total_bytes(),
             gpu_bytes: plan.predicted.gpu_bytes(),
             mapped_bytes: plan.predicted.mapped_bytes,
-            memory: memory(&plan),
+            memory: memory(&plan, &names),
             predicted_tpot: self.predicted_tpot(model, &plan),
             reasons: reasons(&plan),
-            spec: load_spec(model, &plan),
+            spec: load_spec(model, &plan, &names),
             replicas: Vec::new(),
         };
         let further = if plan.replicas > 1 { &plan.gpus[1..] } else { &[] };
-        let replicas = further.iter().map(|&gpu| on_gpu(&plan, &first, gpu)).collect();
+        let replicas = further.iter().map(|&gpu| on_gpu(&plan, &first, &names, gpu)).collect();
         Ok(Planned { replicas, ..first })
     }
 
@@ -168,7 +172,7 @@ impl Planner for LocalPlanner {
             prefill_s: seconds(timings.prefill_us),
             decode_s: seconds(timings.decode_us),
         };
-        if let Err(error) = calibrated::observe(&self.home, &self.probe(), &layout, way, &answer) {
+        if let Err(error) = calibrated::observe(&self.home, &self.for_plans().0, &layout, way, &answer) {
             tracing::warn!(%error, "what an answer took is not kept");
         }
         *observed_at = Some(Instant::now());
@@ -239,7 +243,7 @@ fn refuse(error: &PlanError) -> PlanFailure {
     PlanFailure { kind, message: error.to_string(), hint: Some(error.hint()) }
 }
 
-fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
+fn load_spec(model: &Model, plan: &Plan, names: &DeviceNames) -> LoadSpec {
     LoadSpec {
         path: model.blob_path.clone(),
         shards: model.shards.clone(),
@@ -256,8 +260,8 @@ fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
         kv_type_v: kv_type(plan.kv_type_v),
         gpu_layers: plan.gpu_layers,
         host_experts: plan.host_experts,
-        limits: limits(plan),
-        devices: devices(plan),
+        limits: limits(plan, names),
+        devices: devices(plan, names),
         tensor_split: shares(plan),
         mmap: plan.mmap,
         mlock: plan.mlock,
@@ -269,8 +273,8 @@ fn load_spec(model: &Model, plan: &Plan) -> LoadSpec {
 }
 
 /// The replica of a plan on another GPU, which is loaded like the first. Its mapped file is the first one's.
-fn on_gpu(plan: &Plan, first: &Planned, gpu: usize) -> Planned {
-    let (here, there) = (device_name(plan.gpus[0]), device_name(gpu));
+fn on_gpu(plan: &Plan, first: &Planned, names: &DeviceNames, gpu: usize) -> Planned {
+    let (here, there) = (names.of(plan.gpus[0]), names.of(gpu));
     let moved = |device: &String| if *device == here { there.clone() } else { device.clone() };
     let memory = first.memory.iter().map(|on| DeviceMemory { device: moved(&on.device), ..on.clone() });
     let limits = first.spec.limits.iter().map(|on| DeviceLimit { device: moved(&on.device), ..on.clone() });
@@ -291,10 +295,10 @@ fn on_gpu(plan: &Plan, first: &Planned, gpu: usize) -> Planned {
 const TIGHT_PERCENT: u64 = 85;
 
 /// What the devices have where the load takes most of it.
-fn limits(plan: &Plan) -> Vec<DeviceLimit> {
-    let predicted = memory(plan);
+fn limits(plan: &Plan, names: &DeviceNames) -> Vec<DeviceLimit> {
+    let predicted = memory(plan, names);
     let limit = |&(gpu, bytes): &(Option<usize>, u64)| {
-        let device = gpu.map_or_else(|| HOST.to_owned(), device_name);
+        let device = gpu.map_or_else(|| HOST.to_owned(), |gpu| names.of(gpu));
         let takes = predicted.iter().find(|memory| memory.device == device)?.total_bytes();
         (takes > bytes / 100 * TIGHT_PERCENT).then_some(DeviceLimit { device, bytes })
     };
@@ -306,30 +310,24 @@ fn limits(plan: &Plan) -> Vec<DeviceLimit> {
 }
 
 /// What is predicted by device, under llama.cpp's names.
-fn memory(plan: &Plan) -> Vec<DeviceMemory> {
+fn memory(plan: &Plan, names: &DeviceNames) -> Vec<DeviceMemory> {
     let on = |device: String, bytes: DeviceBytes| DeviceMemory {
         device,
         weights_bytes: bytes.weights_bytes,
         kv_bytes: bytes.kv_bytes,
         compute_bytes: bytes.compute_bytes,
     };
-    let gpus = plan.predicted.gpus.iter().map(|&(gpu, bytes)| on(device_name(gpu), bytes));
+    let gpus = plan.predicted.gpus.iter().map(|&(gpu, bytes)| on(names.of(gpu), bytes));
     std::iter::once(on(HOST.to_owned(), plan.predicted.host)).chain(gpus).collect()
 }
 
 /// llama.cpp's name for main memory.
 const HOST: &str = "CPU";
 
-/// llama.cpp's name for a GPU. A backend counts them as the machine does.
-pub fn device_name(gpu: usize) -> String {
-    let backend = if cfg!(feature = "vulkan") { "Vulkan" } else { "CUDA" };
-    format!("{backend}{gpu}")
-}
-
 /// The first GPU of replicas, else all of the plan's.
-fn devices(plan: &Plan) -> Vec<String> {
+fn devices(plan: &Plan, names: &DeviceNames) -> Vec<String> {
     let used = if plan.replicas > 1 { 1 } else { plan.gpus.len() };
-    plan.gpus.iter().take(used).map(|&gpu| device_name(gpu)).collect()
+    plan.gpus.iter().take(used).map(|&gpu| names.of(gpu)).collect()
 }
 
 fn shares(plan: &Plan) -> Vec<f32> {

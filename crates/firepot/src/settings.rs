@@ -16,7 +16,7 @@ use firepot_store::{Access, Home, Secret, Sources};
 
 use crate::{
     cli::{CacheType, Cli, Load},
-    gpu,
+    gpu::{self, Answers},
     planner::LocalPlanner,
 };
 
@@ -201,7 +201,8 @@ impl Settings {
             colab_release_tag: self.environment.colab.clone(),
         };
         let gpu = if gpu::has_backend() { GpuUse::Auto } else { GpuUse::NoBackend };
-        LocalPlanner { home: self.home.clone(), environment, gpu, observed_at: Mutex::default() }
+        let (asked, observed_at) = (Answers::default(), Mutex::default());
+        LocalPlanner { home: self.home.clone(), environment, gpu, asked, observed_at }
     }
 }
 

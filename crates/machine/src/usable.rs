@@ -89,6 +89,12 @@ impl DeviceNames {
     }
 }
 
+impl FromIterator<String> for DeviceNames {
+    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
+        Self(names.into_iter().collect())
+    }
+}
+
 impl Machine {
     /// For each GPU that NVML lists, what keeps llama.cpp from computing on it.
     #[must_use]

@@ -21,15 +21,15 @@ const DISK_BYTES: u64 = 256 << 20;
 pub async fn calibrate(settings: &Settings, args: &cli::Calibrate) -> anyhow::Result<()> {
     let home = settings.open_home()?;
     let planner = settings.planner();
-    let machine = planner.probe();
+    let (machine, names) = planner.for_plans();
     let stamp = calibrated::stamp(&machine);
     let want = planner.want(&Wishes::default(), &[]);
     let mut asked = Asked::default();
     for name in &args.models {
-        add(&mut asked, asked_for(&layout(settings, &home, name).await?, &machine, &want, &stamp));
+        add(&mut asked, asked_for(&layout(settings, &home, name).await?, (&machine, &names), &want, &stamp));
     }
     if !asked.cpu && asked.gpus.is_empty() {
-        add(&mut asked, calibrated::asked_usually(&machine, &stamp));
+        add(&mut asked, calibrated::asked_usually(&machine, &names, &stamp));
     }
     let stored = calibrated::read(&settings.home, &machine);
     let known = stored.map(|stored| still_true(stored, &asked, args.again));
@@ -49,9 +49,15 @@ pub async fn calibrate(settings: &Settings, args: &cli::Calibrate) -> anyhow::Re
 }
 
 /// What a model needs to have measured, where it would be loaded.
-fn asked_for(layout: &Layout, machine: &Machine, want: &Want, stamp: &Stamp) -> Asked {
+fn asked_for(
+    layout: &Layout,
+    (machine, names): (&Machine, &DeviceNames),
+    want: &Want,
+    stamp: &Stamp,
+) -> Asked {
     let kinds = Work::kinds_that_matter(layout);
-    let where_it_goes = plan(layout, machine, want).map(|plan| calibrated::asked_by(&plan, machine, stamp));
+    let where_it_goes =
+        plan(layout, machine, want).map(|plan| calibrated::asked_by(&plan, machine, names, stamp));
     Asked { kinds, ..where_it_goes.unwrap_or_default() }
 }
 
@@ -95,10 +101,10 @@ pub enum Stored {
 /// model, where that would be loaded. A failure leaves speeds unknown and nothing else.
 pub fn before_load(settings: &Settings, model: &Model, stored: Stored) {
     let planner = settings.planner();
-    let machine = planner.probe();
+    let (machine, names) = planner.for_plans();
     let Ok(layout) = read_layout(model) else { return };
     let stamp = calibrated::stamp(&machine);
-    let asked = asked_for(&layout, &machine, &planner.want(&Wishes::default(), &[]), &stamp);
+    let asked = asked_for(&layout, (&machine, &names), &planner.want(&Wishes::default(), &[]), &stamp);
     if !asked.cpu && asked.gpus.is_empty() {
         return;
     }

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::{
     cli::Doctor,
-    gpu::{self, Verdict},
+    gpu::{self, Asked, Verdict},
     hub,
     program::{self, Said},
     settings::Settings,
@@ -30,9 +30,10 @@ struct Check {
 
 /// Looks at everything and changes nothing.
 pub async fn doctor(settings: &Settings, args: &Doctor) -> anyhow::Result<()> {
-    let machine = tokio::task::block_in_place(|| settings.planner().probe_whole());
+    let asked = tokio::task::block_in_place(Asked::now);
+    let machine = asked.on(settings.planner().probe());
     let terms = Terms::of(machine.platform.kind);
-    let mut checks = vec![check_home(settings), check_llama(&machine), check_gpu(&machine, &terms)];
+    let mut checks = vec![check_home(settings), check_llama(&machine), check_gpu(&asked, &machine, &terms)];
     if args.network {
         checks.push(check_network(settings, &terms).await?);
     }
@@ -136,8 +137,8 @@ fn check_llama(machine: &Machine) -> Check {
     }
 }
 
-fn check_gpu(machine: &Machine, terms: &Terms) -> Check {
-    let (works, detail) = match gpu::judge(machine) {
+fn check_gpu(asked: &Asked, machine: &Machine, terms: &Terms) -> Check {
+    let (works, detail) = match gpu::judge(asked, machine.clone()) {
         Verdict::None => {
             let why = machine.gpus.absent.clone().unwrap_or_else(|| "none was found".to_owned());
             let way_out = terms.way_to(Gives::Gpu).map(|way| format!("; {way}"));
@@ -173,9 +174,9 @@ fn describe(machine: &Machine, terms: &Terms) -> String {
         ("disk", show(&machine.disk, |disk| format!("{} free", table::bytes(disk.free_bytes)))),
         ("platform", format!("{:?} ({})", machine.platform.kind, machine.platform.evidence)),
     ];
-    rows.extend(
-        machine.gpus.devices.iter().map(|gpu| ("GPU", format!("{}, {}", gpu.name, bytes(&gpu.total_bytes)))),
-    );
+    let further = machine.further_gpus();
+    let gpus = machine.gpus.devices.iter().chain(further.iter().map(|(_, gpu)| gpu));
+    rows.extend(gpus.map(|gpu| ("GPU", format!("{}, {}", gpu.name, bytes(&gpu.total_bytes)))));
     rows.extend(terms.saved.map(|saved| ("saved", format!("{}: {}", saved.path, saved.fact.says))));
     rows.extend(terms.quota.map(|quota| ("quota", quota.fact.says.to_owned())));
     rows.extend(terms.public.map(|rule| {

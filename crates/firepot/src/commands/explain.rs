@@ -12,7 +12,7 @@ use crate::{
 /// Every download, file, process, port and llama.cpp parameter, with its reason, a line each. What the plan says is
 /// logged by whoever carries it out; the rest is logged here.
 pub fn explain(settings: &Settings, home: &Home, model: &Model, load: &Load) -> anyhow::Result<String> {
-    let plan = settings
+    let (plan, _) = settings
         .planner()
         .plan_model(model, &settings.wishes(load), &[])
         .map_err(|failure| Failure { exit: Exit::Load, message: failure.message, hint: failure.hint })?;

@@ -58,9 +58,17 @@ pub async fn ps(settings: &Settings, output: &Output) -> anyhow::Result<()> {
     {
         eprintln!("the session ends in {} ({source})", words(Duration::from_secs(left_s)));
     }
+    for warning in warnings(&answer) {
+        eprintln!("warning: {warning}");
+    }
     let rows: Vec<Vec<String>> = models.iter().map(ps_row).collect();
     print!("{}", table::render(&["NAME", "MEMORY", "PROCESSOR", "CONTEXT", "UNTIL"], &rows));
     Ok(())
+}
+
+/// What the server says is not as it should be, such as a GPU that is not used.
+fn warnings(ps: &Value) -> impl Iterator<Item = &str> {
+    ps["warnings"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 fn ps_row(model: &Value) -> Vec<String> {
@@ -162,4 +170,17 @@ fn copy_bar(file: &Path) -> ProgressBar {
     let bar = ProgressBar::new(0).with_message(format!("importing {}", file.display()));
     bar.enable_steady_tick(Duration::from_millis(100));
     style.map(|style| bar.clone().with_style(style)).unwrap_or(bar)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_warns_of_is_told() {
+        let told = |ps: Value| warnings(&ps).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(told(json!({"models": [], "warnings": ["a T4 is not used"]})), ["a T4 is not used"]);
+        // Ollama has none.
+        assert_eq!(told(json!({"models": []})), [""; 0]);
+    }
 }

@@ -25,6 +25,7 @@ use crate::{
     fit::Place,
     gpu::{self, Verdict},
     hub::{self, HubFetcher},
+    planner::LocalPlanner,
     reach::{Public, Reach, show_first_key},
     session,
     settings::Settings,
@@ -43,8 +44,10 @@ pub async fn serve(settings: &Settings, args: &Serve) -> anyhow::Result<()> {
     args.reach.obey(settings)?;
     let home = settings.open_home()?;
     let mirror = session::mirror(&home, &args.session)?;
+    let planner = settings.planner();
+    let unused = check_gpu(&planner, true)?;
     let Serve { load, admit, session, reach, until_eof } = args;
-    let asked = Serving { load, admit, session, reach, loads: Vec::new(), unused: None };
+    let asked = Serving { load, admit, session, reach, loads: Vec::new(), planner, unused };
     let server = bind(settings, &home, asked).await?.with_mirror(mirror);
     show_first_key(&server.door(), &args.reach, settings).await?;
     println!("Firepot serves at {}", base(&server, &args.reach));
@@ -76,8 +79,9 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
     // Before a model is chosen: the state knows which one was in use.
     let stays = !args.detach && home.server_record()?.is_none();
     let mirror = if stays { session::mirror(&home, &args.session)? } else { None };
-    let models = choose(settings, &home, args).await?;
-    let unused = check_gpu(settings, args)?;
+    let planner = settings.planner();
+    let models = choose(settings, &planner, &home, args).await?;
+    let unused = check_gpu(&planner, args.allow_cpu)?;
     if args.explain {
         for model in &models {
             print!("{}", explain(settings, &home, model, &args.load)?);
@@ -114,6 +118,7 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
         session: &args.session,
         reach: &args.reach,
         loads: models.iter().map(|model| model.name.clone()).collect(),
+        planner,
         unused,
     };
     let server = bind(settings, &home, asked).await?.with_mirror(mirror);
@@ -149,24 +154,33 @@ pub async fn up(settings: &Settings, args: &Up) -> anyhow::Result<()> {
 
 /// The models that were named; else the one that was in use last when the last server ended; else the one of the store that came last; for an empty store, the best of the catalogue that
 /// this machine can use, which is pulled.
-async fn choose(settings: &Settings, home: &Home, args: &Up) -> anyhow::Result<Vec<Model>> {
+async fn choose(
+    settings: &Settings,
+    planner: &LocalPlanner,
+    home: &Home,
+    args: &Up,
+) -> anyhow::Result<Vec<Model>> {
     if args.models.is_empty() {
-        Ok(vec![choose_one(settings, home, &args.load).await?])
+        Ok(vec![choose_one(settings, planner, home, &args.load).await?])
     } else {
         pull::find_or_pull_all(settings, home, &args.models).await
     }
 }
 
-async fn choose_one(settings: &Settings, home: &Home, load: &Load) -> anyhow::Result<Model> {
+async fn choose_one(
+    settings: &Settings,
+    planner: &LocalPlanner,
+    home: &Home,
+    load: &Load,
+) -> anyhow::Result<Model> {
     if let Some(model) =
         LoadedRecord::read(home).models.first().and_then(|last| home.models().find(&last.name).ok())
     {
         return Ok(model);
     }
     let stored = home.models().list()?.models;
-    let planner = settings.planner();
     let want = planner.want(&settings.wishes(load), &[]);
-    let best = best(&Place::here(&planner), &want);
+    let best = best(&Place::here(planner), &want);
     let name = best.as_ref().and_then(|best| best.model.pull_name());
     match (stored.into_iter().next(), best.zip(name)) {
         (Some(model), Some((best, name))) if home.models().find(&name.parse()?).is_err() => {
@@ -193,17 +207,23 @@ fn no_model(error: &anyhow::Error) -> anyhow::Error {
         .into()
 }
 
-/// A GPU that stays unused stops `up`, unless the user allows it; then it is said wherever memory and speed are.
-fn check_gpu(settings: &Settings, args: &Up) -> anyhow::Result<Option<String>> {
-    match gpu::judge_here(&settings.planner()) {
+/// A GPU that stays unused is an error, unless going on without it is allowed; then it is said wherever memory and speed are.
+fn check_gpu(planner: &LocalPlanner, allowed: bool) -> anyhow::Result<Option<String>> {
+    let unused = without(gpu::judge_here(planner), allowed)?;
+    if let Some(reason) = &unused {
+        eprintln!("warning: {reason}; going on without it");
+    }
+    Ok(unused)
+}
+
+/// Why a GPU stays unused, where that is allowed.
+fn without(verdict: Verdict, allowed: bool) -> Result<Option<String>, Failure> {
+    match verdict {
         Verdict::None | Verdict::Usable => Ok(None),
-        Verdict::Unused { reason, .. } if args.allow_cpu => {
-            eprintln!("warning: {reason}; going on with the CPU");
-            Ok(Some(reason))
+        Verdict::Unused { reason, .. } if allowed => Ok(Some(reason)),
+        Verdict::Unused { reason, hint } => {
+            Err(Failure::new(Exit::GpuUnused, reason).hint(format!("{hint}, or go on with --allow-cpu")))
         }
-        Verdict::Unused { reason, hint } => Err(Failure::new(Exit::GpuUnused, reason)
-            .hint(format!("{hint}, or go on with --allow-cpu"))
-            .into()),
     }
 }
 
@@ -215,12 +235,13 @@ struct Serving<'a> {
     reach: &'a Reach,
     /// The models that are about to be loaded by the caller.
     loads: Vec<ModelName>,
+    planner: LocalPlanner,
     /// Why a GPU stays unused.
     unused: Option<String>,
 }
 
 async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::Result<Server> {
-    let Serving { load, admit, session, reach, loads, unused } = asked;
+    let Serving { load, admit, session, reach, loads, planner, unused } = asked;
     let program = std::env::current_exe().context("the path of this program is not known")?;
     let deaths = settings.die_by.iter().flat_map(|file| ["--die-by".into(), file.into()]);
     let args = ["--log".into(), "info".into(), "runner".into()].into_iter().chain(deaths).collect();
@@ -239,7 +260,7 @@ async fn bind(settings: &Settings, home: &Home, asked: Serving<'_>) -> anyhow::R
     let others = server.asks_for_keys() && !reach.allow_private_pulls;
     server.verify = Some(trials(settings)?);
     let fetcher = Arc::new(HubFetcher(hub::puller(settings, home, others)?));
-    Ok(Server::bind(server, home.clone(), Arc::new(settings.planner()), fetcher).await?)
+    Ok(Server::bind(server, home.clone(), Arc::new(planner), fetcher).await?)
 }
 
 /// This program, as it runs trials of this home.
@@ -340,4 +361,19 @@ async fn welcome(base: &str, models: &[Model], client: &Client) -> anyhow::Resul
 /// The home, as the model's file shows it.
 fn client_home(model: &Model) -> String {
     model.blob_path.ancestors().nth(2).map(|home| home.display().to_string()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gpu_that_stays_unused_is_an_error_or_is_told() {
+        let unused = || Verdict::Unused { reason: "a T4 is not used".to_owned(), hint: "look at it" };
+        assert_eq!(without(unused(), true).unwrap().as_deref(), Some("a T4 is not used"));
+        let stopped = without(unused(), false).unwrap_err();
+        assert_eq!((stopped.exit, stopped.message.as_str()), (Exit::GpuUnused, "a T4 is not used"));
+        assert_eq!(stopped.hint.as_deref(), Some("look at it, or go on with --allow-cpu"));
+        assert_eq!(without(Verdict::Usable, false).unwrap(), None);
+    }
 }
