@@ -94,6 +94,7 @@ pub async fn answer(app: &App, asked: Asked) -> Result<Response, ApiError> {
     let names = answer.names();
     let most_tokens = reports.iter().map(|report| report.max_tokens).max();
     warnings.extend(most_tokens.and_then(|most| app.deadline.too_long(most, app.pool.pace(&model.name))));
+    warnings.extend(app.settings.gpu_unused.clone());
     let content_type = answer.encoder.content_type();
     let mut response = match answer.encoder.mode() {
         Mode::Stream => reply::bytes(content_type, answer.into_body()),
@@ -299,7 +300,8 @@ async fn start(app: &App, asked: Asked) -> Result<(Vec<Follower>, Waited, Box<dy
     let mut followers = Vec::with_capacity(requests.len());
     for (choice, request) in requests.into_iter().enumerate() {
         let (id, client) = (app.pool.next_id(), arrived.client);
-        let call = Call { request, wishes, client, earlier: None };
+        let call =
+            Call { request, wishes, client, earlier: None, gpu_unused: app.settings.gpu_unused.clone() };
         let new = Some(call.begun(id, &model, attempt.as_ref(), choice));
         let generation = lease.generate(id, call.request, client, Seen::nothing(arrived.at))?;
         followers.push(app.journal.begin(Begun { generation, new, past: Vec::new(), keep }));

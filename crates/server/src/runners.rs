@@ -20,6 +20,9 @@ pub struct Overview {
     runners: Vec<Entry>,
     /// What is not as it should be.
     warnings: Vec<String>,
+    /// Why a GPU that is there is not used, for records; one of the warnings.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_unused: Option<String>,
     /// What is left of the session.
     session: SessionView,
     /// Answers that wait or run.
@@ -93,6 +96,7 @@ pub fn overview(app: &App) -> Overview {
     Overview {
         runners: app.pool.overview().iter().map(|slot| entry(app, slot)).collect(),
         warnings: warnings(app),
+        gpu_unused: app.settings.gpu_unused.clone(),
         session: app.deadline.view(),
         in_flight: app.pool.in_flight(),
         max_in_flight: app.settings.max_in_flight,

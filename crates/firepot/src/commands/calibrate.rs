@@ -6,7 +6,7 @@ use firepot_calibrate::{Asked, Attention, Calibration, DeviceRates, Gpu, Stamp, 
 use firepot_engine::{Decoder, LoadSpec};
 use firepot_gguf::{Layout, TensorType};
 use firepot_llama::{LlamaDecoder, LoadControl};
-use firepot_machine::{Machine, READ_TIME_MAX, read_speed};
+use firepot_machine::{DeviceNames, Machine, READ_TIME_MAX, read_speed};
 use firepot_measure::read_bandwidth;
 use firepot_plan::{Want, plan};
 use firepot_server::pool::Wishes;

@@ -131,6 +131,7 @@ impl Campaign<'_> {
         }
         let mut told = BTreeMap::from([("suite".to_owned(), format!("{suite:?}").to_lowercase())]);
         told.insert("telemetry".to_owned(), self.wanted.telemetry.to_string());
+        told.extend(sides.gpu_unused.iter().map(|why| ("gpu_unused".to_owned(), why.clone())));
         let ground = verify::ground(&machine, &hosts, sides.hosts(), told);
         trial.finish(&verify::tool(), ground).map_err(|error| resumable(&error.into(), dir))?;
         drop(progress);

@@ -81,6 +81,7 @@ pub struct Keys {
 }
 
 /// The servers of a trial.
+#[derive(Default)]
 pub struct Sides {
     /// As the trial wants them.
     pub all: Vec<Side>,
@@ -91,6 +92,8 @@ pub struct Sides {
     server_versions: Vec<String>,
     /// Whether a model of them thinks before it answers.
     pub think: bool,
+    /// Why our server does not use a GPU that is there.
+    pub gpu_unused: Option<String>,
 }
 
 impl Sides {
@@ -101,8 +104,7 @@ impl Sides {
 
     /// Finds the servers, or starts ours.
     pub async fn open(settings: &Settings, home: &Home, wanted: &Wanted, keys: Keys) -> anyhow::Result<Self> {
-        let mut found =
-            Self { all: Vec::new(), model: None, attached: None, server_versions: Vec::new(), think: false };
+        let mut found = Self::default();
         match &wanted.target {
             Some(address) => {
                 found.add(discover_with(address, keys.target).await?, &wanted.model, true).await?
@@ -151,6 +153,7 @@ impl Sides {
             return Err(error);
         }
         let runners: Value = attached.client().get("/firepot/v1/runners").await?;
+        self.gpu_unused = runners["gpu_unused"].as_str().map(str::to_owned);
         let entries = runners["runners"].as_array().map(Vec::as_slice).unwrap_or_default();
         let entry = entries.iter().find(|entry| entry["model"] == name);
         let ctx = entry.and_then(|entry| entry["context_length"].as_u64());

@@ -166,6 +166,25 @@ async fn an_answer_without_a_key_is_cancelled_when_its_client_goes() {
     newest(&test, "cancelled").await;
 }
 
+#[tokio::test]
+async fn an_answer_that_was_made_beside_an_unused_gpu_says_so_in_its_header_and_in_the_journal() {
+    let why = "a GPU is there and is not used";
+    let test = TestApp::with(|settings| settings.gpu_unused = Some(why.into()));
+    let response = keyed(&test, CHAT, &openai("hi"), &[("idempotency-key", "k1")]).await;
+    assert_eq!(response.headers()["x-firepot-warnings"], why);
+    text(response).await;
+    assert_eq!(newest(&test, "finished").await["gpu_unused"], why);
+    let chat = test.new_chat().await;
+    test.post(&format!("{chat}/answer"), json!({ "kind": "send", "content": "long" })).await;
+    assert_eq!(newest(&test, "running").await["gpu_unused"], why);
+
+    let used = TestApp::new();
+    let response = keyed(&used, CHAT, &openai("hi"), &[]).await;
+    assert_eq!(response.headers().get("x-firepot-warnings"), None);
+    text(response).await;
+    assert_eq!(newest(&used, "finished").await.get("gpu_unused"), None);
+}
+
 #[test]
 fn a_request_that_is_sent_again_after_a_kill_goes_on_from_the_exact_token() {
     let key = ("idempotency-key", "k1");

@@ -65,6 +65,7 @@ async fn a_stream_begins_with_who_the_server_is_the_chat_and_the_runners() {
     let (name, runners) = events.next().await.unwrap();
     assert_eq!((name.as_str(), &runners), ("runners", &test.get("/firepot/v1/runners").await.1));
     assert_eq!(runners["warnings"], json!(["a GPU is there and is not used"]));
+    assert_eq!(runners["gpu_unused"], "a GPU is there and is not used");
     assert_eq!(
         (&runners["in_flight"], &runners["max_in_flight"]),
         (&json!(0), &json!(limits::MAX_IN_FLIGHT))

@@ -21,6 +21,21 @@ pub struct Call {
     pub client: u64,
     /// Of an answer of a chat that continues one: what its earlier runs had.
     pub earlier: Option<Earlier>,
+    /// Why a GPU that was there was not used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_unused: Option<String>,
+}
+
+/// The part of a [`Call`] that lists show.
+#[derive(Default, Deserialize)]
+struct Told {
+    #[serde(default)]
+    gpu_unused: Option<String>,
+}
+
+/// Why a GPU that was there was not used for an answer of the journal.
+pub fn gpu_unused(generation: &Generation) -> Option<String> {
+    rmp_serde::from_slice::<Told>(&generation.begun.call).unwrap_or_default().gpu_unused
 }
 
 impl Call {

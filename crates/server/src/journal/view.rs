@@ -5,6 +5,8 @@ use firepot_store::{ChatId, Generation, MessageId};
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::call::gpu_unused;
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GenerationView {
@@ -30,6 +32,9 @@ pub struct GenerationView {
     pub message_id: Option<MessageId>,
     /// Its request can be sent again.
     pub has_key: bool,
+    /// Why a GPU that was there was not used for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gpu_unused: Option<String>,
     /// What there is of it; only where one answer was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<Text>,
@@ -66,6 +71,7 @@ impl GenerationView {
             chat_id: generation.message.map(|(chat, _)| chat),
             message_id: generation.message.map(|(_, message)| message),
             has_key: generation.begun.key.is_some(),
+            gpu_unused: gpu_unused(generation),
             text: None,
         }
     }

@@ -57,7 +57,9 @@ pub async fn begin(
     let wishes = wishes(defaults.load(&settings.said, load)).or(app.default_wishes());
     let mut request = ask::request(&settings, thinking, turns);
     defaults.apply(&settings.said, &mut request);
-    let (id, call) = (app.pool.next_id(), Call { request, wishes, client: arrived.client, earlier });
+    let gpu_unused = app.settings.gpu_unused.clone();
+    let call = Call { request, wishes, client: arrived.client, earlier, gpu_unused };
+    let id = app.pool.next_id();
     let journalled = call.begun(id, &model, None, 0);
     let (messages, after) = store(app, before, change, journalled).await?;
     let begun = Begun { messages, leaf_id: after.leaf_id };
