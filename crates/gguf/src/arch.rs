@@ -329,27 +329,33 @@ impl<'a> Architecture<'a> {
             Recurrent {
                 rolling: shifts.saturating_mul(embedding),
                 state: embedding.saturating_mul(head_size),
+                width: 0,
             }
         } else if kernel_short > 0 {
-            Recurrent { rolling: embedding.saturating_mul(kernel_short - 1), state: 0 }
+            Recurrent { rolling: embedding.saturating_mul(kernel_short - 1), state: 0, width: 0 }
         } else if delta > 0 {
             let before = if kernel > 0 { kernel - 1 } else { 3 };
             Recurrent {
                 rolling: before.saturating_mul(3).saturating_mul(heads.saturating_mul(delta)),
                 state: delta.saturating_mul(delta).saturating_mul(heads),
+                width: 0,
             }
         } else {
             let (inner, states) = (number("ssm.inner_size"), number("ssm.state_size"));
             let groups = number("ssm.group_count").saturating_mul(2).saturating_mul(states);
+            let convolved = inner.saturating_add(groups);
             let linear =
                 if self.fields.architecture == "minimax-01" { number("attention.key_length") } else { 0 };
             Recurrent {
-                rolling: kernel.saturating_sub(1).saturating_mul(inner.saturating_add(groups)),
+                rolling: kernel.saturating_sub(1).saturating_mul(convolved),
                 state: if linear > 0 {
                     linear.saturating_mul(linear).saturating_mul(heads)
                 } else {
                     states.saturating_mul(inner)
                 },
+                // `build_mamba2_layer`: gate and what is convolved; that beside the state before it and behind it; what the state
+                // gives, the copy of the gate, and their product.
+                width: inner.saturating_mul(4).saturating_add(convolved.saturating_mul(3)),
             }
         })
     }

@@ -90,4 +90,7 @@ pub struct Recurrent {
     pub rolling: u64,
     /// Elements of the state proper.
     pub state: u64,
+    /// Elements that each token has inside a Mamba layer at once: its projections, what is convolved of them, and what the state
+    /// gives. 0 for layers of other kinds.
+    pub width: u64,
 }

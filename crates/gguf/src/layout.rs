@@ -188,7 +188,8 @@ mod tests {
         };
         let next = state(model("qwen3next", 4), "qwen3next");
         assert_eq!(kinds(&next), [(false, true), (false, true), (false, true), (true, false)]);
-        let expected = Recurrent { rolling: 3 * (128 + 2 * 16), state: 16 * 128 };
+        let convolved = 128 + 2 * 16;
+        let expected = Recurrent { rolling: 3 * convolved, state: 16 * 128, width: 4 * 128 + 3 * convolved };
         assert_eq!(layout(&next).unwrap().layers[0].recurrent, Some(expected));
         assert_eq!(kinds(&state(model("falcon-h1", 1), "falcon-h1")), [(true, true)]);
         assert_eq!(kinds(&state(model("mamba2", 1), "mamba2")), [(false, true)]);

@@ -98,7 +98,15 @@ impl Graph<'_> {
         let flash = self.footprint.params.flash_attention;
         let scores = if flash { 0 } else { self.floats(heads.saturating_mul(self.cells_of(attention))) };
         let others = self.residual().saturating_add(queries).saturating_mul(3);
-        scores.saturating_add(others)
+        scores.saturating_add(self.latent_values(attention)).saturating_add(others)
+    }
+
+    /// Latent attention has its values in its keys; without flash attention they are copied from there, in 16 bits.
+    fn latent_values(&self, attention: &Attention) -> u64 {
+        if self.footprint.params.flash_attention || attention.value_length > 0 {
+            return 0;
+        }
+        self.cells_of(attention).saturating_mul(attention.key_length.into()).saturating_mul(2)
     }
 
     /// The gate, the way up, and the larger of their product and what the experts in use give, each apart; residual, norm, and what attention leaves between them.
@@ -110,13 +118,15 @@ impl Graph<'_> {
         wide.saturating_add(self.residual().saturating_mul(5))
     }
 
-    /// The state of each sequence, and what of a ubatch goes through it.
+    /// The state of each sequence, before and behind the ubatch, and what of a ubatch goes through it. Read off dry runs of
+    /// Mamba-2, Granite 4.0 H and LFM2.
     fn recurrence(&self, layer: &Layer) -> u64 {
         let Some(state) = layer.recurrent else { return 0 };
         let sequences = self.footprint.sequences(self.cells);
-        let states =
-            state.state.saturating_add(state.rolling).saturating_mul(sequences).saturating_mul(F32_BYTES);
-        states.saturating_add(self.residual().saturating_mul(4))
+        let of_one = state.state.saturating_mul(2).saturating_add(state.rolling);
+        let states = of_one.saturating_mul(sequences).saturating_mul(F32_BYTES);
+        let inside = self.floats(state.width).max(self.residual().saturating_mul(3));
+        states.saturating_add(inside).saturating_add(self.residual())
     }
 
     /// A row of logits for each sequence.

@@ -614,7 +614,7 @@ fn a_window_has_cells_for_each_sequence_and_a_state_for_each_too() {
     assert_eq!(kv_bytes(&windowed, Want::default()), (512 * 8 + 512) * 768 * 30);
     let mut recurrent = smol();
     for layer in &mut recurrent.layers {
-        (layer.attention, layer.recurrent) = (None, Some(Recurrent { rolling: 10, state: 90 }));
+        (layer.attention, layer.recurrent) = (None, Some(Recurrent { rolling: 10, state: 90, width: 0 }));
     }
     assert_eq!(kv_bytes(&recurrent, Want::default()), 30 * 100 * 4 * 8);
 }
@@ -762,4 +762,29 @@ fn devices_work_one_after_the_other() {
     let rate = |device: Option<usize>| Some(if device.is_some() { 1e6 } else { 1e5 });
     assert!((decode_at_most(&bytes, rate).unwrap() - 1.0 / 0.14).abs() < 1e-9);
     assert_eq!(decode_at_most(&bytes, |device| device.map(|_| 1e6)), None);
+}
+
+/// Figures of `firepot dry-run` over `xtask check-planner`'s sketches of Mamba-2 130M and DeepSeek-V2-Lite.
+#[test]
+fn states_and_latent_values_take_what_llama_cpp_counts() {
+    let near = |layout: &Layout, (parallel, ubatch_tokens), cells, counted: u64| {
+        let kv_types = (KvType::F16, KvType::F16);
+        let params = Params { parallel, ubatch_tokens, kv_types, flash_attention: false };
+        let planned = crate::host_bytes(layout, params, cells).compute_bytes;
+        assert!(planned.abs_diff(counted) * 20 <= counted, "{planned} beside {counted}");
+    };
+    let mut states = smol();
+    states.embedding_length = 768;
+    let of_mamba = Recurrent { rolling: 5376, state: 196_608, width: 11_520 };
+    for layer in &mut states.layers {
+        (layer.attention, layer.recurrent, layer.feed_forward_length) = (None, Some(of_mamba), 0);
+    }
+    near(&states, (4, 512), 8192, 37_191_744);
+    let mut latent = smol();
+    latent.embedding_length = 2048;
+    for attention in latent.layers.iter_mut().filter_map(|layer| layer.attention.as_mut()) {
+        (attention.query_heads, attention.kv_heads) = (16, 1);
+        (attention.key_length, attention.value_length) = (576, 0);
+    }
+    near(&latent, (1, 100), 32_768, 320_392_896);
 }

@@ -160,7 +160,13 @@ fn check(oracle: &mut Oracle, name: &str, file: &Path) -> anyhow::Result<Row> {
             let said = host_bytes(&layout, params, cells.into());
             row.weights_off = row.weights_off.max(said.weights_bytes.abs_diff(counted.weights_bytes));
             row.kv_off = row.kv_off.max(said.kv_bytes.abs_diff(counted.kv_bytes));
-            row.compute.push(Compared { planned: said.compute_bytes, counted: counted.compute_bytes });
+            let compared = Compared { planned: said.compute_bytes, counted: counted.compute_bytes };
+            if !compared.near() {
+                eprintln!(
+                    "  {cells} cells of {kv_type:?}, flash attention {flash_attention}, {parallel} answers: {compared:?}"
+                );
+            }
+            row.compute.push(compared);
         }
     }
     Ok(row)
