@@ -161,7 +161,8 @@ fn check_combinations(spec: &LoadSpec) -> Result<(), LoadError> {
     if spec.kv_type_v != KvType::F16 && !spec.flash_attention {
         return Err(LoadError::bad_parameter("kv_type_v", "a quantized V cache needs flash attention"));
     }
-    if spec.gpu_layers != 0 && !devices::gpu_supported() {
+    // Where devices are named, the one that is gone is.
+    if spec.gpu_layers != 0 && spec.devices.is_empty() && !devices::gpu_supported() {
         let reason = format!("{} asked for, but this build of llama.cpp sees no GPU", spec.gpu_layers);
         return Err(LoadError::bad_parameter("gpu_layers", reason));
     }
@@ -271,6 +272,13 @@ mod tests {
             }),
             @"kv_type_v: a quantized V cache needs flash attention"
         );
+    }
+
+    #[test]
+    fn a_device_of_the_plan_that_is_gone_is_told_as_gone_even_when_it_was_the_only_one() {
+        let on_gone = LoadSpec { gpu_layers: -1, devices: vec!["CUDA77".to_owned()], ..spec() };
+        let error = ModelParams::new(&on_gone, Allocation::Real).err().expect("there is no such device");
+        assert!(matches!(error, LoadError::DeviceGone { .. }), "{error}");
     }
 
     #[test]
