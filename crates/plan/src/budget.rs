@@ -1,14 +1,14 @@
 //! How much memory there is, and how many KV cells it has room for.
 
 use firepot_gguf::Layout;
-use firepot_machine::Machine;
+use firepot_machine::{Machine, Reading};
 
 use crate::{
     Want,
     footprint::{Device, Footprint},
     limits::{
-        CELLS_SHARED_MAX, CELLS_STEP, CTX_DEFAULT_MAX, CTX_FLOOR, CTX_GPU_MIN, GPU_MARGIN_BYTES,
-        HOST_MARGIN_BYTES, HOST_MARGIN_MIN_BYTES, KV_CELLS_MAX,
+        CELLS_SHARED_MAX, CELLS_STEP, CTX_DEFAULT_MAX, CTX_FLOOR, CTX_GPU_MIN, GPU_CONTEXT_BYTES,
+        GPU_MARGIN_BYTES, HOST_MARGIN_BYTES, HOST_MARGIN_MIN_BYTES, KV_CELLS_MAX,
     },
 };
 
@@ -44,6 +44,32 @@ impl Budget {
             Device::Gpu(index) => self.gpu_bytes.get(index).copied().flatten(),
         }
     }
+}
+
+/// What a model may take of a GPU, or without one of main memory, in bytes; `None` when the machine does not say.
+#[must_use]
+pub fn available_bytes(machine: &Machine, want: &Want, gpu: Option<usize>) -> Option<u64> {
+    Budget::of(machine, want).on(gpu.map_or(Device::Host, Device::Gpu))
+}
+
+/// The machine as it is when so much main memory, and so much of GPUs, is given back. On each of those GPUs a driver's
+/// context goes with it.
+#[must_use]
+pub fn with_freed(machine: &Machine, host_bytes: u64, gpu_bytes: &[(usize, u64)]) -> Machine {
+    let mut machine = machine.clone();
+    add(&mut machine.memory.effective_available_bytes, host_bytes);
+    for &(gpu, bytes) in gpu_bytes {
+        let Some(gpu) = machine.gpus.devices.get_mut(gpu) else { continue };
+        let used_bytes = gpu.used_bytes.known().copied().unwrap_or(u64::MAX);
+        let freed_bytes = bytes.saturating_add(GPU_CONTEXT_BYTES).min(used_bytes);
+        add(&mut gpu.free_bytes, freed_bytes);
+        gpu.used_bytes = gpu.used_bytes.clone().map(|used| used.saturating_sub(freed_bytes));
+    }
+    machine
+}
+
+fn add(reading: &mut Reading<u64>, bytes: u64) {
+    *reading = reading.clone().map(|read| read.saturating_add(bytes));
 }
 
 /// A sixteenth of what is available, within bounds: more memory never leaves less for the model.

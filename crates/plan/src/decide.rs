@@ -206,7 +206,7 @@ fn reasons(
         reason("gpu_layers", &plan.gpu_layers, placed.gpu_why),
         reason("gpus", &list(&plan.gpus), of_gpus("those that hold the model, or a part of it")),
         reason("gpu_shares", &list(&plan.gpu_shares), of_gpus("what each has free, in bytes")),
-        reason("replicas", &plan.replicas, replicas_why(&plan.gpus, plan.replicas)),
+        reason("replicas", &plan.replicas, placed.replicas_why.to_owned()),
         reason("host_experts", &plan.host_experts, experts_why(plan.host_experts)),
         reason(
             "mmap",
@@ -233,14 +233,6 @@ fn sequences_why(layout: &Layout) -> String {
         "of running answers and of cached prefixes: each costs a row of logits"
     };
     why.to_owned()
-}
-
-fn replicas_why(gpus: &[usize], replicas: u32) -> String {
-    match (gpus.len(), replicas) {
-        (0, _) => "in main memory, one is enough".to_owned(),
-        (_, 1) => "no second GPU like it holds the model too".to_owned(),
-        _ => "one for each GPU".to_owned(),
-    }
 }
 
 fn experts_why(layers: u32) -> String {

@@ -50,32 +50,34 @@ pub enum PlanError {
     },
     /// The model does not fit with any context.
     #[error(
-        "the model needs {} MiB with the smallest context, {} MiB of them weights, and {} MiB are available",
-        mib_up(*needs_bytes), mib_up(*weights_bytes), mib(*available_bytes)
+        "the model needs {} MiB with the smallest context, {} MiB of them weights, and {}",
+        mib_up(*needs_bytes), mib_up(*weights_bytes), are_available(*available)
     )]
     ModelTooLarge {
         /// Weights, compute buffers and the smallest KV cache.
         needs_bytes: u64,
         /// Weights alone.
         weights_bytes: u64,
-        /// What is available for them, the margin taken off.
-        available_bytes: u64,
+        /// What of main memory and of GPUs is available for them, the margins taken off, in bytes.
+        available: (u64, u64),
+        /// Weights of the largest model of this shape that fits somewhere; 0 where not even the smallest does.
+        fits_bytes: u64,
     },
     /// The model fits, but not with this context.
     #[error(
-        "a context of {wanted} tokens needs {} MiB with the model and a KV cache in {}, and {} MiB are available",
-        mib_up(*needs_bytes), kv_type.name(), mib(*available_bytes)
+        "a context of {wanted} tokens needs {} MiB with the model and a KV cache in {}, and {}",
+        mib_up(*needs_bytes), kv_type.name(), are_available(*available)
     )]
     CtxTooLarge {
         /// What was asked for.
         wanted: u32,
         /// Weights, compute buffers and the KV cache of one answer.
         needs_bytes: u64,
-        /// What is available for them, the margin taken off.
-        available_bytes: u64,
+        /// What of main memory and of GPUs is available for them, the margins taken off, in bytes.
+        available: (u64, u64),
         /// Type of the KV cache.
         kv_type: KvType,
-        /// Largest context that fits.
+        /// Largest context that fits somewhere; 0 where none does.
         fits_ctx: u32,
     },
     /// Memory does not suffice, and something leaves the model less of it than the machine has.
@@ -136,14 +138,11 @@ impl PlanError {
                 format!("ask for a context of {least} tokens or more, or leave it to the planner")
             }
             Self::KvTypeUnfit { .. } => "ask for a KV cache in f16, or for none".to_owned(),
-            Self::ModelTooLarge { needs_bytes, weights_bytes, available_bytes } => {
-                let beside_bytes = needs_bytes.saturating_sub(*weights_bytes);
-                match available_bytes.saturating_sub(beside_bytes) {
-                    0 => remedy.to_owned(),
-                    fits_bytes => {
-                        format!("a file of about {} MiB would fit; else {remedy}", mib(fits_bytes))
-                    }
-                }
+            Self::ModelTooLarge { fits_bytes: 0, .. } | Self::CtxTooLarge { fits_ctx: 0, .. } => {
+                remedy.to_owned()
+            }
+            Self::ModelTooLarge { fits_bytes, .. } => {
+                format!("a file of about {} MiB would fit; else {remedy}", mib(*fits_bytes))
             }
             Self::CtxTooLarge { fits_ctx, kv_type, .. } => {
                 format!("a context of {fits_ctx} tokens fits, with a KV cache in {}", kv_type.name())
@@ -162,6 +161,15 @@ fn takes_more(least: u32, think_tokens: Option<u32>) -> String {
     match think_tokens {
         Some(tokens) => format!("{tokens} tokens of thinking beside question and answer take {least}"),
         None => format!("one of at least {least} too"),
+    }
+}
+
+fn are_available((host_bytes, gpu_bytes): (u64, u64)) -> String {
+    match gpu_bytes {
+        0 => format!("{} MiB are available", mib(host_bytes)),
+        _ => {
+            format!("{} MiB of main memory and {} MiB on GPUs are available", mib(host_bytes), mib(gpu_bytes))
+        }
     }
 }
 

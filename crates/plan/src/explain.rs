@@ -66,7 +66,7 @@ fn binds(layout: &Layout, machine: &Machine, want: &Want, made: &Plan) -> String
 fn tightest(machine: &Machine, want: &Want, made: &Plan) -> String {
     let budget = Budget::of(machine, want);
     let gpus = made.predicted.gpus.iter().map(|&(gpu, bytes)| (Device::Gpu(gpu), bytes.total()));
-    let host = (Device::Host, made.predicted.each_host_bytes());
+    let host = (Device::Host, made.predicted.host_bytes());
     let left = gpus.chain([host]).filter_map(|(device, taken)| {
         let available = budget.on(device)?;
         Some((available.saturating_sub(taken), available, taken, device))

@@ -3,7 +3,7 @@
 use crate::{
     Gains,
     budget::Budget,
-    footprint::{Device, Footprint, Params},
+    footprint::Params,
     limits::{PARALLEL_DEFAULT, PARKED_BYTES_MAX, PARKED_BYTES_UNKNOWN},
     placement::{Placed, Search},
 };
@@ -26,8 +26,7 @@ impl Extras {
     pub fn of(search: &Search<'_>, placed: &Placed) -> Self {
         let host_bytes = |flash_attention| {
             let params = Params { flash_attention, ..placed.params };
-            let footprint = Footprint { layout: search.layout, placing: &placed.placing, params };
-            footprint.taken(Device::Host, placed.shape.cells.into())
+            placed.host_bytes(search.layout, search.want, params)
         };
         let available_bytes = Budget::of(search.machine, search.want).host_bytes;
         let left_bytes = available_bytes.map(|bytes| bytes.saturating_sub(host_bytes(true)));
@@ -50,8 +49,10 @@ impl Extras {
         let (repack, repack_why) = repacked(search, placed, left_bytes);
         let taken_bytes = if flash_attention { 0 } else { scores_bytes };
         let (parked_bytes, parked_why) = match left_bytes {
+            // Each replica parks its own.
             Some(left) => (
-                (left.saturating_sub(taken_bytes) / 4).min(PARKED_BYTES_MAX),
+                (left.saturating_sub(taken_bytes) / 4 / u64::from(placed.replicas.max(1)))
+                    .min(PARKED_BYTES_MAX),
                 "a quarter of the memory that is left",
             ),
             None => (PARKED_BYTES_UNKNOWN, "the memory is not known; a careful default"),

@@ -10,6 +10,7 @@ mod explain;
 mod extras;
 mod footprint;
 mod limits;
+mod nearest;
 mod placement;
 mod plan;
 mod runner;
@@ -22,6 +23,7 @@ mod want;
 #[cfg(test)]
 mod want_tests;
 
+pub use budget::{available_bytes, with_freed};
 pub use decide::plan;
 pub use error::{MemoryLimit, PlanError};
 pub use explain::{Change, Explanation, explain};

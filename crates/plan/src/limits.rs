@@ -47,9 +47,11 @@ pub const HOST_MARGIN_MIN_BYTES: u64 = 32 << 20;
 pub const RUNNER_BYTES: u64 = 28 << 20;
 /// The tokenizer's tables, for each token of the vocabulary, by the same.
 pub const TOKEN_BYTES: u64 = 165;
-/// GPU memory that stays free beside them: 250 MiB for the CUDA context (the default of gpustack's gguf-parser;
-/// not measured here) and 192 MiB of allocator slack.
-pub const GPU_MARGIN_BYTES: u64 = (250 + 192) << 20;
+/// What a process takes of a GPU beside its buffers, the CUDA context: the default of gpustack's gguf-parser, not
+/// measured here.
+pub const GPU_CONTEXT_BYTES: u64 = 250 << 20;
+/// GPU memory that stays free beside a load's buffers: the context, and 192 MiB of allocator slack.
+pub const GPU_MARGIN_BYTES: u64 = GPU_CONTEXT_BYTES + (192 << 20);
 /// Most main memory for prefixes of ended answers: about 35,000 tokens of a 7B model with grouped queries.
 pub const PARKED_BYTES_MAX: u64 = 2 << 30;
 /// The same where the memory is not known.

@@ -22,6 +22,7 @@ pub struct Placed {
     pub gpus: Vec<(usize, u64)>,
     /// How often it is loaded, each time on one of the GPUs.
     pub replicas: u32,
+    pub replicas_why: &'static str,
     pub gpu_why: String,
 }
 
@@ -35,9 +36,14 @@ pub struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Its place; else why there is none, and the nearest that would have one.
+    pub fn place(&self) -> Result<Placed, PlanError> {
+        self.find().ok_or_else(|| self.refused())
+    }
+
     /// One GPU that holds the whole model, and a replica on each further one like it; else several GPUs; else GPUs with
     /// experts or layers left in main memory; else main memory.
-    pub fn place(&self) -> Result<Placed, PlanError> {
+    pub(crate) fn find(&self) -> Option<Placed> {
         let budget = Budget::of(self.machine, self.want);
         let gpus = match self.usable_gpus(&budget) {
             Ok(gpus) => gpus,
@@ -49,14 +55,11 @@ impl Search<'_> {
             return self.asked_for(&budget, &gpus, layers);
         }
         let found = [Self::whole, Self::split, Self::without_experts, Self::some_layers];
-        if let Some(placed) = found.into_iter().find_map(|place| place(self, &budget, &gpus)) {
-            return placed;
-        }
-        let why = self.too_large_for(&budget, gpus[0].0);
-        self.on_host(&budget, why)
+        let on_gpus = found.into_iter().find_map(|place| place(self, &budget, &gpus));
+        on_gpus.or_else(|| self.on_host(&budget, self.too_large_for(&budget, gpus[0].0)))
     }
 
-    fn footprint<'a>(&'a self, placing: &'a Placing) -> Footprint<'a> {
+    pub(crate) fn footprint<'a>(&'a self, placing: &'a Placing) -> Footprint<'a> {
         Footprint { layout: self.layout, placing, params: self.params }
     }
 
@@ -77,7 +80,13 @@ impl Search<'_> {
         if gpus.is_empty() { Err(without_gpu(self.machine)) } else { Ok(gpus) }
     }
 
-    fn on_host(&self, budget: &Budget, gpu_why: String) -> Result<Placed, PlanError> {
+    /// What GPUs that may be used have together.
+    pub(crate) fn gpu_bytes(&self, budget: &Budget) -> u64 {
+        let gpus = self.usable_gpus(budget).unwrap_or_default();
+        gpus.iter().fold(0, |sum, gpu| sum.saturating_add(gpu.1))
+    }
+
+    fn on_host(&self, budget: &Budget, gpu_why: String) -> Option<Placed> {
         self.shaped(budget, Placing::host(self.layout), Vec::new(), gpu_why)
     }
 
@@ -87,10 +96,11 @@ impl Search<'_> {
         placing: Placing,
         gpus: Vec<(usize, u64)>,
         gpu_why: String,
-    ) -> Result<Placed, PlanError> {
+    ) -> Option<Placed> {
         let footprint = self.footprint(&placing);
         let shape = Shape::fit(&footprint, self.want, &Room::of(&footprint, budget))?;
-        Ok(Placed { placing, params: self.params, shape, gpus, replicas: 1, gpu_why })
+        let replicas_why = if gpus.is_empty() { IN_MAIN_MEMORY } else { NO_SECOND };
+        Some(Placed { placing, params: self.params, shape, gpus, replicas: 1, replicas_why, gpu_why })
     }
 
     /// Whether the model fits with the context that was asked for, or with a useful one.
@@ -106,26 +116,43 @@ impl Search<'_> {
         self.layout.layers.len() as u32 + 1
     }
 
-    fn whole(&self, budget: &Budget, gpus: &[(usize, u64)]) -> Option<Result<Placed, PlanError>> {
+    fn whole(&self, budget: &Budget, gpus: &[(usize, u64)]) -> Option<Placed> {
         let on = |gpu: (usize, u64)| Placing::on_gpus(self.layout, self.all_layers(), &[gpu], 0);
         let fitting: Vec<(usize, u64)> =
             gpus.iter().copied().filter(|&gpu| self.useful(budget, &on(gpu))).collect();
         let first = *fitting.first()?;
         let alike: Vec<(usize, u64)> =
             fitting.iter().copied().filter(|gpu| self.alike(first.0, gpu.0)).collect();
-        // Replicas are loaded alike, so the one with the least room decides.
-        let tightest = alike.iter().copied().min_by_key(|gpu| gpu.1).unwrap_or(first);
-        let name = self.name(first.0);
-        let why = match alike.len() {
-            1 => format!("{name} has {} MiB for the model, which holds all of it", mib(first.1)),
-            count => format!(
-                "{count} × {name}, each with {} MiB or more for the model: one replica on each serves more answers \
-                 than one model split over them",
-                mib(tightest.1)
+        (1..=alike.len()).rev().find_map(|count| {
+            // Replicas are loaded alike, so the last, which has the least room, decides.
+            let tightest = alike[count - 1];
+            let why = self.whole_why(tightest, count);
+            let placed = self.shaped(budget, on(tightest), alike[..count].to_vec(), why)?;
+            let replicas_why = match count {
+                1 if alike.len() == 1 => NO_SECOND,
+                _ if count < alike.len() => NO_HOST_MEMORY,
+                _ => ONE_EACH,
+            };
+            let placed = Placed { replicas: count as u32, replicas_why, ..placed };
+            (count == 1 || self.hosts_runners(budget, &placed)).then_some(placed)
+        })
+    }
+
+    fn whole_why(&self, tightest: (usize, u64), count: usize) -> String {
+        let (name, available) = (self.name(tightest.0), mib(tightest.1));
+        match count {
+            1 => format!("{name} has {available} MiB for the model, which holds all of it"),
+            _ => format!(
+                "{count} × {name}, each with {available} MiB or more for the model: one replica on each serves more \
+                 answers than one model split over them"
             ),
-        };
-        let placed = self.shaped(budget, on(tightest), alike.clone(), why);
-        Some(placed.map(|placed| Placed { replicas: alike.len() as u32, ..placed }))
+        }
+    }
+
+    /// Whether main memory has room for the runners of all replicas.
+    fn hosts_runners(&self, budget: &Budget, placed: &Placed) -> bool {
+        let host_bytes = placed.host_bytes(self.layout, self.want, self.params);
+        budget.host_bytes.is_none_or(|available| host_bytes <= available)
     }
 
     /// Same name, capability and size.
@@ -135,36 +162,36 @@ impl Search<'_> {
         one == other || gpus.get(one).map(what) == gpus.get(other).map(what)
     }
 
-    fn split(&self, budget: &Budget, gpus: &[(usize, u64)]) -> Option<Result<Placed, PlanError>> {
+    fn split(&self, budget: &Budget, gpus: &[(usize, u64)]) -> Option<Placed> {
         if gpus.len() < 2 {
             return None;
         }
         let placing = Placing::on_gpus(self.layout, self.all_layers(), gpus, 0);
         let why = || format!("no single GPU holds the model; {} of them do, layer by layer", gpus.len());
-        self.useful(budget, &placing).then(|| self.shaped(budget, placing, gpus.to_vec(), why()))
+        self.useful(budget, &placing).then(|| self.shaped(budget, placing, gpus.to_vec(), why()))?
     }
 
     /// The experts of as few layers as possible in main memory: a token reads few of them.
-    fn without_experts(&self, budget: &Budget, gpus: &[(usize, u64)]) -> Option<Result<Placed, PlanError>> {
+    fn without_experts(&self, budget: &Budget, gpus: &[(usize, u64)]) -> Option<Placed> {
         let layers = self.layout.layers.iter().enumerate().filter(|(_, layer)| layer.experts.bytes() > 0);
         let most = layers.map(|(index, _)| index as u32 + 1).max()?;
         let on = |experts: u32| Placing::on_gpus(self.layout, self.all_layers(), gpus, experts);
         let least = (1..=most).find(|&experts| self.useful(budget, &on(experts)))?;
         let why = format!("the GPUs hold all but the experts of {least} layers, which main memory holds");
-        Some(self.shaped(budget, on(least), gpus.to_vec(), why))
+        self.shaped(budget, on(least), gpus.to_vec(), why)
     }
 
-    fn some_layers(&self, budget: &Budget, gpus: &[(usize, u64)]) -> Option<Result<Placed, PlanError>> {
+    fn some_layers(&self, budget: &Budget, gpus: &[(usize, u64)]) -> Option<Placed> {
         let on = |layers: u32| Placing::on_gpus(self.layout, layers, gpus, 0);
         let most = (1..self.all_layers()).rev().find(|&layers| self.useful(budget, &on(layers)))?;
         let all = self.all_layers();
         let why = format!(
             "the GPUs hold {most} of {all} layers; main memory holds the others, and slows every token"
         );
-        Some(self.shaped(budget, on(most), gpus.to_vec(), why))
+        self.shaped(budget, on(most), gpus.to_vec(), why)
     }
 
-    fn asked_for(&self, budget: &Budget, gpus: &[(usize, u64)], layers: u32) -> Result<Placed, PlanError> {
+    fn asked_for(&self, budget: &Budget, gpus: &[(usize, u64)], layers: u32) -> Option<Placed> {
         let (gpu, available_bytes) = gpus[0];
         let placing = Placing::on_gpus(self.layout, layers, &gpus[..1], 0);
         let cells = cells_for(self.useful_ctx().into());
@@ -193,6 +220,23 @@ impl Search<'_> {
         self.machine.gpus.devices.get(gpu).map_or("a GPU", |gpu| gpu.name.as_str())
     }
 }
+
+impl Placed {
+    /// What all replicas take of main memory; the mapped file they share.
+    pub fn host_bytes(&self, layout: &Layout, want: &Want, params: Params) -> u64 {
+        let footprint = Footprint { layout, placing: &self.placing, params };
+        let each_bytes = footprint.taken(Device::Host, self.shape.cells.into());
+        let mapped = want.mmap.unwrap_or(true);
+        let shared_bytes = if mapped { footprint.on(Device::Host, 0).weights_bytes } else { 0 };
+        let own_bytes = each_bytes.saturating_sub(shared_bytes);
+        own_bytes.saturating_mul(self.replicas.into()).saturating_add(shared_bytes)
+    }
+}
+
+const IN_MAIN_MEMORY: &str = "in main memory, one is enough";
+const NO_SECOND: &str = "no second GPU like it holds the model too";
+const ONE_EACH: &str = "one for each GPU";
+const NO_HOST_MEMORY: &str = "there are more GPUs like it, and main memory has no room for further runners";
 
 fn without_backend(machine: &Machine) -> String {
     match machine.gpus.devices.first() {

@@ -139,14 +139,19 @@ impl Predicted {
     /// Everything, on all devices. The mapped file is shared by replicas.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        let private_bytes = self.each_host_bytes().saturating_sub(self.mapped_bytes);
-        let host_bytes = private_bytes.saturating_mul(self.replicas.into()).saturating_add(self.mapped_bytes);
-        host_bytes.saturating_add(self.gpu_bytes())
+        self.host_bytes().saturating_add(self.gpu_bytes())
     }
 
-    /// Main memory that each runner takes, with what it takes beside llama.cpp's buffers.
-    pub(crate) fn each_host_bytes(&self) -> u64 {
-        self.host.total().saturating_add(self.runner_bytes)
+    /// Main memory of all runners, with what each takes beside llama.cpp's buffers.
+    pub(crate) fn host_bytes(&self) -> u64 {
+        let own_bytes = self.own_bytes().saturating_mul(self.replicas.into());
+        own_bytes.saturating_add(self.mapped_bytes)
+    }
+
+    /// Main memory that each runner has for itself: all but the mapped file.
+    #[must_use]
+    pub fn own_bytes(&self) -> u64 {
+        self.host.total().saturating_add(self.runner_bytes).saturating_sub(self.mapped_bytes)
     }
 
     /// The part on GPUs.

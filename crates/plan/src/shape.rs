@@ -1,10 +1,10 @@
 //! Context, cells and parallel answers in a given room.
 
 use crate::{
-    PlanError, Want,
+    Want,
     budget::{Room, trained},
     error::cells_for,
-    footprint::{Device, Footprint},
+    footprint::Footprint,
     limits::{ANSWER_CELLS_MIN, CELLS_STEP, CTX_DEFAULT_MAX},
 };
 
@@ -20,61 +20,48 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// The best shape in this room.
-    pub fn fit(footprint: &Footprint<'_>, want: &Want, room: &Room) -> Result<Self, PlanError> {
+    /// The best shape in this room; `None` where it is too small.
+    pub fn fit(footprint: &Footprint<'_>, want: &Want, room: &Room) -> Option<Self> {
         let parallel = footprint.params.parallel;
         if room.cells_max < CELLS_STEP.into() {
-            let devices = footprint.placing.devices();
-            let weights = |device: Device| footprint.on(device, 0).weights_bytes;
-            return Err(PlanError::ModelTooLarge {
-                needs_bytes: footprint.total(CELLS_STEP.into()),
-                weights_bytes: devices.into_iter().map(weights).fold(0, u64::saturating_add),
-                available_bytes: room.available_bytes.unwrap_or(0),
-            });
+            return None;
         }
         let (ctx, ctx_why) = match want.ctx {
-            Some(ctx) => (wished_ctx(footprint, ctx, room)?, "asked for".to_owned()),
+            Some(ctx) => (wished_ctx(ctx, room)?, "asked for".to_owned()),
             None => default_ctx(footprint, want, room)?,
         };
         let (cells, cells_why) = cells(ctx, want, parallel, room);
         let (parallel, parallel_why) = answers(want, parallel, ctx, cells);
-        Ok(Self { ctx, ctx_why, cells, cells_why, parallel, parallel_why })
+        Some(Self { ctx, ctx_why, cells, cells_why, parallel, parallel_why })
     }
 }
 
-fn wished_ctx(footprint: &Footprint<'_>, ctx: u32, room: &Room) -> Result<u32, PlanError> {
-    let cells = cells_for(ctx.into());
-    if cells <= room.cells_max {
-        return Ok(ctx);
-    }
-    Err(PlanError::CtxTooLarge {
-        wanted: ctx,
-        needs_bytes: footprint.total(cells),
-        available_bytes: room.available_bytes.unwrap_or(0),
-        kv_type: footprint.params.kv_types.0,
-        fits_ctx: room.cells_max.min(trained(footprint.layout).into()) as u32,
-    })
+fn wished_ctx(ctx: u32, room: &Room) -> Option<u32> {
+    (cells_for(ctx.into()) <= room.cells_max).then_some(ctx)
 }
 
 /// The largest candidate of which the default room has as many as were asked for, or one where answers share the
 /// cells; never less than the least that was asked for.
-fn default_ctx(footprint: &Footprint<'_>, want: &Want, room: &Room) -> Result<(u32, String), PlanError> {
-    let least = want.least_ctx().map(|least| wished_ctx(footprint, least, room)).transpose()?;
+fn default_ctx(footprint: &Footprint<'_>, want: &Want, room: &Room) -> Option<(u32, String)> {
+    let least = match want.least_ctx() {
+        Some(least) => Some(wished_ctx(least, room)?),
+        None => None,
+    };
     let floor = room.ctx_floor.max(least.unwrap_or(0));
     let full =
         want.parallel.unwrap_or(if room.available_bytes.is_some() { 1 } else { footprint.params.parallel });
     let fits = |ctx: u32| cells_for(u64::from(ctx) * u64::from(full)) <= room.cells_default;
     if let Some(ctx) = candidates(room.ctx_cap, floor).find(|&ctx| fits(ctx)) {
-        return Ok((ctx, fitting_why(footprint, ctx, room)));
+        return Some((ctx, fitting_why(footprint, ctx, room)));
     }
     if let Some(least) = least {
-        return Ok((least, "the least that was asked for, and memory is short".to_owned()));
+        return Some((least, "the least that was asked for, and memory is short".to_owned()));
     }
     if cells_for(floor.into()) <= room.cells_max {
-        return Ok((floor, format!("memory is short; a context below {floor} tokens is of little use")));
+        return Some((floor, format!("memory is short; a context below {floor} tokens is of little use")));
     }
     // Fewer cells than the floor's, so fewer tokens than the model was trained with.
-    Ok((room.cells_max as u32, "memory is short: this is all that fits beside the weights".to_owned()))
+    Some((room.cells_max as u32, "memory is short: this is all that fits beside the weights".to_owned()))
 }
 
 /// The cap, then powers of two below it, largest first, and the floor.

@@ -6,11 +6,12 @@ use proptest::prelude::*;
 
 use crate::{
     CELLS_STEP, CTX_FLOOR, CTX_GPU_MIN, GPU_MARGIN_BYTES, GpuUse, HOST_MARGIN_BYTES, KvType, Plan, PlanError,
-    Taken, Want,
+    Taken, Want, available_bytes,
     budget::host_margin,
     bytes_per_token, decode_at_most, explain,
     footprint::{Device, Footprint, Params, Placing},
-    plan,
+    limits::{GPU_CONTEXT_BYTES, HOST_MARGIN_MIN_BYTES},
+    plan, with_freed,
 };
 
 const GIB: u64 = 1 << 30;
@@ -63,6 +64,10 @@ impl Sizes {
 
 /// DeepSeek-R1-Distill-Qwen-7B `Q4_K_M`.
 pub fn qwen_7b() -> Layout {
+    qwen_sizes().layout()
+}
+
+fn qwen_sizes() -> Sizes {
     Sizes {
         weights_bytes: 4_677_120_000,
         ctx_train: 131_072,
@@ -73,7 +78,6 @@ pub fn qwen_7b() -> Layout {
         head_length: 128,
         vocab_size: 152_064,
     }
-    .layout()
 }
 
 /// SmolLM2-135M-Instruct `Q4_1`.
@@ -426,10 +430,11 @@ fn likely_want() -> impl Strategy<Value = Want> {
     })
 }
 
-/// Two cases in three could be met; the third may be anything.
-fn some_case() -> impl Strategy<Value = (Layout, Want, u64, Option<u64>)> {
-    let likely = (likely_layout(), likely_want(), 0..80 * GIB, proptest::option::of(0..80 * GIB));
-    prop_oneof![2 => likely, 1 => (any_layout(), any_want(), any::<u64>(), any::<Option<u64>>())]
+/// Two cases in three could be met; the third may be anything. With memory, and that of equal GPUs.
+fn some_case() -> impl Strategy<Value = (Layout, Want, u64, Vec<u64>)> {
+    let equal = |bytes| (bytes, 0..4_usize).prop_map(|(bytes, count)| vec![bytes; count]);
+    let likely = (likely_layout(), likely_want(), 0..80 * GIB, equal((0..80 * GIB).boxed()));
+    prop_oneof![2 => likely, 1 => (any_layout(), any_want(), any::<u64>(), equal(any::<u64>().boxed()))]
 }
 
 /// Models and wishes as they are met, so that most have a plan.
@@ -455,23 +460,20 @@ fn no_worse(less: &Result<Plan, PlanError>, more: &Result<Plan, PlanError>) -> b
 
 proptest! {
     #[test]
-    fn nothing_panics_and_a_plan_is_always_sound((meta, want, memory, gpu_memory) in some_case()) {
-        let gpus: Vec<u64> = gpu_memory.into_iter().collect();
+    fn nothing_panics_and_a_plan_is_always_sound((meta, want, memory, gpus) in some_case()) {
         let machine = gpu_machine(memory, &gpus);
         let Ok(plan) = plan(&meta, &machine, &want) else { return Ok(()) };
         prop_assert!(plan.ctx_per_answer >= 1 && plan.ctx_per_answer <= meta.ctx_train.max(1));
         prop_assert!(plan.kv_cells >= plan.ctx_per_answer && plan.kv_cells.is_multiple_of(CELLS_STEP));
         prop_assert!((1..=64).contains(&plan.parallel) && (1..=512).contains(&plan.threads));
         prop_assert!(plan.ubatch_tokens <= plan.batch_tokens);
-        let host_bytes = plan.predicted.host.total();
-        let runner_bytes = if plan.predicted.gpus.is_empty() { plan.predicted.runner_bytes } else { 0 };
         let free_bytes = memory.saturating_sub(host_margin(memory)).saturating_sub(want.taken.host_bytes);
-        prop_assert!(host_bytes + runner_bytes <= free_bytes);
+        prop_assert!(plan.predicted.host_bytes() <= free_bytes);
         for (gpu, bytes) in &plan.predicted.gpus {
-            let free_bytes = gpus[*gpu] - GPU_MARGIN_BYTES - want.taken.gpu_bytes;
-            prop_assert!(bytes.total() <= free_bytes);
+            let taken_bytes = if *gpu == 0 { want.taken.gpu_bytes } else { 0 };
+            prop_assert!(bytes.total() <= gpus[*gpu] - GPU_MARGIN_BYTES - taken_bytes);
         }
-        prop_assert!(plan.predicted.mapped_bytes <= host_bytes);
+        prop_assert!(plan.predicted.mapped_bytes <= plan.predicted.host.total());
         prop_assert!(want.ctx.is_none_or(|ctx| ctx == plan.ctx_per_answer));
         prop_assert!(want.parallel.is_none_or(|parallel| plan.parallel <= parallel));
     }
@@ -503,9 +505,11 @@ proptest! {
     }
 
     #[test]
-    fn a_refused_context_names_one_that_fits(bytes in 5 * GIB..8 * GIB, ctx in 1_u32..=131_072) {
+    fn a_refused_context_names_one_that_fits(
+        bytes in 5 * GIB..8 * GIB, gpus in proptest::collection::vec(GIB..6 * GIB, 0..3), ctx in 1_u32..=131_072,
+    ) {
         let want = |ctx| Want { ctx: Some(ctx), ..Want::default() };
-        let machine = cpu_machine(bytes);
+        let machine = gpu_machine(bytes, &gpus);
         if let Err(PlanError::CtxTooLarge { fits_ctx, .. }) = plan(&qwen_7b(), &machine, &want(ctx)) {
             prop_assert!(fits_ctx < ctx);
             prop_assert!(plan(&qwen_7b(), &machine, &want(fits_ctx)).is_ok());
@@ -560,6 +564,72 @@ fn what_fits_no_single_gpu_is_split_and_then_left_in_main_memory_in_part() {
     assert!(part.predicted.host.kv_bytes > 0 && part.predicted.gpus[0].1.kv_bytes > 0);
     let weights_bytes = part.predicted.host.weights_bytes + part.predicted.gpus[0].1.weights_bytes;
     assert_eq!(weights_bytes, qwen_7b().weights_bytes());
+}
+
+#[test]
+fn what_would_fit_is_told_by_the_roomiest_place_and_not_by_main_memory_alone() {
+    let large = Sizes { weights_bytes: 40 * GIB, ctx_train: 131_072, ..qwen_sizes() };
+    let sized = |weights_bytes| Sizes { weights_bytes, ..large.clone() }.layout();
+    let t4 = gpu_machine(11 * GIB, &[15 * GIB]);
+    let (error, hint) = refused(&large.layout(), &t4, Want::default());
+    assert!(error.ends_with("and 11072 MiB of main memory and 14918 MiB on GPUs are available"), "{error}");
+    let PlanError::ModelTooLarge { fits_bytes, .. } =
+        plan(&large.layout(), &t4, &Want::default()).unwrap_err()
+    else {
+        panic!("{error}")
+    };
+    assert!(fits_bytes > 15 * GIB, "{hint}");
+    assert!(plan(&sized(fits_bytes), &t4, &Want::default()).is_ok(), "{hint}");
+    assert!(plan(&sized(fits_bytes + GIB), &t4, &Want::default()).is_err(), "{hint}");
+    // The weights alone are more than main memory or the card has.
+    let want = Want { ctx: Some(131_072), ..Want::default() };
+    let (_, hint) = refused(&qwen_7b(), &gpu_machine(4 * GIB, &[4 * GIB]), want);
+    insta::assert_snapshot!(hint, @"a context of 86272 tokens fits, with a KV cache in q8_0");
+}
+
+#[test]
+fn each_replica_s_runner_has_its_room_in_main_memory() {
+    let on = |host_bytes: u64| {
+        let machine = gpu_machine(host_bytes, &[15 * GIB, 15 * GIB, 15 * GIB]);
+        plan(&qwen_7b(), &machine, &Want::default()).unwrap()
+    };
+    let three = on(29 * GIB);
+    assert_eq!((three.replicas, why(&three, "replicas")), (3, "one for each GPU"));
+    let own_bytes = three.predicted.own_bytes();
+    let for_two = three.predicted.mapped_bytes + 2 * own_bytes + HOST_MARGIN_MIN_BYTES;
+    let two = on(for_two + own_bytes / 2);
+    assert_eq!((two.replicas, two.gpus.as_slice()), (2, [0, 1].as_slice()));
+    assert!(why(&two, "replicas").contains("main memory has no room"), "{}", why(&two, "replicas"));
+    assert!(3 * three.parked_bytes <= 29 * GIB / 4, "what they park is a quarter of the rest, together");
+}
+
+#[test]
+fn a_small_model_takes_no_more_of_a_gpu_than_its_answers_can_use_so_that_another_has_room() {
+    let machine = gpu_machine(29 * GIB, &[15 * GIB]);
+    let small = plan(&smol(), &machine, &Want::default()).unwrap();
+    assert_eq!(shape(&small), (8192, 4 * 8192, 4), "four answers of all that it was trained with");
+    let taken = Taken { host_bytes: 0, gpu_bytes: small.predicted.gpu_bytes() };
+    let beside = plan(&qwen_7b(), &machine, &Want { taken, ..Want::default() }).unwrap();
+    assert_eq!((beside.gpu_layers, beside.ctx_per_answer), (-1, 131_072));
+}
+
+#[test]
+fn what_is_given_back_can_be_planned_with() {
+    let full = gpu_machine(2 * GIB, &[200 << 20]);
+    assert!(plan(&qwen_7b(), &full, &Want::default()).is_err());
+    let host = plan(&qwen_7b(), &with_freed(&full, 6 * GIB, &[]), &Want::default()).unwrap();
+    assert_eq!(host.gpu_layers, 0);
+    let gpu = with_freed(&full, 0, &[(0, 6 * GIB), (7, GIB)]);
+    assert_eq!(plan(&qwen_7b(), &gpu, &Want::default()).unwrap().gpu_layers, -1);
+    let available_bytes = |machine: &Machine| available_bytes(machine, &Want::default(), Some(0)).unwrap();
+    assert_eq!(available_bytes(&gpu), 6 * GIB + (200 << 20) + GPU_CONTEXT_BYTES - GPU_MARGIN_BYTES);
+    // Never more than is in use.
+    let mut known = full;
+    known.gpus.devices[0].used_bytes = Reading::Known(GIB);
+    assert_eq!(
+        available_bytes(&with_freed(&known, 0, &[(0, 5 * GIB)])),
+        GIB + (200 << 20) - GPU_MARGIN_BYTES
+    );
 }
 
 pub fn mixture() -> Layout {
