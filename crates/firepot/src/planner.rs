@@ -1,5 +1,8 @@
 //! The server's planner: reads the model's header, looks at the machine, and asks `firepot-plan`.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -14,8 +17,13 @@ use firepot_engine::{DeviceLimit, DeviceMemory, KvType, LoadSpec};
 use firepot_gguf::{Gguf, GgufError, Layout};
 use firepot_link::LoadFailureKind;
 use firepot_machine::{DeviceNames, Environment, Machine};
-use firepot_plan::{DeviceBytes, GpuUse, Plan, PlanError, Taken, Want, plan};
-use firepot_server::pool::{FitFailure, FitModel, FitQuestion, PlanFailure, Planned, Planner, Wishes};
+use firepot_plan::{
+    CTX_FLOOR, DeviceBytes, Fastest, GpuUse, Plan, PlanError, Taken, Want, available_bytes, plan, with_freed,
+};
+use firepot_server::pool::{
+    Beside, Decision, FitFailure, FitModel, FitQuestion, Held, Holder, Placement, PlanFailure, Planned,
+    Planner, Wishes, decide,
+};
 use firepot_store::Model;
 use serde_json::Value;
 
@@ -52,17 +60,23 @@ impl LocalPlanner {
         &self,
         model: &Model,
         wishes: &Wishes,
-        others: &[Planned],
+        others: &[&Holder],
     ) -> Result<(Plan, DeviceNames), PlanFailure> {
-        let (layout, (machine, names)) = (read_layout(model)?, self.for_plans());
-        let fastest = calibrated::fastest(&self.home, &machine, &layout);
-        let want = Want { fastest, ..self.want(wishes, others) };
-        let plan = plan(&layout, &machine, &want).map_err(|error| refuse(&error))?;
-        Ok((plan, names))
+        let beside = Beside { stay: others.to_vec(), leave: Vec::new() };
+        let look = self.look_for(model)?;
+        let plan = look.plan(self, wishes, &beside)?;
+        Ok((plan, look.names))
     }
 
-    /// Wishes as the planner takes them, beside models that were loaded by the plans `others`.
-    pub fn want(&self, wishes: &Wishes, others: &[Planned]) -> Want {
+    /// What a model is, and the machine as it is now.
+    fn look_for(&self, model: &Model) -> Result<Look, PlanFailure> {
+        let (layout, (machine, names)) = (read_layout(model)?, self.for_plans());
+        let fastest = calibrated::fastest(&self.home, &machine, &layout);
+        Ok(Look { layout, machine, names, fastest })
+    }
+
+    /// Wishes as the planner takes them, beside runners that are loaded.
+    pub fn want(&self, wishes: &Wishes, others: &[&Holder]) -> Want {
         Want {
             ctx: wishes.ctx,
             parallel: wishes.parallel,
@@ -74,8 +88,11 @@ impl LocalPlanner {
             kv_type: wishes.kv_type.map(wished_kv_type),
             memory_bytes: wishes.memory_bytes,
             gpu: self.gpu,
-            // The system counts mapped files of other runners as free memory.
-            taken: Taken { host_bytes: others.iter().map(|other| other.mapped_bytes).sum(), gpu_bytes: 0 },
+            // The memory of GPUs is taken when a model is loaded.
+            taken: Taken {
+                host_bytes: others.iter().map(|other| other.promised_bytes()).sum(),
+                gpu_bytes: 0,
+            },
             ..Want::default()
         }
     }
@@ -109,29 +126,83 @@ impl LocalPlanner {
     }
 }
 
+/// A model and the machine at one moment: what would be without some of what is loaded is asked of the same reading.
+struct Look {
+    layout: Layout,
+    machine: Machine,
+    names: DeviceNames,
+    fastest: Option<Fastest>,
+}
+
+impl Look {
+    fn decide(&self, planner: &LocalPlanner, model: &Model, wishes: &Wishes, held: &Held) -> Decision {
+        decide(held, |beside| {
+            let plan = self.plan(planner, wishes, beside)?;
+            Ok(planned(model, &plan, &self.names, self.placement(wishes, &plan)))
+        })
+    }
+
+    fn plan(
+        &self,
+        planner: &LocalPlanner,
+        wishes: &Wishes,
+        beside: &Beside<'_>,
+    ) -> Result<Plan, PlanFailure> {
+        let freed_bytes = beside.leave.iter().map(|holder| holder.gives_back_bytes()).sum();
+        let on_gpus = beside.leave.iter().flat_map(|holder| holder.plan.on_gpus.iter().copied());
+        let machine = with_freed(&self.machine, freed_bytes, &on_gpus.collect::<Vec<_>>());
+        let want = Want { fastest: self.fastest, ..planner.want(wishes, &beside.stay) };
+        plan(&self.layout, &machine, &want).map_err(|error| refuse(&error))
+    }
+
+    fn placement(&self, wishes: &Wishes, plan: &Plan) -> Placement {
+        let useful_ctx = CTX_FLOOR.min(self.layout.ctx_train);
+        match plan.gpu_layers {
+            0 if wishes.ctx.is_none() && plan.ctx_per_answer < useful_ctx => Placement::Cramped,
+            0 => Placement::Host,
+            -1 if plan.host_experts == 0 => Placement::Whole,
+            _ => Placement::Partly,
+        }
+    }
+}
+
 impl Planner for LocalPlanner {
-    fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure> {
-        let (plan, names) = self.plan_model(model, wishes, others)?;
-        let first = Planned {
-            memory_bytes: plan.predicted.total_bytes(),
-            gpu_bytes: plan.predicted.gpu_bytes(),
-            mapped_bytes: plan.predicted.mapped_bytes,
-            memory: memory(&plan, &names),
-            predicted_tpot: self.predicted_tpot(model, &plan),
-            reasons: reasons(&plan),
-            spec: load_spec(model, &plan, &names),
-            replicas: Vec::new(),
+    fn plan(&self, model: &Model, wishes: &Wishes, held: &Held) -> Decision {
+        let look = match self.look_for(model) {
+            Ok(look) => look,
+            Err(failure) => return Decision::alone(Err(failure)),
         };
-        let further = if plan.replicas > 1 { &plan.gpus[1..] } else { &[] };
-        let replicas = further.iter().map(|&gpu| on_gpu(&plan, &first, &names, gpu)).collect();
-        Ok(Planned { replicas, ..first })
+        let mut decision = look.decide(self, model, wishes, held);
+        if let Ok(decided) = &mut decision.plan {
+            let beside = Beside { stay: held.holders.iter().collect(), leave: Vec::new() };
+            let plan = look.plan(self, wishes, &beside).ok();
+            decided.predicted_tpot = plan.and_then(|plan| self.predicted_tpot(model, &plan));
+        }
+        decision
+    }
+
+    fn has_room(&self, plan: &Planned, held: &Held) -> Result<(), PlanFailure> {
+        let others: Vec<&Holder> = held.holders.iter().collect();
+        let ((machine, names), want) = (self.for_plans(), self.want(&Wishes::default(), &others));
+        let host_bytes = plan.memory_bytes.saturating_sub(plan.gpu_bytes);
+        let gpus = plan.on_gpus.iter().map(|&(gpu, bytes)| (Some(gpu), bytes));
+        for (gpu, needs_bytes) in gpus.chain([(None, host_bytes)]) {
+            let available_bytes = available_bytes(&machine, &want, gpu);
+            if gpu.is_some() && available_bytes.is_none()
+                || available_bytes.is_some_and(|bytes| bytes < needs_bytes)
+            {
+                let device = gpu.map_or_else(|| "main memory".to_owned(), |gpu| names.of(gpu));
+                return Err(no_room(&device, needs_bytes, available_bytes));
+            }
+        }
+        Ok(())
     }
 
     fn fit(
         &self,
         model: FitModel<'_>,
         question: &FitQuestion,
-        others: &[Planned],
+        others: &[Holder],
     ) -> Result<Value, FitFailure> {
         let place = Place::of(self, question.on.as_deref()).map_err(|unknown| {
             FitFailure::UnknownMachine { message: unknown.to_string(), hint: unknown.hint() }
@@ -142,7 +213,8 @@ impl Planner for LocalPlanner {
         };
         // What is loaded here takes nothing of a machine that is described.
         let others = if question.on.is_some() { &[] } else { others };
-        let want = place.want(&self.want(&question.wishes, others), question);
+        let others: Vec<&Holder> = others.iter().collect();
+        let want = place.want(&self.want(&question.wishes, &others), question);
         let fit = match layout {
             Ok(layout) => Fit::of(name, &layout, &place, &want).within(question, &layout, &place),
             Err(failure) => Fit::unread(name, &place, failure),
@@ -192,6 +264,38 @@ fn listed(name: &str) -> Option<Result<Layout, PlanFailure>> {
         hint: None,
     };
     Some(model.layout(quant).map_err(refused))
+}
+
+/// A plan as the pool takes it; what predicts its speed is not looked at.
+fn planned(model: &Model, plan: &Plan, names: &DeviceNames, placement: Placement) -> Planned {
+    let on_gpu = |&(gpu, bytes): &(usize, DeviceBytes)| (gpu, bytes.total());
+    let first = Planned {
+        placement,
+        memory_bytes: plan.predicted.total_bytes(),
+        gpu_bytes: plan.predicted.gpu_bytes(),
+        mapped_bytes: plan.predicted.mapped_bytes,
+        own_bytes: plan.predicted.own_bytes().saturating_add(plan.parked_bytes),
+        on_gpus: plan.predicted.gpus.iter().map(on_gpu).collect(),
+        memory: memory(plan, names),
+        predicted_tpot: None,
+        reasons: reasons(plan),
+        spec: load_spec(model, plan, names),
+        replicas: Vec::new(),
+    };
+    let further = if plan.replicas > 1 { &plan.gpus[1..] } else { &[] };
+    let replicas = further.iter().map(|&gpu| replica_on(plan, &first, names, gpu)).collect();
+    Planned { replicas, ..first }
+}
+
+fn no_room(device: &str, needs_bytes: u64, available_bytes: Option<u64>) -> PlanFailure {
+    let (needs, available) = (needs_bytes.div_ceil(1 << 20), available_bytes.unwrap_or(0) >> 20);
+    PlanFailure {
+        kind: LoadFailureKind::OutOfMemory,
+        message: format!(
+            "a further runner needs {needs} MiB of {device}, of which {available} are available"
+        ),
+        hint: None,
+    }
 }
 
 /// One line for each decision.
@@ -273,13 +377,16 @@ fn load_spec(model: &Model, plan: &Plan, names: &DeviceNames) -> LoadSpec {
 }
 
 /// The replica of a plan on another GPU, which is loaded like the first. Its mapped file is the first one's.
-fn on_gpu(plan: &Plan, first: &Planned, names: &DeviceNames, gpu: usize) -> Planned {
+fn replica_on(plan: &Plan, first: &Planned, names: &DeviceNames, gpu: usize) -> Planned {
     let (here, there) = (names.of(plan.gpus[0]), names.of(gpu));
     let moved = |device: &String| if *device == here { there.clone() } else { device.clone() };
     let memory = first.memory.iter().map(|on| DeviceMemory { device: moved(&on.device), ..on.clone() });
     let limits = first.spec.limits.iter().map(|on| DeviceLimit { device: moved(&on.device), ..on.clone() });
     let each = plan.replicas.max(1);
     Planned {
+        placement: first.placement,
+        own_bytes: first.own_bytes,
+        on_gpus: first.on_gpus.iter().map(|&(_, bytes)| (gpu, bytes)).collect(),
         memory_bytes: first.memory_bytes.saturating_sub(first.mapped_bytes) / u64::from(each),
         gpu_bytes: first.gpu_bytes / u64::from(each),
         mapped_bytes: 0,

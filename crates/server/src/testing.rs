@@ -40,7 +40,10 @@ use tower::ServiceExt as _;
 
 use crate::{
     app::App,
-    pool::{FitFailure, FitModel, FitQuestion, Launched, Launcher, PlanFailure, Planned, Planner, Wishes},
+    pool::{
+        Decision, FitFailure, FitModel, FitQuestion, Held, Holder, Launched, Launcher, Placement,
+        PlanFailure, Planned, Planner, Wishes, decide,
+    },
     pulls::{Fetcher, PullProgress},
     routes::router,
     settings::{RunnerCommand, ServerSettings},
@@ -72,25 +75,27 @@ impl Default for BudgetPlanner {
     }
 }
 
-impl Planner for BudgetPlanner {
-    fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure> {
-        let used: u64 = others.iter().map(|plan| plan.memory_bytes).sum();
-        if used + 100 > *self.budget_bytes.lock().unwrap() {
+impl BudgetPlanner {
+    fn room(&self, others: usize) -> Result<(), PlanFailure> {
+        if (others as u64 + 1) * 100 > *self.budget_bytes.lock().unwrap() {
             let (kind, message) = (LoadFailureKind::OutOfMemory, "memory does not suffice".to_owned());
-            return Err(PlanFailure { kind, message, hint: None });
+            return Err(PlanFailure { kind, message, hint: Some("take a smaller one".to_owned()) });
         }
-        let reasons = vec![format!("{} takes 100 bytes", model.name)];
-        let spec = spec(model.blob_path.as_path(), wishes);
-        Ok(Planned {
-            spec,
-            memory_bytes: 100,
-            gpu_bytes: 0,
-            mapped_bytes: 0,
-            memory: Vec::new(),
-            predicted_tpot: None,
-            reasons,
-            replicas: Vec::new(),
+        Ok(())
+    }
+}
+
+impl Planner for BudgetPlanner {
+    fn plan(&self, model: &Model, wishes: &Wishes, held: &Held) -> Decision {
+        decide(held, |beside| {
+            self.room(beside.stay.len())?;
+            let reasons = vec![format!("{} takes 100 bytes", model.name)];
+            Ok(Planned { reasons, ..planned(spec(model.blob_path.as_path(), wishes)) })
         })
+    }
+
+    fn has_room(&self, _plan: &Planned, held: &Held) -> Result<(), PlanFailure> {
+        self.room(held.holders.len())
     }
 
     /// Knows a model and a machine that are not here, both called `listed`.
@@ -98,12 +103,10 @@ impl Planner for BudgetPlanner {
         &self,
         model: FitModel<'_>,
         question: &FitQuestion,
-        others: &[Planned],
+        others: &[Holder],
     ) -> Result<Value, FitFailure> {
         let (name, fits) = match model {
-            FitModel::Stored(model) => {
-                (model.name.to_string(), self.plan(model, &question.wishes, others).is_ok())
-            }
+            FitModel::Stored(model) => (model.name.to_string(), self.room(others.len()).is_ok()),
             FitModel::Named("listed") => ("listed".to_owned(), true),
             FitModel::Named(_) => return Err(FitFailure::UnknownModel),
         };
@@ -118,6 +121,23 @@ impl Planner for BudgetPlanner {
 
     fn machine(&self) -> Value {
         json!({ "cpu": { "cores": 2 } })
+    }
+}
+
+/// A load in main memory that takes 100 bytes.
+pub fn planned(spec: LoadSpec) -> Planned {
+    Planned {
+        spec,
+        placement: Placement::Host,
+        memory_bytes: 100,
+        gpu_bytes: 0,
+        mapped_bytes: 0,
+        own_bytes: 100,
+        on_gpus: Vec::new(),
+        memory: Vec::new(),
+        predicted_tpot: None,
+        reasons: Vec::new(),
+        replicas: Vec::new(),
     }
 }
 

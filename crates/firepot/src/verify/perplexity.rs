@@ -18,9 +18,9 @@ pub async fn perplexity(
     text: &str,
     pieces_max: usize,
 ) -> anyhow::Result<Scored> {
-    use firepot_server::pool::{Planner as _, Wishes};
-    let load =
-        planner.plan(model, &Wishes::default(), &[]).map_err(|failure| anyhow::anyhow!(failure.message))?;
+    use firepot_server::pool::{Held, Planner as _, Wishes};
+    let decided = planner.plan(model, &Wishes::default(), &Held::default()).plan;
+    let load = decided.map_err(|failure| anyhow::anyhow!(failure.message))?;
     let asked = Asked { spec: load.spec, text: text.to_owned(), pieces_max };
     let mut child = Command::new(std::env::current_exe()?)
         .args(["--log", "off", "perplexity"])

@@ -10,6 +10,7 @@ use firepot_store::Model;
 use super::{
     error::PoolError,
     planning::{Planned, Wishes},
+    room::Held,
     state::{RunnerId, SlotId},
 };
 use crate::settings::KeepAlive;
@@ -21,6 +22,8 @@ pub struct Request<W> {
     pub model: Arc<Model>,
     /// How it should be loaded.
     pub wishes: Wishes,
+    /// No other model is to be unloaded for it.
+    pub spares_others: bool,
     /// How long it should stay loaded; `None` leaves that as it is.
     pub keep_alive: Option<KeepAlive>,
     /// Since when they wait.
@@ -50,8 +53,10 @@ pub enum Action<W> {
         model: Arc<Model>,
         /// With these wishes.
         wishes: Wishes,
-        /// Beside models loaded by these plans.
-        others: Vec<Planned>,
+        /// Beside what is loaded.
+        held: Held,
+        /// The plan that a replica had; it is only asked whether there still is room.
+        again: Option<Arc<Planned>>,
     },
     /// Start a runner; answered by the state's `loaded`, `load_failed` or `ended`.
     Launch {

@@ -5,7 +5,7 @@
 use std::{
     collections::HashMap,
     mem,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use firepot_chat::{ErrorKind, GenerateError, GenerateEvent, GenerateRequest};
@@ -27,6 +27,8 @@ pub struct Connection {
     frames: mpsc::Sender<Vec<u8>>,
     flights: Mutex<Flights>,
     heartbeat: Mutex<Heartbeat>,
+    /// The runner's process; not set when it is a thread of this one.
+    pub(super) pid: OnceLock<u32>,
     /// Somebody asked the runner to end.
     pub(super) stop: CancellationToken,
     /// The runner does not read what it is sent.
@@ -48,6 +50,7 @@ impl Connection {
             frames,
             flights: Mutex::new(Flights::Alive(HashMap::new())),
             heartbeat: Mutex::default(),
+            pid: OnceLock::new(),
             stop: CancellationToken::new(),
             deaf: CancellationToken::new(),
         };

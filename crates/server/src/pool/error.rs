@@ -16,11 +16,17 @@ pub enum PoolError {
         /// How many may.
         limit: usize,
     },
-    /// Memory does not suffice beside models that are answering.
-    #[error("there is no memory for {model} while other models are answering")]
+    /// Memory does not suffice beside models that are in use.
+    #[error("there is no memory for {model} beside {beside}: {message}")]
     NoRoom {
         /// Which model.
         model: String,
+        /// Models that are in use.
+        beside: String,
+        /// What it needs, and what is available beside them.
+        message: String,
+        /// The nearest that fits beside them.
+        hint: Option<String>,
     },
     /// The request wants a longer context than the model knows.
     #[error("a context of {wanted} tokens is longer than the {trained} that {model} was trained with")]
@@ -75,7 +81,8 @@ impl From<PoolError> for ApiError {
     fn from(error: PoolError) -> Self {
         let message = error.to_string();
         match error {
-            PoolError::Busy { .. } | PoolError::NoRoom { .. } => Self::new(ErrorCode::QueueFull, message),
+            PoolError::Busy { .. } => Self::new(ErrorCode::QueueFull, message),
+            PoolError::NoRoom { hint, .. } => Self { hint, ..Self::new(ErrorCode::QueueFull, message) },
             PoolError::ContextTooLong { trained, .. } => {
                 Self { param: Some("num_ctx".to_owned()), ..Self::new(ErrorCode::InvalidRequest, message) }
                     .with_hint(format!("ask for {trained} or less"))

@@ -11,7 +11,10 @@ mod error;
 mod fitting;
 mod generation;
 mod launch;
+mod lease;
 mod planning;
+mod resident;
+mod room;
 mod runner;
 mod state;
 mod view;
@@ -26,16 +29,16 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use firepot_chat::{Format, GenerateRequest, Timings, Usage};
-use firepot_link::{GenerationId, Heartbeat, Resume, SnapshotFolder};
+use firepot_chat::{Timings, Usage};
+use firepot_link::{GenerationId, Heartbeat, SnapshotFolder};
 use firepot_store::{Model, ModelName};
 use tokio::{
-    sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     time::{sleep_until, timeout},
 };
 
@@ -44,21 +47,23 @@ pub use error::{Death, PoolError};
 pub use fitting::{FitFailure, FitModel, FitQuestion};
 pub use generation::{Generation, Seen};
 pub use launch::{Launched, Launcher, ProcessLauncher};
-pub use planning::{PlanFailure, Planned, Planner, Wishes};
+pub use lease::Lease;
+pub use planning::{Placement, PlanFailure, Planned, Planner, Wishes};
+pub use room::{Beside, Decision, Held, Holder, decide};
 pub use state::RunnerId;
 pub use view::{PhaseView, SlotView};
 
 use self::{
     action::{Action, Request},
     connection::Connection,
-    generation::Run,
+    lease::Wanted,
     runner::{Runner, RunnerEvent},
     state::{SlotId, State},
 };
 use crate::{
     deadline::{Pace, Tpots},
     memory,
-    metrics::{self, Metrics},
+    metrics::Metrics,
     settings::{KeepAlive, SnapshotSettings, Times},
 };
 
@@ -149,16 +154,34 @@ impl Pool {
         keep_alive: Option<KeepAlive>,
         answers: usize,
     ) -> Result<Lease, PoolError> {
+        self.acquire_as(Wanted { model, wishes, keep_alive, spares_others: false }, answers).await
+    }
+
+    /// The same, and no answer, for a model that is loaded only where there is room beside the others: none is unloaded for it.
+    ///
+    /// # Errors
+    /// Why the model cannot be used.
+    pub async fn acquire_beside(
+        &self,
+        model: Arc<Model>,
+        wishes: Wishes,
+        keep_alive: Option<KeepAlive>,
+    ) -> Result<Lease, PoolError> {
+        self.acquire_as(Wanted { model, wishes, keep_alive, spares_others: true }, 0).await
+    }
+
+    async fn acquire_as(&self, wanted: Wanted, answers: usize) -> Result<Lease, PoolError> {
         self.admits()?;
-        let trained = model.summary.ctx_train;
-        if let Some(wanted) = wishes.ctx.filter(|&ctx| ctx > trained) {
-            return Err(PoolError::ContextTooLong { model: model.name.to_string(), wanted, trained });
+        let trained = wanted.model.summary.ctx_train;
+        if let Some(ctx) = wanted.wishes.ctx.filter(|&ctx| ctx > trained) {
+            let model = wanted.model.name.to_string();
+            return Err(PoolError::ContextTooLong { model, wanted: ctx, trained });
         }
         let limit = self.shared.parts.max_in_flight;
         let places = u32::try_from(answers).unwrap_or(u32::MAX);
         let place = Arc::clone(&self.shared.places).try_acquire_many_owned(places);
         let place = place.map_err(|_| PoolError::Busy { limit })?;
-        let mut lease = match self.shared.wait(Wanted { model, wishes, keep_alive }).await {
+        let mut lease = match self.shared.wait(wanted).await {
             Err(PoolError::ShuttingDown) => {
                 return Err(self.admits().err().unwrap_or(PoolError::ShuttingDown));
             }
@@ -220,6 +243,15 @@ impl Pool {
         self.shared.lock().state.view(name)
     }
 
+    /// What is loaded, but for this model. Reads of each runner's process what it uses.
+    #[must_use]
+    pub fn holders(&self, except: Option<&ModelName>) -> Vec<Holder> {
+        let mut holders: Vec<Holder> = self.overview().iter().filter_map(SlotView::holder).collect();
+        holders.retain(|holder| Some(&holder.model) != except);
+        self.shared.weigh(&mut holders);
+        holders
+    }
+
     /// Says when [`view`](Self::view) may have changed.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<()> {
@@ -258,104 +290,10 @@ impl Pool {
     }
 }
 
-/// The right to use a loaded model, and a place for each answer. Freed when dropped.
-#[derive(Debug)]
-pub struct Lease {
-    shared: Arc<Shared>,
-    runner: RunnerId,
-    connection: Arc<Connection>,
-    waited: Waited,
-    answered: AtomicBool,
-    /// The last generation that began while no other ran, and computes nothing beside its tokens.
-    alone: AtomicU64,
-    place: Option<OwnedSemaphorePermit>,
-    /// What it was asked for with; `None` until it is granted.
-    wanted: Option<Wanted>,
-}
-
-/// A model as somebody wants it.
-#[derive(Clone, Debug)]
-struct Wanted {
-    model: Arc<Model>,
-    wishes: Wishes,
-    keep_alive: Option<KeepAlive>,
-}
-
-/// No generation.
-const NONE: u64 = u64::MAX;
-
 /// The time in microseconds since 1970: no server begins as many answers as microseconds pass. Below 2^53, so that every
 /// client's JSON keeps it exactly.
 fn first_id() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as u64)
-}
-
-impl Lease {
-    /// How long it took to get.
-    #[must_use]
-    pub const fn waited(&self) -> Waited {
-        self.waited
-    }
-
-    /// Starts an answer for a client, or goes on with one of which the client has seen something. Its [`Generation`] keeps the
-    /// lease.
-    ///
-    /// # Errors
-    /// [`PoolError::TooLarge`].
-    pub fn generate(
-        self: &Arc<Self>,
-        id: GenerationId,
-        request: GenerateRequest,
-        client: u64,
-        seen: Seen,
-    ) -> Result<Generation, PoolError> {
-        let plain = request.format == Format::Free && request.logprobs.is_none();
-        let resume = seen.resume();
-        if plain && resume.is_none() && self.shared.is_quiet() {
-            self.alone.store(id.0, Ordering::Relaxed);
-        }
-        let request = Arc::new(request);
-        let run = self.run(id, &request, client, resume)?;
-        Ok(Generation::new(id, request, client, run, seen))
-    }
-
-    /// Starts an answer on this lease's runner, or continues one.
-    fn run(
-        self: &Arc<Self>,
-        id: GenerationId,
-        request: &GenerateRequest,
-        client: u64,
-        resume: Option<Resume>,
-    ) -> Result<Run, PoolError> {
-        self.connection.generate(id, request, client, resume, self)
-    }
-
-    /// The same model on the runner that follows. The answer's place stays with this lease.
-    async fn another(&self) -> Result<Self, PoolError> {
-        let wanted = self.wanted.clone().ok_or(PoolError::Lost)?;
-        self.shared.wait(wanted).await
-    }
-
-    /// The runner proved itself.
-    fn answered(&self, id: GenerationId, usage: &Usage, timings: &Timings) {
-        self.answered.store(true, Ordering::Relaxed);
-        if let (Some(wanted), Some(tpot)) = (&self.wanted, metrics::tpot(usage, timings)) {
-            self.shared.tpots.note(&wanted.model.name, tpot);
-        }
-        let began_alone = self.alone.load(Ordering::Relaxed) == id.0;
-        let none_followed = self.shared.generations.load(Ordering::Relaxed) == id.0 + 1;
-        if began_alone && none_followed && self.shared.is_quiet() {
-            self.shared.observe(self.runner, *usage, *timings);
-        }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        drop(self.place.take());
-        let (runner, answered) = (self.runner, self.answered.load(Ordering::Relaxed));
-        self.shared.update(|state, now| state.released(runner, answered, now));
-    }
 }
 
 impl Shared {
@@ -366,8 +304,9 @@ impl Shared {
     /// Waits for a model to be loaded.
     async fn wait(self: &Arc<Self>, wanted: Wanted) -> Result<Lease, PoolError> {
         let (waiter, granted) = oneshot::channel();
-        let Wanted { model, wishes, keep_alive } = wanted.clone();
-        let request = Request { model, wishes, keep_alive, asked_at: Instant::now(), waiter };
+        let Wanted { model, wishes, keep_alive, spares_others } = wanted.clone();
+        let asked_at = Instant::now();
+        let request = Request { model, wishes, spares_others, keep_alive, asked_at, waiter };
         self.update(|state, now| state.request(request, now));
         let mut lease = granted.await.unwrap_or(Err(PoolError::ShuttingDown))?;
         lease.wanted = Some(wanted);
@@ -398,7 +337,7 @@ impl Shared {
 
     fn perform(self: &Arc<Self>, action: Action<Reply>) {
         match action {
-            Action::Plan { slot, model, wishes, others } => self.plan(slot, model, wishes, others),
+            Action::Plan { slot, model, wishes, held, again } => self.plan(slot, model, wishes, held, again),
             Action::Launch { runner, model, plan } => self.launch(runner, &model, &plan),
             Action::Stop { runner } => {
                 let connection = self.lock().connections.get(&runner).cloned();
@@ -411,20 +350,39 @@ impl Shared {
         }
     }
 
-    fn plan(self: &Arc<Self>, slot: SlotId, model: Arc<Model>, wishes: Wishes, others: Vec<Planned>) {
+    fn plan(
+        self: &Arc<Self>,
+        slot: SlotId,
+        model: Arc<Model>,
+        wishes: Wishes,
+        mut held: Held,
+        again: Option<Arc<Planned>>,
+    ) {
         let shared = Arc::clone(self);
         tokio::task::spawn_blocking(move || {
-            let planned = shared.parts.planner.plan(&model, &wishes, &others);
-            match &planned {
-                Ok(plan) => {
-                    for reason in &plan.reasons {
-                        tracing::info!(model = %model.name, "{reason}");
-                    }
+            shared.weigh(&mut held.holders);
+            let planner = &shared.parts.planner;
+            let decision = match again {
+                Some(plan) => {
+                    Decision::alone(planner.has_room(&plan, &held).map(|()| Arc::unwrap_or_clone(plan)))
                 }
-                Err(failure) => tracing::warn!(model = %model.name, %failure, "no plan"),
-            }
-            shared.update(|state, now| state.planned(slot, planned, now));
+                None => planner.plan(&model, &wishes, &held),
+            };
+            decision.log(&model.name);
+            shared.update(|state, now| state.planned(slot, decision, now));
         });
+    }
+
+    /// Reads what each runner's process uses of main memory.
+    fn weigh(&self, holders: &mut [Holder]) {
+        let pids: Vec<Option<u32>> = {
+            let inner = self.lock();
+            let pid = |holder: &Holder| inner.connections.get(&holder.runner)?.pid.get().copied();
+            holders.iter().map(pid).collect()
+        };
+        for (holder, pid) in holders.iter_mut().zip(pids) {
+            holder.resident_bytes = pid.and_then(resident::own_bytes);
+        }
     }
 
     fn launch(self: &Arc<Self>, id: RunnerId, model: &Model, plan: &Planned) {
@@ -495,18 +453,8 @@ impl Shared {
             let _ = reply.send(Err(PoolError::Lost));
             return;
         };
-        let shared = Arc::clone(self);
-        let (answered, alone) = (AtomicBool::new(false), AtomicU64::new(NONE));
-        drop(reply.send(Ok(Lease {
-            shared,
-            runner,
-            connection,
-            waited,
-            answered,
-            alone,
-            place: None,
-            wanted: None,
-        })));
+        let lease = Lease::new(Arc::clone(self), runner, connection, waited);
+        drop(reply.send(Ok(lease)));
     }
 }
 

@@ -9,7 +9,10 @@ use firepot_store::Model;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::fitting::{FitFailure, FitModel, FitQuestion};
+use super::{
+    fitting::{FitFailure, FitModel, FitQuestion},
+    room::{Decision, Held, Holder},
+};
 
 /// Wishes for loading a model; `None` is left to the planner.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,17 +83,37 @@ impl Wishes {
     }
 }
 
+/// How well a model is placed, the worst first. For a better place idle models are unloaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Placement {
+    /// In main memory, with a context that is of little use.
+    Cramped,
+    /// In main memory.
+    Host,
+    /// In part on GPUs.
+    Partly,
+    /// On GPUs.
+    Whole,
+}
+
 /// What was decided for a load.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Planned {
     /// The parameters.
     pub spec: LoadSpec,
+    /// How well it is placed.
+    pub placement: Placement,
     /// Predicted memory in all, in bytes.
     pub memory_bytes: u64,
     /// The part of it on GPUs, in bytes.
     pub gpu_bytes: u64,
     /// The part of it that is the mapped model file, which the system does not count as used, in bytes.
     pub mapped_bytes: u64,
+    /// Main memory that this one runner may come to use for itself, in bytes: all but the mapped file, and the most that
+    /// prefixes of ended answers may take.
+    pub own_bytes: u64,
+    /// What this one runner takes of GPUs, by their numbers among the machine's, in bytes.
+    pub on_gpus: Vec<(usize, u64)>,
     /// What it is predicted to take on each device, under the names by which a runner reports what it took.
     pub memory: Vec<DeviceMemory>,
     /// Predicted time from one token of an answer to the next; `None` where nothing was measured to predict it from.
@@ -115,14 +138,16 @@ pub struct PlanFailure {
 
 /// Knows the machine and decides how a model is loaded. Called on a thread that may block.
 pub trait Planner: fmt::Debug + Send + Sync + 'static {
-    /// The plan for `model` beside models that were loaded by the plans `others`.
+    /// The plan for `model` beside what is loaded, and who is to make room for it, by [`decide`](super::decide).
+    fn plan(&self, model: &Model, wishes: &Wishes, held: &Held) -> Decision;
+
+    /// Whether there is room now for a further runner by `plan`, which was made earlier.
     ///
     /// # Errors
-    /// When the wishes cannot be met, or memory does not suffice.
-    fn plan(&self, model: &Model, wishes: &Wishes, others: &[Planned]) -> Result<Planned, PlanFailure>;
+    /// When there is none.
+    fn has_room(&self, plan: &Planned, held: &Held) -> Result<(), PlanFailure>;
 
-    /// Whether and how `model` fits the machine that the question names, as JSON for clients; this one beside models that were
-    /// loaded by the plans `others`.
+    /// Whether and how `model` fits the machine that the question names, as JSON for clients; this one beside `others`.
     ///
     /// # Errors
     /// When the question names a model or a machine that is not known.
@@ -130,7 +155,7 @@ pub trait Planner: fmt::Debug + Send + Sync + 'static {
         &self,
         model: FitModel<'_>,
         question: &FitQuestion,
-        others: &[Planned],
+        others: &[Holder],
     ) -> Result<Value, FitFailure>;
 
     /// An answer of `model`, loaded by `plan`, ended that had the whole server for itself: what it took may correct

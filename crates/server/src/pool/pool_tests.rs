@@ -8,6 +8,7 @@ use std::{
 use firepot_chat::{ErrorKind, FinishReason, GenerateEvent, GenerateRequest, Prompt};
 use firepot_link::{PROTOCOL, Resume};
 use firepot_store::Model;
+use firepot_wire::ApiError;
 use futures_util::StreamExt as _;
 
 use super::{Generation, Lease, PhaseView, Pool, PoolError, PoolParts, Seen, Wishes};
@@ -281,8 +282,9 @@ async fn an_idle_model_makes_room_for_another() {
     let lease = test.pool.acquire(Arc::clone(&other), Wishes::default(), None, 1).await.unwrap();
     let names: Vec<_> = test.pool.overview().iter().map(|slot| slot.model.name.to_string()).collect();
     assert_eq!(names, ["other:latest"]);
-    let refused = test.acquire().await.unwrap_err();
-    assert_eq!(refused, PoolError::NoRoom { model: "tiny:latest".into() });
+    let refused = ApiError::from(test.acquire().await.unwrap_err());
+    let expected = "there is no memory for tiny:latest beside other:latest: memory does not suffice";
+    assert_eq!((refused.message.as_str(), refused.hint.as_deref()), (expected, Some("take a smaller one")));
     drop(lease);
     test.answers().await;
 }

@@ -63,6 +63,9 @@ impl<R: Fn(RunnerEvent) + Send> Runner<R> {
             Ok(parts) => parts,
             Err(error) => return self.end(Death::NotStarted { reason: error.to_string() }, None).await,
         };
+        if let Some(pid) = process.as_ref().and_then(Child::id) {
+            let _ = self.connection.pid.set(pid);
+        }
         self.connection.begin(self.spec.clone(), self.snapshots.clone());
         let writing = tokio::spawn(write(frames, writer));
         let mut reading = Reading {

@@ -6,9 +6,11 @@
 //! follows the model's first: it is loaded after it, takes its share of the requests that wait there, and goes with it.
 
 mod replicas;
+mod room;
+mod slot;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     mem,
     sync::Arc,
     time::{Duration, Instant},
@@ -17,13 +19,13 @@ use std::{
 use firepot_link::{LoadFailure, LoadFailureKind, Loaded};
 use firepot_store::{Model, ModelName};
 
-use self::replicas::Replica;
+use self::slot::{Phase, Ready, Slot};
 use super::{
-    action::{Action, Request, Waited},
-    backoff::Backoff,
+    action::{Action, Request},
     error::{Death, PoolError},
-    planning::{PlanFailure, Planned, Wishes},
-    view::{PhaseView, SlotView},
+    planning::{Planned, Wishes},
+    room::{Decision, listed},
+    view::SlotView,
 };
 use crate::settings::{KeepAlive, Times};
 
@@ -32,54 +34,8 @@ use crate::settings::{KeepAlive, Times};
 pub struct SlotId(u64);
 
 /// One start of a runner. A restarted runner is another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunnerId(u64);
-
-#[derive(Debug)]
-struct Slot<W> {
-    model: Arc<Model>,
-    wishes: Wishes,
-    phase: Phase,
-    waiting: VecDeque<Request<W>>,
-    keep_alive: KeepAlive,
-    backoff: Backoff,
-    turn: u64,
-    used_at: Instant,
-    /// How often its runner ended without being asked to.
-    restarts: u32,
-    last_death: Option<(Death, Instant)>,
-    /// It was planned anew because a device of its plan was gone.
-    planned_anew: bool,
-    /// It is a replica of another slot's model.
-    replica: Option<Replica>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Queued,
-    Planning { since: Instant },
-    Loading { runner: RunnerId, plan: Arc<Planned>, since: Instant, permille: u16 },
-    Ready(Ready),
-    Stopping { runner: RunnerId, failure: Option<PoolError> },
-    Resting { until: Instant },
-    Failed(PoolError),
-}
-
-#[derive(Debug)]
-struct Ready {
-    runner: RunnerId,
-    plan: Arc<Planned>,
-    loaded: Arc<Loaded>,
-    load_since: Instant,
-    since: Instant,
-    leases: usize,
-    answered: bool,
-    expires_at: Option<Instant>,
-    /// Somebody waits whom this load does not serve; nobody else is let in before.
-    reload: bool,
-    /// The runner does not answer any more and is about to end; nobody is let in.
-    lost: bool,
-}
 
 /// All slots.
 #[derive(Debug)]
@@ -109,6 +65,7 @@ impl<W> State<W> {
         slot.waiting.push_back(request);
         if matches!(slot.phase, Phase::Failed(_)) {
             slot.backoff.reset();
+            (slot.planned_anew, slot.ran_short) = (false, false);
             slot.wishes = Wishes::default();
             (slot.phase, slot.turn) = (Phase::Queued, turn);
         }
@@ -118,25 +75,50 @@ impl<W> State<W> {
     }
 
     /// The planner has decided.
-    pub fn planned(
-        &mut self,
-        id: SlotId,
-        planned: Result<Planned, PlanFailure>,
-        now: Instant,
-    ) -> Vec<Action<W>> {
+    pub fn planned(&mut self, id: SlotId, decision: Decision, now: Instant) -> Vec<Action<W>> {
+        let planning = |slot: &Slot<W>| matches!(slot.phase, Phase::Planning { .. });
+        let mut actions = match self.slots.get(&id) {
+            Some(slot) if planning(slot) => self.decided(id, decision),
+            _ => Vec::new(),
+        };
+        actions.extend(self.pump(now));
+        actions
+    }
+
+    fn decided(&mut self, id: SlotId, decision: Decision) -> Vec<Action<W>> {
+        if !decision.unload.is_empty()
+            && let Some(actions) = self.make_room(&decision.unload)
+        {
+            // It is planned again when they are gone.
+            self.set_phase(id, Phase::Queued);
+            return actions;
+        }
         let runner = RunnerId(self.next_id());
         let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
         let Phase::Planning { since } = slot.phase else { return Vec::new() };
-        let mut actions = match planned {
+        match decision.plan {
             Ok(plan) => {
                 let plan = Arc::new(plan);
                 slot.phase = Phase::Loading { runner, plan: Arc::clone(&plan), since, permille: 0 };
                 vec![Action::Launch { runner, model: Arc::clone(&slot.model), plan }]
             }
-            Err(failure) => self.not_planned(id, failure),
-        };
-        actions.extend(self.pump(now));
-        actions
+            // The model is served without it.
+            Err(_) if slot.replica.is_some() => {
+                self.slots.remove(&id);
+                Vec::new()
+            }
+            Err(failure) => {
+                let model = slot.model.name.to_string();
+                let (message, hint) = (failure.message, failure.hint);
+                if decision.held_back_by.is_empty() {
+                    return self.fail(id, PoolError::Load { model, kind: failure.kind, message, hint });
+                }
+                let beside = listed(&decision.held_back_by);
+                let refused = self.refuse_waiting(id, &PoolError::NoRoom { model, beside, message, hint });
+                self.slots.remove(&id);
+                refused
+            }
+        }
     }
 
     /// A runner's load goes on.
@@ -152,7 +134,7 @@ impl<W> State<W> {
     pub fn loaded(&mut self, runner: RunnerId, loaded: Loaded, now: Instant) -> Vec<Action<W>> {
         let Some((id, slot)) = self.of_runner(runner) else { return Vec::new() };
         let Phase::Loading { plan, since, .. } = &slot.phase else { return Vec::new() };
-        slot.planned_anew = false;
+        (slot.planned_anew, slot.ran_short) = (false, false);
         slot.phase = Phase::Ready(Ready {
             runner,
             plan: Arc::clone(plan),
@@ -188,6 +170,7 @@ impl<W> State<W> {
         let Some((id, slot)) = self.of_runner(runner) else { return Vec::new() };
         let model = slot.model.name.to_string();
         let LoadFailure { kind, message, hint } = failure;
+        let plan = slot.phase.plan().cloned();
         slot.phase = Phase::Stopping { runner, failure: None };
         let mut actions = vec![Action::Stop { runner }];
         // The model is served without it.
@@ -198,10 +181,13 @@ impl<W> State<W> {
         if kind == LoadFailureKind::DeviceGone && !mem::replace(&mut slot.planned_anew, true) {
             return actions;
         }
-        // Those who wait are served by another try, once there is more room.
-        let victim = self.idle_victim(id).filter(|_| kind == LoadFailureKind::OutOfMemory);
-        if let Some(victim) = victim {
-            actions.extend(self.stop(victim));
+        // The plan had room and the load had not, so something else took it. Those who wait are served by another try, once,
+        // with more room.
+        let may_unload = kind == LoadFailureKind::OutOfMemory && !slot.spares_others();
+        let again = may_unload && !mem::replace(&mut slot.ran_short, true);
+        let idle = plan.filter(|_| again).and_then(|plan| self.sharing(id, &plan));
+        if let Some(gone) = idle.and_then(|idle| self.make_room(&idle)) {
+            actions.extend(gone);
         } else {
             let error = PoolError::Load { model, kind, message, hint };
             actions.extend(self.refuse_waiting(id, &error));
@@ -360,28 +346,27 @@ impl<W> State<W> {
         }
     }
 
-    /// Begins the next load, unless one is under way or memory is just being freed.
+    /// Begins the next load, unless one is under way or memory is just being freed. Replicas wait until no model does.
     fn pump(&mut self, now: Instant) -> Option<Action<W>> {
-        let runner = RunnerId(self.next_id());
         let occupied =
             |p: &Phase| matches!(p, Phase::Planning { .. } | Phase::Loading { .. } | Phase::Stopping { .. });
         if self.closed || self.slots.values().any(|slot| occupied(&slot.phase)) {
             return None;
         }
-        let others = self.slots.values().filter_map(|slot| slot.phase.plan().cloned()).collect();
-        let queued = self.slots.iter_mut().filter(|(_, slot)| matches!(slot.phase, Phase::Queued));
-        let (id, slot) = queued.min_by_key(|(_, slot)| slot.turn)?;
-        if let Some(Replica { plan, .. }) = &slot.replica {
-            let plan = Arc::clone(plan);
-            slot.phase = Phase::Loading { runner, plan: Arc::clone(&plan), since: now, permille: 0 };
-            return Some(Action::Launch { runner, model: Arc::clone(&slot.model), plan });
+        let queued = self.slots.iter().filter(|(_, slot)| matches!(slot.phase, Phase::Queued));
+        let (&id, slot) = queued.min_by_key(|(_, slot)| (slot.replica.is_some(), slot.turn))?;
+        if slot.replica.is_some() {
+            return self.plan_again(id, now);
         }
+        let held = self.held(id, slot.spares_others());
+        let slot = self.slots.get_mut(&id)?;
         if let Some(first) = slot.waiting.front() {
             slot.wishes = first.wishes.after(&slot.wishes);
             slot.model = Arc::clone(&first.model);
         }
         slot.phase = Phase::Planning { since: now };
-        Some(Action::Plan { slot: *id, model: Arc::clone(&slot.model), wishes: slot.wishes, others })
+        let (model, wishes) = (Arc::clone(&slot.model), slot.wishes);
+        Some(Action::Plan { slot: id, model, wishes, held, again: None })
     }
 
     /// Grants a loaded model to those who wait for it and are served by this load, on the runner with the fewest requests;
@@ -449,33 +434,6 @@ impl<W> State<W> {
         actions
     }
 
-    fn not_planned(&mut self, id: SlotId, failure: PlanFailure) -> Vec<Action<W>> {
-        let out_of_memory = failure.kind == LoadFailureKind::OutOfMemory;
-        if out_of_memory && let Some(victim) = self.idle_victim(id) {
-            self.set_phase(id, Phase::Queued);
-            return self.stop(victim);
-        }
-        let Some(model) = self.slots.get(&id).map(|slot| slot.model.name.to_string()) else {
-            return Vec::new();
-        };
-        if out_of_memory && self.in_use() {
-            let refused = self.refuse_waiting(id, &PoolError::NoRoom { model });
-            self.slots.remove(&id);
-            return refused;
-        }
-        let PlanFailure { kind, message, hint } = failure;
-        self.fail(id, PoolError::Load { model, kind, message, hint })
-    }
-
-    /// The loaded model that nobody has used for longest.
-    fn idle_victim(&self, for_slot: SlotId) -> Option<SlotId> {
-        let idle = |id: SlotId, slot: &Slot<W>| {
-            slot.replica.is_none() && slot.phase.ready().is_some() && self.leases(id) == 0
-        };
-        let others = self.slots.iter().filter(|(id, slot)| **id != for_slot && idle(**id, slot));
-        others.min_by_key(|(_, slot)| slot.used_at).map(|(id, _)| *id)
-    }
-
     /// A runner died that nobody had asked to end.
     fn died(&mut self, id: SlotId, before: &Phase, death: &Death, now: Instant) -> Vec<Action<W>> {
         let times = self.times;
@@ -511,119 +469,5 @@ impl<W> State<W> {
         let Some(slot) = self.slots.get_mut(&id) else { return Vec::new() };
         let waiting = mem::take(&mut slot.waiting).into_iter();
         waiting.map(|r| Action::Refuse { waiter: r.waiter, error: error.clone() }).collect()
-    }
-}
-
-impl<W> Slot<W> {
-    fn new(model: Arc<Model>, keep_alive: KeepAlive, turn: u64, used_at: Instant) -> Self {
-        Self {
-            model,
-            wishes: Wishes::default(),
-            phase: Phase::Queued,
-            waiting: VecDeque::new(),
-            keep_alive,
-            backoff: Backoff::default(),
-            turn,
-            used_at,
-            restarts: 0,
-            last_death: None,
-            planned_anew: false,
-            replica: None,
-        }
-    }
-
-    fn view(&self) -> SlotView {
-        SlotView {
-            model: Arc::clone(&self.model),
-            replica: self.replica.as_ref().map_or(0, |replica| replica.number),
-            wishes: self.wishes,
-            used_at: self.used_at,
-            phase: self.phase.view(),
-            waiting: self.waiting.len(),
-            keep_alive: self.keep_alive,
-            restarts: self.restarts,
-            last_death: self.last_death.clone(),
-        }
-    }
-}
-
-impl Phase {
-    const fn runner(&self) -> Option<RunnerId> {
-        match self {
-            Self::Loading { runner, .. }
-            | Self::Ready(Ready { runner, .. })
-            | Self::Stopping { runner, .. } => Some(*runner),
-            Self::Queued | Self::Planning { .. } | Self::Resting { .. } | Self::Failed(_) => None,
-        }
-    }
-
-    /// Lets its runner end; `None` when there is none, or it is ending already.
-    fn stop(&mut self) -> Option<RunnerId> {
-        let (Self::Loading { runner, .. } | Self::Ready(Ready { runner, .. })) = self else { return None };
-        let runner = *runner;
-        *self = Self::Stopping { runner, failure: None };
-        Some(runner)
-    }
-
-    const fn ready_mut(&mut self) -> Option<&mut Ready> {
-        match self {
-            Self::Ready(ready) => Some(ready),
-            _ => None,
-        }
-    }
-
-    const fn ready(&self) -> Option<&Ready> {
-        match self {
-            Self::Ready(ready) => Some(ready),
-            _ => None,
-        }
-    }
-
-    fn plan(&self) -> Option<&Planned> {
-        match self {
-            Self::Loading { plan, .. } | Self::Ready(Ready { plan, .. }) => Some(plan),
-            _ => None,
-        }
-    }
-
-    const fn deadline(&self) -> Option<Instant> {
-        match self {
-            Self::Ready(ready) => ready.expires_at,
-            Self::Resting { until } => Some(*until),
-            _ => None,
-        }
-    }
-
-    fn was_stable(&self, stable_after: Duration, now: Instant) -> bool {
-        matches!(self, Self::Ready(ready) if ready.answered || now >= ready.since + stable_after)
-    }
-
-    fn view(&self) -> PhaseView {
-        match self {
-            Self::Queued => PhaseView::Queued,
-            Self::Planning { .. } => PhaseView::Planning,
-            Self::Loading { runner, permille, .. } => {
-                PhaseView::Loading { runner: *runner, permille: *permille }
-            }
-            Self::Ready(ready) => PhaseView::Ready {
-                runner: ready.runner,
-                plan: Arc::clone(&ready.plan),
-                loaded: Arc::clone(&ready.loaded),
-                leases: ready.leases,
-                expires_at: ready.expires_at,
-            },
-            Self::Stopping { .. } => PhaseView::Stopping,
-            Self::Resting { .. } => PhaseView::Resting,
-            Self::Failed(error) => PhaseView::Failed(error.clone()),
-        }
-    }
-}
-
-impl Ready {
-    /// Splits the time since `asked_at` into loading and the rest.
-    fn waited(&self, asked_at: Instant, now: Instant) -> Waited {
-        let loading = self.since.saturating_duration_since(self.load_since.max(asked_at));
-        let all = now.saturating_duration_since(asked_at);
-        Waited { loading, queued: all.saturating_sub(loading) }
     }
 }

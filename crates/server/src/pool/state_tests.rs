@@ -1,5 +1,7 @@
 //! The state's decisions, told as stories: events at given seconds, and what it asks for.
 
+mod room;
+
 use std::{
     path::Path,
     sync::Arc,
@@ -14,12 +16,13 @@ use super::{
     action::{Action, Request},
     error::{Death, PoolError},
     planning::{PlanFailure, Planned, Wishes},
+    room::{Beside, Decision, Held, decide},
     state::{RunnerId, SlotId, State},
     view::PhaseView,
 };
 use crate::{
     settings::{KeepAlive, Times},
-    testing::{loaded, spec},
+    testing::{loaded, planned, spec},
 };
 
 const KEEP: Duration = Duration::from_mins(5);
@@ -29,13 +32,15 @@ struct Story {
     state: State<u32>,
     start: Instant,
     now: Instant,
-    plans: Vec<(SlotId, Wishes)>,
+    plans: Vec<(SlotId, Wishes, Held)>,
     launched: Vec<(RunnerId, Arc<Planned>)>,
     told: Vec<String>,
     granted: Vec<RunnerId>,
     waiters: u32,
     /// Of each plan.
     replicas: usize,
+    /// There is room for replicas when their turn comes.
+    replicas_fit: bool,
 }
 
 fn model(name: &str, file: &str) -> Arc<Model> {
@@ -66,17 +71,12 @@ fn model(name: &str, file: &str) -> Arc<Model> {
 }
 
 fn plan(wishes: &Wishes) -> Planned {
-    let spec = spec(Path::new("/model"), wishes);
-    Planned {
-        spec,
-        memory_bytes: 100,
-        gpu_bytes: 0,
-        mapped_bytes: 0,
-        memory: Vec::new(),
-        reasons: Vec::new(),
-        predicted_tpot: None,
-        replicas: Vec::new(),
-    }
+    planned(spec(Path::new("/model"), wishes))
+}
+
+/// Memory that holds so many models.
+fn room_for(models: usize) -> impl Fn(&Beside<'_>) -> Result<Planned, PlanFailure> {
+    move |beside| if beside.stay.len() < models { Ok(plan(&Wishes::default())) } else { Err(no_memory()) }
 }
 
 fn no_memory() -> PlanFailure {
@@ -98,15 +98,21 @@ impl Story {
             granted: Vec::new(),
             waiters: 0,
             replicas: 0,
+            replicas_fit: true,
         }
     }
 
     fn note(&mut self, actions: Vec<Action<u32>>) {
         for action in actions {
             match action {
-                Action::Plan { slot, model, wishes, others } => {
-                    self.told.push(format!("plan {} beside {}", model.name, others.len()));
-                    self.plans.push((slot, wishes));
+                Action::Plan { slot, again: Some(plan), .. } => {
+                    let plan = if self.replicas_fit { Ok((*plan).clone()) } else { Err(no_memory()) };
+                    let actions = self.state.planned(slot, Decision::alone(plan), self.now);
+                    self.note(actions);
+                }
+                Action::Plan { slot, model, wishes, held, again: None } => {
+                    self.told.push(format!("plan {} beside {}", model.name, held.holders.len()));
+                    self.plans.push((slot, wishes, held));
                 }
                 Action::Launch { runner, model, plan } => {
                     self.told.push(format!("launch {}", model.name));
@@ -137,23 +143,57 @@ impl Story {
     }
 
     fn ask_with(&mut self, model: Arc<Model>, wishes: Wishes, keep_alive: Option<KeepAlive>) {
+        let request = self.request(model, wishes);
+        self.ask_by(Request { keep_alive, ..request });
+    }
+
+    /// Asks for a model for which no other is to be unloaded.
+    fn ask_sparing(&mut self, name: &str) {
+        let request = self.request(model(name, name), Wishes::default());
+        self.ask_by(Request { spares_others: true, ..request });
+    }
+
+    fn request(&mut self, model: Arc<Model>, wishes: Wishes) -> Request<u32> {
         self.waiters += 1;
-        let request = Request { model, wishes, keep_alive, asked_at: self.now, waiter: self.waiters };
+        let (asked_at, waiter) = (self.now, self.waiters);
+        Request { model, wishes, spares_others: false, keep_alive: None, asked_at, waiter }
+    }
+
+    fn ask_by(&mut self, request: Request<u32>) {
         let actions = self.state.request(request, self.now);
         self.note(actions);
     }
 
     fn plan(&mut self) {
-        let (slot, wishes) = self.plans.pop().expect("a plan was asked for");
+        let wishes = self.plans.last().expect("a plan was asked for").1;
         let replicas = vec![plan(&wishes); self.replicas];
-        let actions = self.state.planned(slot, Ok(Planned { replicas, ..plan(&wishes) }), self.now);
+        self.plan_by(|_| Ok(Planned { replicas: replicas.clone(), ..plan(&wishes) }));
+    }
+
+    fn plan_fails(&mut self) {
+        self.plan_by(|_| Err(no_memory()));
+    }
+
+    fn plan_by(&mut self, plan: impl Fn(&Beside<'_>) -> Result<Planned, PlanFailure>) {
+        let (slot, _, held) = self.plans.pop().expect("a plan was asked for");
+        let actions = self.state.planned(slot, decide(&held, plan), self.now);
         self.note(actions);
     }
 
-    fn plan_fails(&mut self, failure: PlanFailure) {
-        let (slot, _) = self.plans.pop().expect("a plan was asked for");
-        let actions = self.state.planned(slot, Err(failure), self.now);
-        self.note(actions);
+    /// Asks for a model, loads it by this planner, and gives it back.
+    fn idle_by(
+        &mut self,
+        name: &str,
+        plan: impl Fn(&Beside<'_>) -> Result<Planned, PlanFailure>,
+    ) -> RunnerId {
+        self.now += Duration::from_secs(1);
+        self.ask(name);
+        self.plan_by(plan);
+        self.load();
+        let runner = *self.granted.last().unwrap();
+        self.release(runner);
+        self.told();
+        runner
     }
 
     fn runner(&self) -> RunnerId {
@@ -294,9 +334,7 @@ fn a_wish_that_the_planner_did_not_follow_does_not_reload_again_and_again() {
     let wishes = Wishes { threads: Some(64), ..Wishes::default() };
     let mut story = Story::new();
     story.ask_with(model("a", "a"), wishes, None);
-    let (slot, _) = story.plans.pop().unwrap();
-    let actions = story.state.planned(slot, Ok(plan(&Wishes::default())), story.now);
-    story.note(actions);
+    story.plan_by(|_| Ok(plan(&Wishes::default())));
     story.load();
     story.told();
     story.ask_with(model("a", "a"), wishes, None);
@@ -323,7 +361,7 @@ fn the_longest_unused_idle_model_makes_room() {
         story.release(runner);
     }
     story.ask("d");
-    story.plan_fails(no_memory());
+    story.plan_by(room_for(3));
     assert_eq!(story.told(), "plan d:latest beside 3; stop");
     assert_eq!(story.phase("b"), Some(PhaseView::Stopping), "c is in use, a was used later");
     story.end(runners[1], &Death::Stopped);
@@ -337,8 +375,8 @@ fn without_an_idle_model_to_unload_the_request_is_refused_for_now() {
     let mut story = Story::new();
     story.ready("a");
     story.ask("b");
-    story.plan_fails(no_memory());
-    let refused = "refuse 2: there is no memory for b:latest while other models are answering";
+    story.plan_by(room_for(1));
+    let refused = "refuse 2: there is no memory for b:latest beside a:latest: too big";
     assert_eq!(story.told(), format!("plan b:latest beside 1; {refused}"));
     assert_eq!(story.phase("b"), None);
 }
@@ -364,7 +402,7 @@ fn ends_that_nobody_asked_for_are_counted_and_the_last_is_kept() {
 fn a_model_that_fits_nowhere_is_refused_with_the_planners_reason() {
     let mut story = Story::new();
     story.ask("a");
-    story.plan_fails(no_memory());
+    story.plan_fails();
     assert_eq!(story.told(), "plan a:latest beside 0; refuse 1: a:latest cannot be loaded: too big");
     assert!(matches!(story.phase("a"), Some(PhaseView::Failed(PoolError::Load { .. }))));
 }
@@ -627,7 +665,8 @@ fn a_closed_state_refuses_new_and_waiting_requests_and_lets_running_ones_go_on()
 #[derive(Clone, Debug)]
 enum Happens {
     Ask(u8, u8),
-    Plan(bool),
+    /// Beside fewer others than this.
+    Plan(usize),
     Load,
     LoadFails,
     Release,
@@ -639,7 +678,7 @@ enum Happens {
 fn anything() -> impl Strategy<Value = Happens> {
     prop_oneof![
         (0..3_u8, 0..3_u8).prop_map(|(model, ctx)| Happens::Ask(model, ctx)),
-        any::<bool>().prop_map(Happens::Plan),
+        (0..5_usize).prop_map(Happens::Plan),
         Just(Happens::Load),
         Just(Happens::LoadFails),
         Just(Happens::Release),
@@ -657,8 +696,8 @@ impl Story {
                 let wishes = Wishes { ctx: Some(1024 << ctx), ..Wishes::default() };
                 self.ask_with(model(name(index), name(index)), wishes, None);
             }
-            Happens::Plan(true) if !self.plans.is_empty() => self.plan(),
-            Happens::Plan(false) if !self.plans.is_empty() => self.plan_fails(no_memory()),
+            Happens::Plan(4) if !self.plans.is_empty() => self.plan(),
+            Happens::Plan(models) if !self.plans.is_empty() => self.plan_by(room_for(models)),
             Happens::Load if !self.launched.is_empty() => self.load(),
             Happens::LoadFails if !self.launched.is_empty() => {
                 let kind = LoadFailureKind::BadModel;
@@ -720,8 +759,8 @@ impl Story {
 
 proptest! {
     #[test]
-    fn whatever_happens_everybody_who_asked_is_answered_once(events in prop::collection::vec(anything(), 0..60), replicas in 0..3_usize) {
-        let mut story = Story { replicas, ..Story::new() };
+    fn whatever_happens_everybody_who_asked_is_answered_once(events in prop::collection::vec(anything(), 0..60), replicas in 0..3_usize, replicas_fit: bool) {
+        let mut story = Story { replicas, replicas_fit, ..Story::new() };
         for event in &events {
             story.happen(event);
         }

@@ -8,6 +8,7 @@ use firepot_store::Model;
 use super::{
     error::{Death, PoolError},
     planning::{Planned, Wishes},
+    room::Holder,
     state::RunnerId,
 };
 use crate::settings::KeepAlive;
@@ -78,6 +79,13 @@ impl SlotView {
             PhaseView::Ready { plan, .. } => Some(Arc::clone(plan)),
             _ => None,
         }
+    }
+
+    /// What it holds, where it is loaded; what its process uses is not read here.
+    pub(super) fn holder(&self) -> Option<Holder> {
+        let PhaseView::Ready { runner, plan, .. } = &self.phase else { return None };
+        let (runner, plan) = (*runner, Arc::clone(plan));
+        Some(Holder { runner, model: self.model.name.clone(), plan, resident_bytes: None })
     }
 
     /// A word for where it stands, for pages and metrics.

@@ -22,7 +22,7 @@ pub use self::record::{LoadedModel, PullUnderWay, Record};
 use crate::{
     app::{App, blocking},
     limits,
-    pool::{PhaseView, Planned, SlotView},
+    pool::{PhaseView, SlotView},
     settings::KeepAlive,
 };
 
@@ -156,19 +156,7 @@ async fn load(app: &App, entry: &LoadedModel) -> Result<(), String> {
     let model = app.model(&entry.name.to_string()).await.map_err(|error| error.to_string())?;
     // What this start was told holds before what an earlier one was told.
     let wishes = app.default_wishes().or(entry.wishes);
-    let others: Vec<Planned> = app
-        .pool
-        .overview()
-        .iter()
-        .filter(|slot| slot.model.name != entry.name)
-        .filter_map(SlotView::plan)
-        .map(|plan| (*plan).clone())
-        .collect();
-    let (planner, for_plan) = (Arc::clone(&app.planner), Arc::clone(&model));
-    let fits = blocking(move || planner.plan(&for_plan, &wishes, &others).map(drop)).await;
-    fits.map_err(|error| error.to_string())?
-        .map_err(|failure| format!("it does not fit any more: {failure}"))?;
-    let lease = app.pool.acquire(model, wishes, Some(entry.keep_alive()), 0).await;
+    let lease = app.pool.acquire_beside(model, wishes, Some(entry.keep_alive())).await;
     lease.map(drop).map_err(|error| error.to_string())
 }
 

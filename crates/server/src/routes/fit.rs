@@ -106,19 +106,13 @@ pub async fn fit(State(app): State<Arc<App>>, query: Result<Query<FitQuery>, Que
         let query = queried(query)?;
         let question = query.question()?;
         let asked = Asked::of(&app, query.model.as_deref()).await?;
-        let loaded: Vec<(ModelName, Arc<Planned>)> = app
-            .pool
-            .overview()
-            .into_iter()
-            .filter_map(|slot| Some((slot.model.name.clone(), slot.plan()?)))
-            .collect();
-        let planner = Arc::clone(&app.planner);
+        let (planner, pool) = (Arc::clone(&app.planner), app.pool.clone());
         let fits = move || {
             let fit = |model: FitModel<'_>, unknown: &dyn Fn() -> ApiError| {
-                let itself =
-                    |name: &ModelName| matches!(model, FitModel::Stored(model) if model.name == *name);
-                let others = loaded.iter().filter(|other| !itself(&other.0));
-                let others: Vec<Planned> = others.map(|other| (*other.1).clone()).collect();
+                let others = match model {
+                    FitModel::Stored(model) => pool.holders(Some(&model.name)),
+                    FitModel::Named(_) => pool.holders(None),
+                };
                 planner.fit(model, &question, &others).map_err(|failure| refused(failure, unknown))
             };
             match asked {

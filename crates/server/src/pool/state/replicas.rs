@@ -1,8 +1,8 @@
 //! A model on several equal GPUs: a runner on each.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use super::{Action, Planned, Slot, SlotId, State, Wishes};
+use super::{Action, Phase, Planned, Slot, SlotId, State, Wishes};
 
 /// What makes a slot a replica of another one's model.
 #[derive(Debug)]
@@ -66,6 +66,15 @@ impl<W> State<W> {
             self.slots.get(id).is_some_and(|slot| wishes.served_by(&slot.wishes, &ready.plan.spec))
         });
         ready(first).into_iter().chain(serving).min_by_key(|(_, ready)| ready.leases).map(|(id, _)| id)
+    }
+
+    /// Asks whether a replica's plan still has room: memory may be less than when it was made.
+    pub(super) fn plan_again(&mut self, id: SlotId, now: Instant) -> Option<Action<W>> {
+        let held = self.held(id, true);
+        let slot = self.slots.get_mut(&id)?;
+        let again = slot.replica.as_ref().map(|replica| Arc::clone(&replica.plan));
+        slot.phase = Phase::Planning { since: now };
+        Some(Action::Plan { slot: id, model: Arc::clone(&slot.model), wishes: slot.wishes, held, again })
     }
 
     pub(super) fn stop_replicas(&mut self, first: SlotId) -> Vec<Action<W>> {
