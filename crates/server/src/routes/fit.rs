@@ -8,7 +8,7 @@ use axum::{
     response::Response,
 };
 use firepot_engine::KvType;
-use firepot_store::{Model, ModelName};
+use firepot_store::Model;
 use firepot_wire::{ApiError, ErrorCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     app::{App, blocking},
-    pool::{FitFailure, FitModel, FitQuestion, Planned, Wishes},
+    pool::{FitFailure, FitModel, FitQuestion, Wishes},
 };
 
 /// What is asked. The same as `firepot fit` takes, under the same names.
