@@ -48,6 +48,8 @@ pub fn check(path: &Path) -> Result<Checked, BundleError> {
             differences.extend(found);
             figures
         }
+        // It may be all that it says, which only a newer Firepot can tell.
+        Err(error @ BundleError::NewerSchema { .. }) => return Err(error),
         Err(error) => {
             let told = error.to_string();
             if !differences.contains(&told) {

@@ -1,8 +1,6 @@
 //! Two bundles, or two targets of one trial, beside each other.
 
-use std::collections::BTreeSet;
-
-use firepot_machine::Reading;
+mod unequal;
 
 use crate::{
     bundle::{Bundle, Case, CaseKind, Request},
@@ -81,6 +79,36 @@ impl Comparison {
     }
 }
 
+/// Whether a second side may be taken for no worse than the first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// Nothing was found to be worse by as much.
+    Passed,
+    /// Both sides have nothing in common that could be compared.
+    Nothing,
+    /// The sides are not equal, so that nothing can be judged.
+    Unequal(Vec<String>),
+    /// What was found to be worse, and by how much.
+    Worse(Vec<String>),
+}
+
+impl Comparison {
+    /// Judges the second side: it fails when it was found to be worse by so many percent, and when that cannot be judged.
+    #[must_use]
+    pub fn gate(&self, percent: f64) -> Gate {
+        if self.rows.is_empty() {
+            return Gate::Nothing;
+        }
+        let misleads: Vec<String> = self.misleads().map(str::to_owned).collect();
+        if !misleads.is_empty() {
+            return Gate::Unequal(misleads);
+        }
+        let told = |row: &Row| format!("{} of {} by {:.1} %", row.metric, row.case, row.worse_percent());
+        let worse: Vec<String> = self.worse_by(percent).map(told).collect();
+        if worse.is_empty() { Gate::Passed } else { Gate::Worse(worse) }
+    }
+}
+
 /// Compares two bundles by their first targets.
 #[must_use]
 pub fn compare(first: (&Bundle, &Summary), second: (&Bundle, &Summary)) -> Comparison {
@@ -96,7 +124,7 @@ pub fn compare(first: (&Bundle, &Summary), second: (&Bundle, &Summary)) -> Compa
             found.extend(difference(&b, &a, SEED).map(|difference| (metric, case.id.clone(), difference)));
         }
     }
-    Comparison { unequal: unequal(first, second), rows: rows(found) }
+    Comparison { unequal: unequal::sessions(first, second), rows: rows(found) }
 }
 
 /// Compares the two targets of a trial that alternated; `None` when it had but one.
@@ -117,7 +145,7 @@ pub fn versus(bundle: &Bundle, summary: &Summary) -> Option<Comparison> {
             found.extend(difference.map(|difference| (metric, case.id.clone(), difference)));
         }
     }
-    Some(Comparison { unequal: Vec::new(), rows: rows(found) })
+    Some(Comparison { unequal: unequal::targets(bundle, a, b), rows: rows(found) })
 }
 
 type Value = fn(&Request) -> Option<f64>;
@@ -186,66 +214,6 @@ fn holm(p_values: &[f64]) -> Vec<f64> {
         adjusted[index] = highest;
     }
     adjusted
-}
-
-fn unequal((a, a_summary): (&Bundle, &Summary), (b, b_summary): (&Bundle, &Summary)) -> Vec<Unequal> {
-    let mut unequal = Vec::new();
-    let mut say = |differs: bool, misleads: bool, says: String| {
-        unequal.extend(differs.then_some(Unequal { says, misleads }));
-    };
-    let model = |bundle: &Bundle| {
-        let model = bundle.models.models.first();
-        model.map(|model| (model.name.clone(), model.sha256.known().cloned())).unwrap_or_default()
-    };
-    let (first, second) = (model(a), model(b));
-    let same_file = first.1.is_some() && first.1 == second.1;
-    let files_differ = first.1.is_some() && second.1.is_some() && first.1 != second.1;
-    say(
-        files_differ || (!same_file && first.0 != second.0),
-        true,
-        format!("the models differ: {} and {}", first.0, second.0),
-    );
-    let told = |reading: &Reading<String>| reading.known().cloned().unwrap_or_else(|| "unknown".to_owned());
-    say(
-        a.machine.cpu != b.machine.cpu,
-        true,
-        format!("the processors differ: {} and {}", told(&a.machine.cpu), told(&b.machine.cpu)),
-    );
-    say(a.machine.cores != b.machine.cores, true, "the machines have different numbers of cores".to_owned());
-    let gpus = |bundle: &Bundle| {
-        let gpus = bundle
-            .machine
-            .gpus
-            .known()
-            .map(|gpus| gpus.iter().map(|gpu| gpu.name.clone()).collect::<Vec<_>>());
-        gpus.unwrap_or_default()
-    };
-    say(gpus(a) != gpus(b), true, format!("the GPUs differ: {:?} and {:?}", gpus(a), gpus(b)));
-    let binary = |bundle: &Bundle| bundle.trial.tool.binary_sha256.known().cloned();
-    say(
-        binary(a) != binary(b),
-        false,
-        format!("the programs differ: {} and {}", a.trial.tool.version, b.trial.tool.version),
-    );
-    let bandwidth = |bundle: &Bundle, summary: &Summary| {
-        summary.figure("bandwidth_bytes_per_s", None, target(bundle)).map(|figure| figure.value)
-    };
-    if let (Some(first), Some(second)) = (bandwidth(a, a_summary), bandwidth(b, b_summary)) {
-        let percent = 100.0 * (first.max(second) / first.min(second) - 1.0);
-        say(
-            percent > crate::repeat::BANDWIDTH_PERCENT,
-            true,
-            format!("the memory bandwidth differs by {percent:.1} %: the machine changed"),
-        );
-    }
-    let ids =
-        |bundle: &Bundle| bundle.workload.cases.iter().map(|case| case.id.clone()).collect::<BTreeSet<_>>();
-    say(
-        ids(a) != ids(b),
-        false,
-        "the workloads differ: only the cases that both have are compared".to_owned(),
-    );
-    unequal
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use firepot_measure::{
     bundle::Bundle,
     claims::{Claims, ClaimsError},
-    compare::compare as compare_bundles,
+    compare::{Gate, compare as compare_bundles},
     report::{self, Input},
     share,
     summary::{Summary, summarize},
@@ -70,25 +70,17 @@ pub fn compare(args: &cli::Compare) -> anyhow::Result<()> {
     let (first, second) = (session(&args.first)?, session(&args.second)?);
     let comparison = compare_bundles((&first.0, &first.1), (&second.0, &second.1));
     print!("{}", report::comparison(&comparison));
-    if comparison.rows.is_empty() {
-        return Err(Failure::new(Exit::Failed, "the bundles have no case in common").into());
-    }
-    let Some(percent) = args.fail_on else { return Ok(()) };
-    let misleads: Vec<&str> = comparison.misleads().collect();
-    if !misleads.is_empty() {
-        let message = format!("what is not equal cannot be judged: {}", misleads.join("; "));
-        return Err(Failure::new(Exit::Failed, message)
-            .hint("leave --fail-on out to see the differences alone")
-            .into());
-    }
-    let worse: Vec<String> = comparison
-        .worse_by(percent)
-        .map(|row| format!("{} of {} by {:.1} %", row.metric, row.case, row.worse_percent()))
-        .collect();
-    if worse.is_empty() {
-        return Ok(());
-    }
-    Err(Failure::new(Exit::Failed, format!("the second is worse: {}", worse.join(", "))).into())
+    let failure = match comparison.gate(args.fail_on.unwrap_or(f64::INFINITY)) {
+        Gate::Nothing => Failure::new(Exit::Failed, "the bundles have no case in common"),
+        _ if args.fail_on.is_none() => return Ok(()),
+        Gate::Passed => return Ok(()),
+        Gate::Unequal(what) => {
+            Failure::new(Exit::Failed, format!("what is not equal cannot be judged: {}", what.join("; ")))
+                .hint("leave --fail-on out to see the differences alone")
+        }
+        Gate::Worse(what) => Failure::new(Exit::Failed, format!("the second is worse: {}", what.join(", "))),
+    };
+    Err(failure.into())
 }
 
 /// Hashes a bundle's files and computes its figures again; then packs it, if that was asked for.
