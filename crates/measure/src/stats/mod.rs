@@ -10,8 +10,8 @@ mod stopping;
 mod warmup;
 
 pub use difference::{Difference, difference, paired_difference};
-pub use level::{Level, level};
+pub use level::{COVERAGE, Level, level};
 pub use median::{Interval, Summary, median_interval, paired_ratios, quantile};
 pub use proportion::{Proportion, wilson};
-pub use stopping::{Decision, decide};
+pub use stopping::{Stopping, Wanted};
 pub use warmup::{Warmup, warmup};
