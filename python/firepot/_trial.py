@@ -61,7 +61,7 @@ class Trial:
 
     @property
     def figures(self):
-        """Each metric of each case: its value, the 95 % interval, how many samples."""
+        """Each metric of each case: its value, its interval and what that covers, how many samples."""
         return _frame(self.summary["figures"])
 
     @property

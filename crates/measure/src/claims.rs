@@ -3,9 +3,10 @@
 use serde::Deserialize;
 
 use crate::{
-    bundle::{Bundle, MachineRecord, Model},
+    bundle::{Bundle, Case, CaseKind, MachineRecord, Model},
     metrics,
     repeat::{Repeatability, repeatability},
+    report::number,
     summary::{Figure, Summary},
 };
 
@@ -69,6 +70,10 @@ pub struct Claim {
     pub negative: bool,
     /// The model, when it is another one than the file's.
     pub model: Option<ModelIs>,
+    /// What must have been measured for the samples to say anything: how many there are, how long a context was. Where one of
+    /// these is missed the claim is not measured, whatever `needs` says.
+    #[serde(default)]
+    pub requires: Vec<Need>,
     /// All must hold.
     pub needs: Vec<Need>,
 }
@@ -81,6 +86,8 @@ pub struct Need {
     pub metric: String,
     /// The case; without it, the first that has the metric.
     pub case: Option<String>,
+    /// In place of a case: the one with the longest context, of those with at least so many tokens before the prompt.
+    pub depth_min: Option<u32>,
     /// The figure must be at least this.
     pub at_least: Option<f64>,
     /// The figure must be at most this.
@@ -109,6 +116,12 @@ pub enum ClaimsError {
         /// The claim.
         claim: String,
     },
+    /// A case that is named and described at once.
+    #[error("claim '{claim}' gives both 'case' and 'depth_min'")]
+    TwoCases {
+        /// The claim.
+        claim: String,
+    },
 }
 
 impl ClaimsError {
@@ -120,7 +133,10 @@ impl ClaimsError {
                 Some(name) => format!("did you mean '{name}'?"),
                 None => "metrics have names such as 'decode_tokens_per_s' or 'ttft_warm_ms'".to_owned(),
             }),
-            Self::Empty { .. } => Some("give each of its needs 'at_least' or 'at_most'".to_owned()),
+            Self::Empty { .. } => {
+                Some("give each of 'needs' and 'requires' an 'at_least' or 'at_most'".to_owned())
+            }
+            Self::TwoCases { .. } => Some("leave one of them out".to_owned()),
             Self::Toml(_) => None,
         }
     }
@@ -170,10 +186,14 @@ impl Claims {
     pub fn parse(text: &str) -> Result<Self, ClaimsError> {
         let claims: Self = toml::from_str(text)?;
         for claim in &claims.claims {
-            if claim.needs.is_empty() || claim.needs.iter().any(|need| !need.can_be_missed()) {
+            let all = || claim.requires.iter().chain(&claim.needs);
+            if claim.needs.is_empty() || all().any(|need| !need.can_be_missed()) {
                 return Err(ClaimsError::Empty { claim: claim.id.clone() });
             }
-            for need in &claim.needs {
+            if all().any(|need| need.case.is_some() && need.depth_min.is_some()) {
+                return Err(ClaimsError::TwoCases { claim: claim.id.clone() });
+            }
+            for need in all() {
                 metrics::find(&need.metric).map_err(|nearest| ClaimsError::UnknownMetric {
                     claim: claim.id.clone(),
                     metric: need.metric.clone(),
@@ -215,11 +235,28 @@ impl Claims {
             let none = if others.is_empty() { vec!["no trial".to_owned()] } else { others };
             (Answer::NotMeasured, none)
         } else {
-            let together = repeatability(&about);
-            let found: Vec<_> = claim.needs.iter().map(|need| need.judge(&about, &together)).collect();
-            (all_of(&found), found.into_iter().map(|(_, because)| because).collect())
+            claim.judge(&about)
         };
         Answered { id: claim.id.clone(), says: claim.says.clone(), answer, because }
+    }
+}
+
+impl Claim {
+    fn judge(&self, sessions: &[(&Bundle, &Summary)]) -> (Answer, Vec<String>) {
+        let together = repeatability(sessions);
+        let judged =
+            |needs: &[Need]| -> Vec<_> { needs.iter().map(|need| need.judge(sessions, &together)).collect() };
+        let missed = judged(&self.requires).into_iter().filter_map(|(answer, because)| match answer {
+            Answer::Confirmed => None,
+            Answer::Refuted => Some(format!("too little to tell: {because}")),
+            Answer::NotMeasured => Some(because),
+        });
+        let missed: Vec<String> = missed.collect();
+        if !missed.is_empty() {
+            return (Answer::NotMeasured, missed);
+        }
+        let found = judged(&self.needs);
+        (all_of(&found), found.into_iter().map(|(_, because)| because).collect())
     }
 }
 
@@ -295,7 +332,8 @@ impl Need {
         if let Some(value) = whole {
             let reason =
                 || together.reasons.first().cloned().unwrap_or_else(|| "nothing to compare".to_owned());
-            return value.map_or_else(|| self.missing(&reason()), |value| self.told(value, value, value));
+            return value
+                .map_or_else(|| self.missing(&reason()), |value| self.told(value, (value, value), ""));
         }
         let judged: Vec<_> = sessions.iter().map(|session| self.judge_one(*session)).collect();
         let answer = all_of(&judged);
@@ -305,34 +343,40 @@ impl Need {
 
     fn judge_one(&self, (bundle, summary): (&Bundle, &Summary)) -> (Answer, String) {
         let target = bundle.workload.targets.first().map_or("a", |target| target.id.as_str());
-        if let Some(figure) = summary.figure(&self.metric, self.case.as_deref(), target) {
-            let (low, high) = self.range(figure);
-            return self.told(figure.value, low, high);
+        let case = match self.depth_min {
+            None => self.case.as_deref(),
+            Some(least) => match deepest(&bundle.workload.cases, least) {
+                Some(case) => Some(case.id.as_str()),
+                None => return self.missing("no case has a context that long"),
+            },
+        };
+        if let Some(figure) = summary.figure(&self.metric, case, target) {
+            return self.told(figure.value, self.range(figure), &how_many(figure));
         }
-        let reason = summary.reason(&self.metric, self.case.as_deref(), target);
+        let reason = summary.reason(&self.metric, case, target);
         self.missing(reason.unwrap_or("no such case was measured"))
     }
 
-    /// A level is judged by its interval, a count or share as it is: 20 of 20 are all.
+    /// What is judged by its interval. A count has none. Nor is one asked for where the threshold is the end of the scale: that all of these
+    /// requests come to their end, or none, no interval of a share could ever confirm.
     fn range(&self, figure: &Figure) -> (f64, f64) {
         let share = metrics::find(&self.metric).is_ok_and(|metric| metric.unit == "%");
-        if share {
+        let is_end =
+            |threshold: Option<f64>, end: f64| threshold.is_some_and(|at| at.total_cmp(&end).is_eq());
+        if share && (is_end(self.at_least, 100.0) || is_end(self.at_most, 0.0)) {
             return (figure.value, figure.value);
         }
         (figure.low.unwrap_or(figure.value), figure.high.unwrap_or(figure.value))
     }
 
-    fn told(&self, value: f64, low: f64, high: f64) -> (Answer, String) {
+    fn told(&self, value: f64, (low, high): (f64, f64), of: &str) -> (Answer, String) {
         let (least, most) =
             (self.at_least.unwrap_or(f64::NEG_INFINITY), self.at_most.unwrap_or(f64::INFINITY));
-        let figure = if low.total_cmp(&high).is_eq() {
-            crate::report::number(value)
-        } else {
-            let (value, low, high) =
-                (crate::report::number(value), crate::report::number(low), crate::report::number(high));
-            format!("{value} [{low}, {high}]")
-        };
-        let named = format!("{}{} = {figure}, wanted {}", self.metric, self.of_case(), self.wanted());
+        let mut figure = number(value);
+        if low < high {
+            figure = format!("{figure} [{}, {}]", number(low), number(high));
+        }
+        let named = format!("{}{} = {figure}{of}, wanted {}", self.metric, self.of_case(), self.wanted());
         if least <= low && high <= most {
             (Answer::Confirmed, named)
         } else if high < least || low > most {
@@ -350,12 +394,32 @@ impl Need {
     }
 
     fn of_case(&self) -> String {
-        self.case.as_ref().map(|case| format!(" of {case}")).unwrap_or_default()
+        let case = self.case.as_ref().map(|case| format!(" of {case}"));
+        let depth = || {
+            let depth = number(f64::from(self.depth_min?));
+            Some(format!(" behind {depth} tokens or more"))
+        };
+        case.or_else(depth).unwrap_or_default()
     }
 
     fn wanted(&self) -> String {
-        let least = self.at_least.map(|least| format!("at least {}", crate::report::number(least)));
-        let most = self.at_most.map(|most| format!("at most {}", crate::report::number(most)));
+        let least = self.at_least.map(|least| format!("at least {}", number(least)));
+        let most = self.at_most.map(|most| format!("at most {}", number(most)));
         [least, most].into_iter().flatten().collect::<Vec<_>>().join(" and ")
     }
+}
+
+/// Of how many a share is, and of how few a level.
+fn how_many(figure: &Figure) -> String {
+    let share = metrics::find(&figure.metric).is_ok_and(|metric| metric.unit == "%");
+    match (figure.low, figure.is_of_few()) {
+        (Some(_), _) if share => format!(" (of {})", figure.samples),
+        (Some(_), true) => format!(" ({})", figure.how_sure()),
+        _ => String::new(),
+    }
+}
+
+fn deepest(cases: &[Case], least: u32) -> Option<&Case> {
+    let deep = cases.iter().filter(|case| case.kind == CaseKind::Depth && case.depth_tokens >= least);
+    deep.max_by_key(|case| case.depth_tokens)
 }

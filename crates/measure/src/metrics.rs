@@ -58,6 +58,7 @@ pub const METRICS: &[Metric] = &[
     metric("total_ms", "ms", Lower, "request sent until its answer ended"),
     metric("throughput_tokens_per_s", "tokens/s", Higher, "tokens of all requests at the same time"),
     metric("goodput_percent", "%", Higher, "requests within the limits of TTFT and TPOT"),
+    metric("sent_requests", "requests", Neither, "requests that were sent, but for those that warm up"),
     metric("completed_requests", "requests", Higher, "requests that came to their end"),
     metric("completed_percent", "%", Higher, "requests that came to their end"),
     metric("peak_memory_bytes", "bytes", Lower, "most resident memory of the target"),
@@ -74,6 +75,7 @@ pub const METRICS: &[Metric] = &[
         "highest over lowest bandwidth between samples, less 100 %",
     ),
     metric("identical_ids_percent", "%", Higher, "strict answers with the most frequent token ids"),
+    metric("identical_ids_reloads", "loads", Neither, "loads of the model between those strict answers"),
     metric("restarts", "restarts", Neither, "runners that were killed on purpose"),
     metric(
         "restart_completed_percent",
@@ -93,6 +95,12 @@ pub const METRICS: &[Metric] = &[
     metric("quality_json_schema_percent", "%", Higher, "JSON that keeps to its schema"),
     metric("cut_in_thinking_percent", "%", Lower, "answers that ended while thinking"),
     metric("tokens_to_answer", "tokens", Lower, "tokens of thinking before the answer"),
+    metric(
+        "time_to_answer_ms",
+        "ms",
+        Lower,
+        "question sent until the first token of its answer, thinking included",
+    ),
     metric("perplexity", "", Lower, "of the bundled text"),
     metric("context_tokens", "tokens", Higher, "context of one answer"),
     metric("longest_depth_tokens", "tokens", Higher, "longest context behind which an answer was completed"),

@@ -34,6 +34,8 @@ pub struct Simulated {
     pub model: String,
     /// Samples of each case.
     pub samples: u32,
+    /// What kind of server it says it is.
+    pub kind: TargetKind,
 }
 
 impl Default for Simulated {
@@ -46,6 +48,7 @@ impl Default for Simulated {
             others_percent: 1.0,
             model: "smollm2:135m".to_owned(),
             samples: 20,
+            kind: TargetKind::Fake,
         }
     }
 }
@@ -120,7 +123,7 @@ impl Simulated {
             seed: self.seed,
             targets: vec![Target {
                 id: "a".to_owned(),
-                kind: TargetKind::Fake,
+                kind: self.kind,
                 server: "simulated".to_owned(),
                 on_this_machine: true,
             }],
@@ -218,6 +221,7 @@ impl Simulated {
             phase: Phase::Sample,
             spawned_us,
             ready_us: spawned_us.map(|us| us + load_us),
+            reloaded: (case.kind == CaseKind::Determinism).then_some(index + 1 == case.max_samples),
             client: ClientStamps {
                 sent_us,
                 headers_us: Some(sent_us + 500),

@@ -1,5 +1,8 @@
 //! The whole way of a bundle: written, checked, changed, shared, reported, compared, held against claims.
 
+mod answers;
+mod samples;
+
 use std::{fs, path::Path};
 
 use firepot_store::write_atomic;
@@ -7,10 +10,12 @@ use tempfile::TempDir;
 
 use crate::{
     Identity,
-    bundle::{Bundle, BundleError, BundleWriter, File},
+    bundle::{
+        Bundle, BundleError, BundleWriter, File, FileEntry, Model, Request, SCHEMA, Target, TargetKind,
+    },
     check,
-    claims::{Answer, Claims, ClaimsError},
-    compare::{Change, compare},
+    claims::Claims,
+    compare::{Change, Gate, compare, versus},
     repeat::repeatability,
     report, share,
     summary::{Summary, summarize},
@@ -124,6 +129,19 @@ fn a_shared_bundle_checks_and_does_not_say_whose_it_is() {
     assert_eq!(fs::read(&out).unwrap(), first, "packing twice gives the same file");
 }
 
+/// What a bundle reads by name may be spelled like the user.
+#[test]
+fn a_user_with_the_name_of_a_server_can_share() {
+    let dir = written(&Simulated { samples: 6, kind: TargetKind::Firepot, ..Simulated::default() });
+    let out = dir.path().join("shared.tar.gz");
+    for name in ["firepot", "ollama", "warm", "sample", "null"] {
+        share(dir.path(), &out, &Identity { names: vec![name.to_owned()] }).unwrap();
+        let checked = check(&out).unwrap();
+        assert!(checked.differences.is_empty(), "{name}: {:?}", checked.differences);
+        assert_eq!(Bundle::open(&out).unwrap().workload.targets[0].kind, TargetKind::Firepot);
+    }
+}
+
 #[test]
 fn an_archive_that_is_none_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -140,57 +158,6 @@ fn warm_up_is_found_and_left_out() {
     let figure = summary.figure("decode_tokens_per_s", Some("warm-512"), "a").unwrap();
     let expected = 1e6 / 11_000.0 / (1.0 + 512.0 / 8000.0);
     assert!((figure.value / expected - 1.0).abs() < 0.01, "{figure:?}, expected {expected}");
-}
-
-#[test]
-fn claims_of_the_test_model_are_confirmed_and_impossible_ones_refuted() {
-    let (bundle, summary) = session(&Simulated::default());
-    let answer = |name: &str| claims(name).answer(&[(&bundle, &summary)]);
-    for answered in answer("cpu-smollm2.toml").iter().filter(|answered| answered.id != "arithmetic") {
-        assert_eq!(answered.answer, Answer::Confirmed, "{answered:?}");
-    }
-    for answered in answer("refuted-example.toml") {
-        assert_eq!(answered.answer, Answer::Refuted, "{answered:?}");
-    }
-    for answered in answer("kaggle-t4x2.toml") {
-        assert_eq!(answered.answer, Answer::NotMeasured, "{answered:?}");
-        assert!(
-            answered.because[0].contains("another platform") || answered.because[0].contains("other GPUs"),
-            "{answered:?}"
-        );
-    }
-}
-
-#[test]
-fn without_samples_nothing_is_confirmed() {
-    let (mut bundle, _) = session(&Simulated { samples: 6, ..Simulated::default() });
-    bundle.requests.clear();
-    bundle.restarts.clear();
-    bundle.telemetry.clear();
-    bundle.quality.clear();
-    bundle.session = None;
-    let summary = summarize(&bundle);
-    for answered in claims("cpu-smollm2.toml").answer(&[(&bundle, &summary)]) {
-        assert_eq!(answered.answer, Answer::NotMeasured, "{answered:?}");
-    }
-    for answered in claims("refuted-example.toml").answer(&[]) {
-        assert_eq!(answered.answer, Answer::NotMeasured, "{answered:?}");
-    }
-}
-
-#[test]
-fn a_claim_about_an_unknown_metric_is_an_error_with_a_hint() {
-    let text =
-        |needs: &str| format!("source = \"x\"\n[[claim]]\nid = \"a\"\nsays = \"b\"\nneeds = [{needs}]\n");
-    let error = Claims::parse(&text("{ metric = \"ttft_warm\", at_most = 1 }")).unwrap_err();
-    assert_eq!(error.to_string(), "claim 'a' is about the unknown metric 'ttft_warm'");
-    assert_eq!(error.hint().unwrap(), "did you mean 'ttft_warm_ms'?");
-    assert!(matches!(Claims::parse(&text("{ metric = \"ttft_warm_ms\" }")), Err(ClaimsError::Empty { .. })));
-    assert!(matches!(Claims::parse(&text("")), Err(ClaimsError::Empty { .. })));
-    assert!(matches!(
-        Claims::parse(&text("{ metric = \"ttft_warm_ms\", at_moost = 1 }")),
-        Err(ClaimsError::Toml(_))
-    ));
 }
 
 #[test]
@@ -246,11 +213,101 @@ fn a_slowdown_is_found_and_unequal_sides_are_labelled() {
     assert_eq!(found.unequal[0].says, "the models differ: smollm2:135m and qwen");
     assert!(found.unequal[1].says.starts_with("the memory bandwidth differs by 2"), "{:?}", found.unequal);
     assert_eq!(found.misleads().count(), 2);
+    // Whatever `--fail-on` says: it cannot be judged, and that is no success.
+    let Gate::Unequal(what) = found.gate(99.0) else { panic!("{:?}", found.gate(99.0)) };
+    assert_eq!(what[0], "the models differ: smollm2:135m and qwen");
+    let slower = compare((&first.0, &first.1), (&slow.0, &slow.1));
+    let Gate::Worse(what) = slower.gate(3.0) else { panic!("{:?}", slower.gate(3.0)) };
+    assert!(what.iter().any(|row| row.starts_with("decode_tokens_per_s of warm-512 by ")), "{what:?}");
+    assert_eq!(slower.gate(20.0), Gate::Passed);
+    let mut none = same.0.clone();
+    none.requests.clear();
+    assert_eq!(compare((&first.0, &first.1), (&none, &summarize(&none))).gate(1.0), Gate::Nothing);
     let mut rebuilt = same;
     rebuilt.0.trial.tool.binary_sha256 = firepot_machine::Reading::Known("f".repeat(64));
     let found = compare((&first.0, &first.1), (&rebuilt.0, &rebuilt.1));
     assert!(found.unequal[0].says.starts_with("the programs differ"), "{:?}", found.unequal);
     assert_eq!(found.misleads().count(), 0, "another build of the program is what a comparison is for");
+}
+
+#[test]
+fn models_without_digests_are_labelled_on_both_sides() {
+    let unknown = |name: &str| {
+        let mut session = session(&Simulated { samples: 6, ..Simulated::default() });
+        let model = &mut session.0.models.models[0];
+        model.sha256 = firepot_machine::Reading::absent("the server does not show the file");
+        name.clone_into(&mut model.name);
+        session
+    };
+    let (one, same, other) = (unknown("a"), unknown("a"), unknown("b"));
+    let found = compare((&one.0, &one.1), (&same.0, &same.1));
+    assert!(found.unequal[0].says.starts_with("whether a is the same file on both sides is not known"));
+    assert_eq!(found.misleads().count(), 0, "it may be the same");
+    let found = compare((&one.0, &one.1), (&other.0, &other.1));
+    assert!(found.unequal[0].says.starts_with("the models have different names, a and b"));
+    assert_eq!(found.misleads().count(), 1);
+}
+
+/// Two servers of one trial are labelled as two bundles are.
+#[test]
+fn two_servers_with_different_models_or_machines_are_labelled() {
+    let (mut bundle, _) = session(&Simulated { samples: 12, ..Simulated::default() });
+    let second: Vec<_> =
+        bundle.requests.iter().map(|request| Request { target: "b".to_owned(), ..request.clone() }).collect();
+    bundle.requests.extend(second);
+    let target = Target { id: "b".to_owned(), ..bundle.workload.targets[0].clone() };
+    bundle.workload.targets.push(target);
+    let model = Model { target: "b".to_owned(), ..bundle.models.models[0].clone() };
+    bundle.models.models.push(model);
+    let found = versus(&bundle, &summarize(&bundle)).unwrap();
+    assert!(!found.rows.is_empty() && found.unequal.is_empty(), "{:?}", found.unequal);
+    "qwen".clone_into(&mut bundle.models.models[1].name);
+    bundle.models.models[1].sha256 = firepot_machine::Reading::Known("0".repeat(64));
+    bundle.workload.targets[1].on_this_machine = false;
+    let found = versus(&bundle, &summarize(&bundle)).unwrap();
+    let told: Vec<&str> = found.misleads().collect();
+    assert_eq!(told[0], "the models differ: smollm2:135m and qwen");
+    assert!(told[1].starts_with("the servers ran on different machines"), "{told:?}");
+    let sessions = [(bundle.clone(), summarize(&bundle))];
+    let page = report::markdown(&report::Input { sessions: &sessions, claims: &[] });
+    assert!(page.contains("**unequal**: the models differ: smollm2:135m and qwen"), "{page}");
+}
+
+#[test]
+fn a_bundle_of_a_newer_firepot_is_refused_by_all_that_read_it() {
+    let dir = written(&Simulated { samples: 6, ..Simulated::default() });
+    let out = dir.path().join("shared.tar.gz");
+    let newer = |name: &str| {
+        let path = dir.path().join(name);
+        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        value["schema"] = 9.into();
+        write_atomic(&path, format!("{value:#}\n").as_bytes()).unwrap();
+    };
+    let is_newer =
+        |error: &BundleError| matches!(error, BundleError::NewerSchema { found: 9, supported: SCHEMA });
+    // Of `report` and `compare` it is the opening; both files say it, or the manifest alone.
+    for name in ["manifest.json", "trial.json"] {
+        newer(name);
+        assert!(is_newer(&Bundle::open(dir.path()).unwrap_err()), "{name}");
+        assert!(is_newer(&check(dir.path()).unwrap_err()), "{name}");
+        let error = share(dir.path(), &out, &Identity::default()).unwrap_err();
+        assert!(is_newer(&error) && error.hint().unwrap().contains("newer"), "{name}");
+    }
+}
+
+/// A manifest that this Firepot knows, with a `trial.json` that it does not.
+#[test]
+fn a_newer_trial_under_a_known_manifest_is_no_damage() {
+    let dir = written(&Simulated { samples: 6, ..Simulated::default() });
+    let (trial, manifest) = (dir.path().join("trial.json"), dir.path().join("manifest.json"));
+    let bytes = fs::read_to_string(&trial).unwrap().replacen("\"schema\": 1", "\"schema\": 9", 1);
+    write_atomic(&trial, bytes.as_bytes()).unwrap();
+    let mut value: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    value["files"]["trial.json"] = serde_json::to_value(FileEntry::of(bytes.as_bytes())).unwrap();
+    write_atomic(&manifest, value.to_string().as_bytes()).unwrap();
+    for error in [check(dir.path()).unwrap_err(), Bundle::open(dir.path()).unwrap_err()] {
+        assert!(matches!(error, BundleError::NewerSchema { found: 9, .. }), "{error}");
+    }
 }
 
 #[test]
@@ -292,34 +349,6 @@ fn a_foreign_name_is_no_markup_in_a_report() {
 }
 
 #[test]
-fn the_lists_of_a_readme_put_a_confirmed_negative_claim_where_it_belongs() {
-    let sessions = [session(&Simulated::default())];
-    let text = r#"
-source = "a test"
-[[claim]]
-id = "slow"
-negative = true
-says = "It is too slow for a million tokens a second."
-needs = [{ metric = "decode_tokens_per_s", at_most = 1_000_000 }]
-[[claim]]
-id = "works"
-says = "It answers."
-needs = [{ metric = "completed_percent", at_least = 100 }]
-[[claim]]
-id = "gpu"
-says = "It uses a GPU."
-needs = [{ metric = "peak_gpu_bytes", at_least = 1 }]
-"#;
-    let claims = [Claims::parse(text).unwrap()];
-    let lists = report::readme(&report::Input { sessions: &sessions, claims: &claims });
-    let place = |text: &str| lists.find(text).unwrap_or_else(|| panic!("{text} is not in {lists}"));
-    assert!(place("**Works**") < place("It answers") && place("It answers") < place("**Does not work**"));
-    assert!(place("**Does not work**") < place("too slow") && place("too slow") < place("**Not measured**"));
-    assert!(place("**Not measured**") < place("It uses a GPU"));
-    assert!(lists.contains("the machine has no GPU"), "{lists}");
-}
-
-#[test]
 fn published_schemas_are_those_of_the_types() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/schema");
     for (file, schema) in crate::schema::schemas() {
@@ -350,34 +379,6 @@ fn a_written_bundle_keeps_to_the_schemas() {
             assert_eq!(error, None, "{file}: {value}");
         }
     }
-}
-
-/// The README says what the evidence in docs/evidence says, once there is some.
-#[test]
-fn the_readme_says_what_the_evidence_says() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let Ok(entries) = fs::read_dir(root.join("docs/evidence")) else { return };
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect();
-    paths.sort();
-    let sessions: Vec<(Bundle, Summary)> = paths
-        .iter()
-        .map(|path| {
-            let bundle = Bundle::open(path).unwrap();
-            let summary = summarize(&bundle);
-            (bundle, summary)
-        })
-        .collect();
-    if sessions.is_empty() {
-        return;
-    }
-    let all = [claims("cpu-smollm2.toml"), claims("kaggle-t4x2.toml")];
-    let lists = report::readme(&report::Input { sessions: &sessions, claims: &all });
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let fresh = report::replaced(&readme, &lists).expect("README.md has the marks for the lists");
-    assert!(
-        fresh == readme,
-        "README.md is stale: run `firepot report docs/evidence/* --claims … --format readme --out README.md`"
-    );
 }
 
 #[test]

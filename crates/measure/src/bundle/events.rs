@@ -45,12 +45,15 @@ pub enum EventKind {
         /// Samples until then.
         samples: u32,
     },
-    /// A case ended at its cap.
+    /// A case ended with its fewest samples or more, and its interval is wider than was wanted.
     Cap {
         /// Which.
         case: String,
         /// Samples until then.
         samples: u32,
+        /// Whether its time was over; else it had as many samples as it may have.
+        #[serde(default)]
+        time_over: bool,
     },
     /// A case was left out, or ended before it had its samples.
     Skipped {

@@ -66,6 +66,20 @@ pub enum QualityKind {
     JsonSchema,
 }
 
+impl QualityKind {
+    /// The case that asks questions of this kind ([`crate::bundle::Case::id`]).
+    #[must_use]
+    pub const fn case(self) -> &'static str {
+        match self {
+            Self::Arithmetic => "quality-arithmetic",
+            Self::WordProblem => "quality-word-problem",
+            Self::Logic => "quality-logic",
+            Self::Needle => "quality-needle",
+            Self::JsonSchema => "quality-json-schema",
+        }
+    }
+}
+
 /// What a checker says of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]

@@ -13,7 +13,8 @@ use super::{
 use crate::limits;
 
 /// `absent.json`: why something is null wherever it would be, by name of the field (`requests.server.prefill_us`,
-/// `telemetry.cpu_watts`, `telemetry.gpus`); of one target alone with its id before it (`b:requests.server.gaps_us`).
+/// `telemetry.cpu_watts`, `telemetry.gpus`); of one target alone with its id before it (`b:requests.server.gaps_us`). A case that was left out is
+/// `cases.` and its name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Absent(pub BTreeMap<String, String>);
 

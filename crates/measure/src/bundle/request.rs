@@ -24,6 +24,9 @@ pub struct Request {
     pub spawned_us: Option<u64>,
     /// When its model was loaded; of cold starts alone.
     pub ready_us: Option<u64>,
+    /// Whether the model was loaded anew, by another process, right before; of strict answers that are to be the same.
+    #[serde(default)]
+    pub reloaded: Option<bool>,
     /// What the client saw.
     pub client: ClientStamps,
     /// What the server says.

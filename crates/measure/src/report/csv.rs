@@ -8,7 +8,8 @@ use crate::metrics;
 /// One line for each figure of each session, and for each that could not be had (RFC 4180).
 #[must_use]
 pub fn csv(input: &Input<'_>) -> String {
-    let mut out = String::from("trial,target,case,metric,unit,value,low,high,samples,absent_because\r\n");
+    let mut out =
+        String::from("trial,target,case,metric,unit,value,low,high,coverage,samples,absent_because\r\n");
     for (bundle, summary) in input.sessions {
         let trial = quoted(&bundle.trial.id);
         let unit = |metric: &str| metrics::find(metric).map_or("", |metric| metric.unit);
@@ -17,13 +18,14 @@ pub fn csv(input: &Input<'_>) -> String {
             let case = quoted(figure.case.as_deref().unwrap_or_default());
             let _ = write!(
                 out,
-                "{trial},{},{case},{},{},{},{},{},{},\r\n",
+                "{trial},{},{case},{},{},{},{},{},{},{},\r\n",
                 quoted(&figure.target),
                 figure.metric,
                 unit(&figure.metric),
                 figure.value,
                 end(figure.low),
                 end(figure.high),
+                end(figure.coverage),
                 figure.samples
             );
         }
@@ -31,7 +33,7 @@ pub fn csv(input: &Input<'_>) -> String {
             let case = quoted(absent.case.as_deref().unwrap_or_default());
             let (target, reason) = (quoted(&absent.target), quoted(&absent.reason));
             let metric = &absent.metric;
-            let _ = write!(out, "{trial},{target},{case},{metric},{},,,,0,{reason}\r\n", unit(metric));
+            let _ = write!(out, "{trial},{target},{case},{metric},{},,,,,0,{reason}\r\n", unit(metric));
         }
     }
     out

@@ -50,15 +50,7 @@ pub fn markdown(input: &Input<'_>) -> String {
 /// A comparison in Markdown.
 #[must_use]
 pub fn comparison(comparison: &crate::compare::Comparison) -> String {
-    let unequal = comparison.unequal.iter().map(|unequal| document::Verdict {
-        mark: document::Mark::Open,
-        word: "unequal",
-        says: unequal.says.clone(),
-        because: Vec::new(),
-    });
-    let unequal: Vec<_> = unequal.collect();
-    let mut blocks: Vec<_> =
-        (!unequal.is_empty()).then_some(document::Block::Verdicts(unequal)).into_iter().collect();
-    blocks.extend(sections::comparison_table(comparison));
+    let blocks: Vec<_> =
+        sections::unequal(comparison).into_iter().chain(sections::comparison_table(comparison)).collect();
     markdown::render(&blocks)
 }

@@ -10,7 +10,8 @@ pub const BEGIN: &str = "<!-- firepot report: begin; written by `firepot report 
 /// Line after them.
 pub const END: &str = "<!-- firepot report: end -->";
 
-/// The lists, in Markdown. A confirmed claim that something does not work is under what does not work.
+/// The lists, in Markdown. A confirmed claim that something does not work is under what does not work. A refuted one begins with a word that
+/// turns it round: it stands in the list of its opposite.
 #[must_use]
 pub fn readme(input: &Input<'_>) -> String {
     let sessions = input.pairs();
@@ -41,7 +42,8 @@ pub fn readme(input: &Input<'_>) -> String {
         for answered in list {
             let because = answered.because.join("; ");
             let word = answered.answer.name();
-            let _ = writeln!(out, "- {} ({word}: {})", escape(&answered.says), escape(&because));
+            let turned = if answered.answer == Answer::Refuted { "Not so: " } else { "" };
+            let _ = writeln!(out, "- {turned}{} ({word}: {})", escape(&answered.says), escape(&because));
         }
     }
     out

@@ -11,7 +11,7 @@ use crate::{
     compare::{Change, Comparison, versus},
     metrics,
     repeat::repeatability,
-    summary::{Figure, Summary},
+    summary::{Ended, Figure, Summary},
 };
 
 /// Rows of a raw table; the bundle has the rest.
@@ -36,11 +36,17 @@ pub(super) fn model_on_machine(bundle: &Bundle) -> String {
     format!("{name}{quantization} on {gpu}{cpu}{cores}")
 }
 
-/// A figure with its interval.
+/// Head of a column of figures.
+const FIGURE: &str = "figure [95 % unless said]";
+
+/// A figure with its interval; of fewer samples than a level is to have, with their number and what the interval covers.
 fn with_range(figure: &Figure) -> String {
     let range = figure.low.zip(figure.high).filter(|(low, high)| low < high);
-    let range = range.map(|(low, high)| format!(" [{}, {}]", number(low), number(high)));
-    format!("{}{}", number(figure.value), range.unwrap_or_default())
+    let range = range.map(|(low, high)| format!("{}, {}", number(low), number(high)));
+    let few = figure.is_of_few().then(|| figure.how_sure());
+    let told = [range, few].into_iter().flatten().collect::<Vec<_>>().join("; ");
+    let told = if told.is_empty() { told } else { format!(" [{told}]") };
+    format!("{}{told}", number(figure.value))
 }
 
 pub(super) fn claims(input: &Input<'_>) -> Vec<Block> {
@@ -137,8 +143,13 @@ fn of_session(bundle: &Bundle, summary: &Summary, target: &str) -> Vec<Verdict> 
     }
     if let Some(same) = summary.figure("identical_ids_percent", None, target) {
         let all = same.value >= 100.0;
-        let says =
-            format!("{} strict answers: {} % have the same token ids.", same.samples, number(same.value));
+        let reloads = match summary.figure("identical_ids_reloads", None, target) {
+            Some(reloads) if reloads.value > 0.0 => ", the model loaded anew between them",
+            Some(_) => "; the model was never loaded anew between them",
+            None => "; whether the model was loaded anew between them is not known",
+        };
+        let share = number(same.value);
+        let says = format!("{} strict answers: {share} % have the same token ids{reloads}.", same.samples);
         verdicts.push(verdict(
             all,
             if all { "deterministic" } else { "not deterministic" },
@@ -146,6 +157,7 @@ fn of_session(bundle: &Bundle, summary: &Summary, target: &str) -> Vec<Verdict> 
             Vec::new(),
         ));
     }
+    verdicts.extend(left_out(summary, target));
     let judged: Vec<bool> = summary
         .predictions
         .iter()
@@ -175,6 +187,21 @@ fn of_session(bundle: &Bundle, summary: &Summary, target: &str) -> Vec<Verdict> 
         verdicts.push(Verdict { mark: Mark::Open, word: "interrupted", says: reason, because: Vec::new() });
     }
     verdicts
+}
+
+/// Cases without their fewest samples.
+fn left_out(summary: &Summary, target: &str) -> Option<Verdict> {
+    let of_target = summary.cases.iter().filter(|outcome| outcome.target == target);
+    let because: Vec<String> = of_target
+        .filter_map(|outcome| match &outcome.ended {
+            Some(Ended::LeftOut { reason }) => Some(format!("{}: {reason}", outcome.case)),
+            _ => None,
+        })
+        .collect();
+    let count =
+        if because.len() == 1 { "1 case was".to_owned() } else { format!("{} cases were", because.len()) };
+    let says = format!("{count} left out or cut short.");
+    (!because.is_empty()).then_some(Verdict { mark: Mark::Open, word: "left out", says, because })
 }
 
 pub(super) fn in_short(input: &Input<'_>) -> Vec<Block> {
@@ -208,7 +235,7 @@ pub(super) fn in_short(input: &Input<'_>) -> Vec<Block> {
             }
         }
     }
-    let head = ["what", "case", "session / server", "figure [95 %]", "unit", "samples"];
+    let head = ["what", "case", "session / server", FIGURE, "unit", "samples"];
     Table::block("Figures in short", &head, rows).into_iter().collect()
 }
 
@@ -220,9 +247,21 @@ pub(super) fn comparisons(input: &Input<'_>) -> Vec<Block> {
             let names: Vec<&str> =
                 bundle.workload.targets.iter().map(|target| target.server.as_str()).collect();
             let heading = Block::Heading(2, format!("{} beside {}", names[1], names[0]));
-            [Some(heading), comparison_table(&comparison)].into_iter().flatten()
+            [Some(heading), unequal(&comparison), comparison_table(&comparison)].into_iter().flatten()
         })
         .collect()
+}
+
+/// What is not equal on both sides of a comparison.
+pub(crate) fn unequal(comparison: &Comparison) -> Option<Block> {
+    let unequal = comparison.unequal.iter().map(|unequal| Verdict {
+        mark: Mark::Open,
+        word: "unequal",
+        says: unequal.says.clone(),
+        because: Vec::new(),
+    });
+    let unequal: Vec<_> = unequal.collect();
+    (!unequal.is_empty()).then_some(Block::Verdicts(unequal))
 }
 
 /// A comparison as a table.
@@ -258,6 +297,7 @@ pub(super) fn cases(bundle: &Bundle, summary: &Summary) -> Option<Block> {
             outcome.target.clone(),
             case.map_or_else(String::new, |case| format!("{} + {}", case.depth_tokens, case.prompt_tokens)),
             case.map_or_else(String::new, |case| case.concurrency.to_string()),
+            outcome.ended.as_ref().map_or_else(|| "–".to_owned(), Ended::words),
             outcome.requests.to_string(),
             if failed.is_empty() { "0".to_owned() } else { failed.join(", ") },
             outcome.warmup.map_or_else(|| "never steady".to_owned(), |count| count.to_string()),
@@ -271,6 +311,7 @@ pub(super) fn cases(bundle: &Bundle, summary: &Summary) -> Option<Block> {
         "target",
         "context + prompt",
         "at once",
+        "ended",
         "requests",
         "failed",
         "left out as warm-up",
@@ -292,7 +333,7 @@ pub(super) fn figures(summary: &Summary) -> Option<Block> {
             figure.samples.to_string(),
         ]
     };
-    let head = ["metric", "case", "target", "figure [95 %]", "unit", "samples"];
+    let head = ["metric", "case", "target", FIGURE, "unit", "samples"];
     Table::block("All figures", &head, summary.figures.iter().map(row).collect())
 }
 

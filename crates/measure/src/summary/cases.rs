@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::{
-    BandwidthAt, CaseOutcome, Collector, Summary,
+    BandwidthAt, CaseOutcome, Collector, Ended, Summary,
+    ended::{ended, left_out},
     series::{
-        decode_tokens_per_s, gaps_ms, load_ms, prefill_tokens_per_s, total_ms, tpot_ms, ttft_answer_ms,
-        ttft_ms, ttft_server_ms, usable,
+        decode_tokens_per_s, gaps_ms, is_seen, load_ms, prefill_tokens_per_s, total_ms, tpot_ms,
+        ttft_answer_ms, ttft_ms, ttft_server_ms, usable,
     },
+    steady::steady,
 };
 use crate::{
-    bundle::{Bundle, Case, CaseKind, Goodput, Phase, Request},
-    stats::{Level, Warmup, level, quantile, warmup},
+    bundle::{Bundle, Case, CaseKind, Goodput, Phase, QualityLine, Request, Verdict},
+    stats::{Level, Warmup, level, quantile},
 };
 
 pub(super) fn summarize(
@@ -26,8 +28,9 @@ pub(super) fn summarize(
         .iter()
         .filter(|request| request.case == case.id && request.target == target)
         .collect();
+    let ended = ended(bundle, case);
     if all.is_empty() {
-        return;
+        return without_requests(summary, bundle, case, target, ended);
     }
     let usable = usable(&bundle.requests, &case.id, target);
     let found = steady(case, &usable);
@@ -47,6 +50,7 @@ pub(super) fn summarize(
     summary.cases.push(CaseOutcome {
         case: case.id.clone(),
         target: target.to_owned(),
+        ended,
         requests: all.len(),
         failed: failures(&all),
         warmup: matches!(found, Warmup::Steady { .. }).then_some(left_out),
@@ -56,18 +60,53 @@ pub(super) fn summarize(
     });
 }
 
-/// Where the case becomes steady, by its decode rates or, of answers of one token, by TTFT. Each cold start is a first one.
-fn steady(case: &Case, samples: &[&Request]) -> Warmup {
-    if case.kind == CaseKind::ColdStart {
-        return Warmup::Steady { after: 0 };
+/// A case that was left out, or one of restarts or questions, whose figures are of the whole trial.
+fn without_requests(summary: &mut Summary, bundle: &Bundle, case: &Case, target: &str, ended: Option<Ended>) {
+    let restarts = bundle.restarts.iter().filter(|one| one.case == case.id && one.target == target).count();
+    let questions: Vec<Verdict> = bundle
+        .quality
+        .iter()
+        .filter_map(|line| match line {
+            QualityLine::Question(one) if one.kind.case() == case.id && one.target == target => {
+                Some(one.verdict)
+            }
+            _ => None,
+        })
+        .collect();
+    let taken = restarts + questions.len();
+    if let Some(Ended::LeftOut { reason }) = &ended {
+        let mut collector = Collector { summary, bundle, case: Some(&case.id), target };
+        for metric in main_metrics(case.kind) {
+            collector.absent(metric, "", reason);
+        }
+    } else if taken == 0 {
+        return;
     }
-    let rates = all_of(samples, decode_tokens_per_s);
-    warmup(&rates.or_else(|| all_of(samples, ttft_ms)).unwrap_or_default())
+    let failed = questions.iter().filter(|verdict| **verdict == Verdict::Failed).count();
+    summary.cases.push(CaseOutcome {
+        case: case.id.clone(),
+        target: target.to_owned(),
+        ended,
+        requests: taken,
+        failed: (failed > 0).then(|| ("failed".to_owned(), failed)).into_iter().collect(),
+        warmup: Some(0),
+        decode_precision: None,
+        ttft_precision: None,
+        decode_trend_percent: None,
+    });
 }
 
-/// The values of all samples, when all have one.
-fn all_of(samples: &[&Request], value: fn(&Request) -> Option<f64>) -> Option<Vec<f64>> {
-    samples.iter().map(|request| value(request)).collect()
+/// What a case is measured for; of those that have requests.
+const fn main_metrics(kind: CaseKind) -> &'static [&'static str] {
+    match kind {
+        CaseKind::ColdStart => &["ttft_cold_ms", "load_ms"],
+        CaseKind::Warm => &["ttft_warm_ms", "prefill_tokens_per_s", "decode_tokens_per_s"],
+        CaseKind::PrefixHit => &["ttft_prefix_hit_ms"],
+        CaseKind::Depth => &["decode_tokens_per_s"],
+        CaseKind::Concurrency => &["throughput_tokens_per_s", "goodput_percent"],
+        CaseKind::Determinism => &["identical_ids_percent", "identical_ids_reloads"],
+        CaseKind::Restart | CaseKind::Quality => &[],
+    }
 }
 
 /// The metric that TTFT is of in such a case.
@@ -79,6 +118,10 @@ pub(crate) const fn ttft_metric(kind: CaseKind) -> &'static str {
         _ => "ttft_loaded_ms",
     }
 }
+
+/// Why there is no time for each token of what came from a server without stamps of tokens.
+const IN_CHUNKS: &str =
+    "the server sends several tokens in a chunk and stamps none: when each came is not known";
 
 /// A metric, its values, and the field that would have them.
 type Series = (&'static str, fn(&Request) -> Option<f64>, &'static str);
@@ -101,18 +144,25 @@ fn push_levels(
     let mut levels = BTreeMap::new();
     // A cold start is measured for its first token; the machine is not yet warm for the rest.
     let cold = case.kind == CaseKind::ColdStart;
+    let left_out = left_out(collector.bundle, |of| of.id == case.id);
+    let otherwise = left_out.as_deref().filter(|_| samples.is_empty()).unwrap_or("no request has it");
+    let is_in_chunks = samples.iter().any(|request| {
+        request.tokens.generated.is_some_and(|count| count > request.tokens.chunks) && !is_seen(request)
+    });
     for (metric, value, field) in series {
         if cold && metric != "ttft_cold_ms" && metric != "total_ms" {
             continue;
         }
         let values: Vec<f64> = samples.iter().filter_map(|request| value(request)).collect();
-        push_series(collector, &mut levels, metric, &values, field);
+        let of_tokens = matches!(metric, "decode_tokens_per_s" | "tpot_ms");
+        let why = if of_tokens && is_in_chunks { IN_CHUNKS } else { otherwise };
+        push_series(collector, &mut levels, metric, &values, (field, why));
     }
     let times: Vec<f64> = samples.iter().filter_map(|request| ttft_ms(request)).collect();
     push_quantiles(collector, &times, &[("ttft_p95_ms", 0.95), ("ttft_max_ms", 1.0)]);
     if cold {
         let values: Vec<f64> = samples.iter().filter_map(|request| load_ms(request)).collect();
-        push_series(collector, &mut levels, "load_ms", &values, "requests.ready_us");
+        push_series(collector, &mut levels, "load_ms", &values, ("requests.ready_us", otherwise));
         return levels;
     }
     let per_gb = |request: &&Request| {
@@ -120,7 +170,8 @@ fn push_levels(
         decode_tokens_per_s(request).map(|rate| rate / gb_per_s)
     };
     let values: Vec<f64> = samples.iter().filter_map(per_gb).collect();
-    push_series(collector, &mut levels, "decode_tokens_per_gb", &values, "probes");
+    let why = if is_in_chunks { IN_CHUNKS } else { otherwise };
+    push_series(collector, &mut levels, "decode_tokens_per_gb", &values, ("probes", why));
     push_gaps(collector, samples);
     levels
 }
@@ -130,7 +181,7 @@ fn push_series(
     levels: &mut BTreeMap<&'static str, Level>,
     metric: &'static str,
     values: &[f64],
-    field: &str,
+    (field, otherwise): (&str, &str),
 ) {
     match level(values) {
         Some(level) => {
@@ -139,7 +190,7 @@ fn push_series(
         }
         // Not every model thinks; that is no gap in the evidence.
         None if metric == "ttft_answer_ms" => {}
-        None => collector.absent(metric, field, "no request has it"),
+        None => collector.absent(metric, field, otherwise),
     }
 }
 
@@ -181,16 +232,24 @@ fn push_throughput(collector: &mut Collector<'_>, case: &Case, samples: &[&Reque
     }
 }
 
-/// Failed requests are not good.
+/// Failed requests are not good. Those of which the time for each token is not known are not judged, unless the first came too late.
 fn push_goodput(collector: &mut Collector<'_>, all: &[&Request], limits: Goodput) {
-    let sampled: Vec<_> = all.iter().filter(|request| request.phase == Phase::Sample).collect();
-    let good = sampled.iter().filter(|request| {
-        let begun = ttft_ms(request).is_some_and(|ms| ms <= limits.ttft_ms);
-        request.error.is_none() && begun && tpot_ms(request).is_none_or(|ms| ms <= limits.tpot_ms)
-    });
-    collector.push_share("goodput_percent", good.count(), sampled.len());
+    let is_good = |request: &&Request| -> Option<bool> {
+        let begun = request.error.is_none() && ttft_ms(request).is_some_and(|ms| ms <= limits.ttft_ms);
+        if !begun || request.tokens.generated.is_some_and(|count| count <= 1) {
+            return Some(begun);
+        }
+        tpot_ms(request).map(|ms| ms <= limits.tpot_ms)
+    };
+    let sampled = all.iter().filter(|request| request.phase == Phase::Sample);
+    let judged: Vec<bool> = sampled.filter_map(is_good).collect();
+    if judged.is_empty() {
+        return collector.absent("goodput_percent", "requests.tokens.generated", IN_CHUNKS);
+    }
+    collector.push_share("goodput_percent", judged.iter().filter(|good| **good).count(), judged.len());
 }
 
+/// All count, the first ones too: a cut at the beginning could hide the one that deviates.
 fn push_identical(collector: &mut Collector<'_>, samples: &[&Request]) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     for hash in samples.iter().filter_map(|request| request.tokens.ids_sha256.as_deref()) {
@@ -206,6 +265,13 @@ fn push_identical(collector: &mut Collector<'_>, samples: &[&Request]) {
                 "no answer has token ids",
             );
         }
+    }
+    match samples.iter().map(|request| request.reloaded).collect::<Option<Vec<bool>>>() {
+        Some(reloaded) => {
+            let count = reloaded.iter().filter(|reloaded| **reloaded).count();
+            collector.push("identical_ids_reloads", count as f64, None, reloaded.len());
+        }
+        None => collector.absent("identical_ids_reloads", "requests.reloaded", "the bundle does not say it"),
     }
 }
 

@@ -1,7 +1,9 @@
 //! What follows from the raw samples of a bundle: a pure function, so that anyone can compute it again.
 
 mod cases;
+mod ended;
 mod series;
+mod steady;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -9,11 +11,17 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Bundle, Request};
+use crate::{
+    bundle::{Bundle, Request},
+    stats::{COVERAGE, Interval, Level},
+};
 
 pub(crate) use cases::ttft_metric;
+pub use ended::Ended;
 use series::{BandwidthAt, usable};
-pub(crate) use series::{decode_tokens_per_s, gaps_ms, prefill_tokens_per_s, ttft_ms};
+pub use series::{decode_tokens_per_s, ttft_ms};
+pub(crate) use series::{gaps_ms, prefill_tokens_per_s};
+pub use steady::Watch;
 
 /// `summary.json`: every aggregate of a bundle.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,12 +47,40 @@ pub struct Figure {
     pub target: String,
     /// The figure, in the metric's unit.
     pub value: f64,
-    /// Lower end of its interval (95 %), where it has one.
+    /// Lower end of its interval, where it has one.
     pub low: Option<f64>,
     /// Upper end.
     pub high: Option<f64>,
+    /// How often such an interval holds the truth, at this count of samples: 0.95, less where a level has fewer than 6. None of a figure
+    /// without interval.
+    #[serde(default)]
+    pub coverage: Option<f64>,
     /// How many samples it is from.
     pub samples: usize,
+}
+
+/// Samples that a level is to have. Of fewer it is told, and how many they were.
+const SAMPLES_MIN: usize = 10;
+
+impl Figure {
+    /// Whether it is a level of fewer samples than one is to have.
+    #[must_use]
+    pub fn is_of_few(&self) -> bool {
+        self.coverage.is_some() && self.samples < SAMPLES_MIN
+    }
+
+    /// Of how many samples it is, and how far its interval can be relied on.
+    #[must_use]
+    pub fn how_sure(&self) -> String {
+        let count =
+            if self.samples == 1 { "1 sample".to_owned() } else { format!("{} samples", self.samples) };
+        match self.coverage {
+            Some(coverage) if coverage > 0.0 => {
+                format!("{} %, {count}", crate::report::number(100.0 * coverage))
+            }
+            _ => count,
+        }
+    }
 }
 
 /// A figure that could not be had.
@@ -67,7 +103,10 @@ pub struct CaseOutcome {
     pub case: String,
     /// The target.
     pub target: String,
-    /// Requests, warm-up and failed ones included.
+    /// How it came to its end; none when nothing says so.
+    #[serde(default)]
+    pub ended: Option<Ended>,
+    /// Requests, warm-up and failed ones included; of other cases, restarts or questions.
     pub requests: usize,
     /// Requests that failed, by kind.
     pub failed: BTreeMap<String, usize>,
@@ -168,26 +207,29 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    fn push(&mut self, metric: &str, value: f64, range: Option<(f64, f64)>, samples: usize) {
+    fn push(&mut self, metric: &str, value: f64, range: Option<Interval>, samples: usize) {
         debug_assert!(crate::metrics::find(metric).is_ok(), "{metric} is no metric");
         self.summary.figures.push(Figure {
             metric: metric.to_owned(),
             case: self.case.map(str::to_owned),
             target: self.target.to_owned(),
             value,
-            low: range.map(|(low, _)| low),
-            high: range.map(|(_, high)| high),
+            low: range.map(|range| range.low),
+            high: range.map(|range| range.high),
+            coverage: range.map(|range| range.coverage),
             samples,
         });
     }
 
-    fn push_level(&mut self, metric: &str, level: crate::stats::Level) {
-        self.push(metric, level.value, Some((level.low, level.high)), level.samples);
+    fn push_level(&mut self, metric: &str, level: Level) {
+        let Level { low, high, coverage, .. } = level;
+        self.push(metric, level.value, Some(Interval { low, high, coverage }), level.samples);
     }
 
     fn push_share(&mut self, metric: &str, hits: usize, of: usize) {
         if let Some(share) = crate::stats::wilson(hits as u32, of as u32) {
-            self.push(metric, share.percent, Some((share.low, share.high)), of);
+            let range = Interval { low: share.low, high: share.high, coverage: COVERAGE };
+            self.push(metric, share.percent, Some(range), of);
         }
     }
 
@@ -203,5 +245,11 @@ impl Collector<'_> {
             target: self.target.to_owned(),
             reason: reason.to_owned(),
         });
+    }
+
+    /// Says that nothing of these cases was had: because one was left out, or none was wanted.
+    fn absent_of(&mut self, metric: &str, fits: impl Fn(&crate::bundle::Case) -> bool) {
+        let reason = ended::left_out(self.bundle, fits);
+        self.absent(metric, "", reason.as_deref().unwrap_or("no such case was measured"));
     }
 }

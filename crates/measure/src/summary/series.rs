@@ -1,6 +1,6 @@
 //! One request → the values that are defined of it (docs: the measurement words of the design).
 
-use crate::bundle::{Phase, Probe, Request};
+use crate::bundle::{Finish, Phase, Probe, Request};
 
 /// Requests of a case and target that count: samples without an error, in order.
 pub(super) fn usable<'a>(requests: &'a [Request], case: &str, target: &str) -> Vec<&'a Request> {
@@ -14,7 +14,8 @@ pub(super) fn usable<'a>(requests: &'a [Request], case: &str, target: &str) -> V
 }
 
 /// Time to the first token at the client, from sending, or of a cold start from the start of the process; in milliseconds.
-pub(crate) fn ttft_ms(request: &Request) -> Option<f64> {
+#[must_use]
+pub fn ttft_ms(request: &Request) -> Option<f64> {
     let begun = request.spawned_us.unwrap_or(request.client.sent_us);
     between_ms(begun, request.client.first_us?)
 }
@@ -37,22 +38,43 @@ pub(super) fn total_ms(request: &Request) -> Option<f64> {
     between_ms(request.client.sent_us, request.client.end_us)
 }
 
-/// From the first token to the last, in microseconds: by the server's stamps, else by the client's.
-fn decode_us(request: &Request) -> Option<f64> {
+/// Share of an answer's tokens that may have come without a chunk of their own: no more than the precision that is aimed at.
+const UNSEEN: f64 = 0.02;
+
+/// Time for each token after the first: by the server, else by the client's stamps, where [`is_seen`] says that they are of tokens.
+pub(crate) fn tpot_ms(request: &Request) -> Option<f64> {
+    let generated = request.tokens.generated?;
     let (server, client) = (&request.server, &request.client);
-    let stamped = || between_us(server.first_us?, server.last_us?);
-    let seen = || between_us(client.first_us?, client.last_us?);
-    server.decode_us.map(|us| us as f64).or_else(stamped).or_else(seen)
+    let after_first = generated.checked_sub(1)?;
+    // Stamps of pieces are of tokens where there is a gap for each.
+    let is_stamped = server.gaps_us.len() == after_first as usize;
+    let stamped = || between_us(server.first_us?, server.last_us?).filter(|_| is_stamped);
+    let by_server = server.decode_us.map(|us| us as f64).or_else(stamped).map(|us| (us, after_first));
+    let by_client = || {
+        let us = between_us(client.first_us?, client.last_us?).filter(|_| is_seen(request))?;
+        Some((us, after_first.saturating_sub(u32::from(ends_unseen(request)))))
+    };
+    let (us, tokens) = by_server.or_else(by_client)?;
+    (us > 0.0 && tokens > 0).then(|| us / 1000.0 / f64::from(tokens))
 }
 
-/// Time for each token after the first. An answer that came in one chunk has none by the client's stamps.
-pub(super) fn tpot_ms(request: &Request) -> Option<f64> {
-    let after_first = request.tokens.generated?.checked_sub(1).filter(|&tokens| tokens > 0)?;
-    let decode_us = decode_us(request).filter(|&us| us > 0.0)?;
-    Some(decode_us / 1000.0 / f64::from(after_first))
+/// Whether the client saw the tokens one by one. Where a chunk holds several, the first one's other tokens would be counted without their
+/// time, and nothing says how many they were.
+pub(super) fn is_seen(request: &Request) -> bool {
+    let Some(generated) = request.tokens.generated else { return false };
+    let told = request.tokens.chunks + u32::from(ends_unseen(request));
+    told <= generated && f64::from(generated - told) <= UNSEEN * f64::from(generated)
 }
 
-pub(crate) fn decode_tokens_per_s(request: &Request) -> Option<f64> {
+/// Whether the token that ended the answer was counted: it has no text and so no chunk.
+fn ends_unseen(request: &Request) -> bool {
+    let is_short = request.tokens.generated.is_some_and(|count| count > request.tokens.chunks);
+    is_short && request.finish == Some(Finish::Stop)
+}
+
+/// Tokens per second after the first.
+#[must_use]
+pub fn decode_tokens_per_s(request: &Request) -> Option<f64> {
     tpot_ms(request).map(|ms| 1000.0 / ms)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{Collector, Summary};
 use crate::{
-    bundle::{Bundle, CaseKind, Phase, QualityKind, QualityLine, Question, Telemetry, Verdict},
+    bundle::{Bundle, Case, CaseKind, Phase, QualityKind, QualityLine, Question, Telemetry, Verdict},
     stats::{level, quantile},
 };
 
@@ -23,8 +23,12 @@ fn push_completed(collector: &mut Collector<'_>) {
     let sampled: Vec<_> =
         collector.bundle.requests.iter().filter(of_target).filter(|one| one.phase == Phase::Sample).collect();
     let completed = sampled.iter().filter(|one| one.error.is_none() && one.finish.is_some()).count();
+    collector.push("sent_requests", sampled.len() as f64, None, sampled.len());
     if sampled.is_empty() {
-        return collector.absent("completed_requests", "requests", "no request was sent");
+        for metric in ["completed_requests", "completed_percent", "longest_depth_tokens"] {
+            collector.absent(metric, "requests", "no request was sent");
+        }
+        return;
     }
     collector.push("completed_requests", completed as f64, None, sampled.len());
     collector.push_share("completed_percent", completed, sampled.len());
@@ -35,8 +39,9 @@ fn push_completed(collector: &mut Collector<'_>) {
         .filter(|one| one.error.is_none() && one.finish.is_some())
         .filter_map(|one| deep(&one.case))
         .map(|case| case.depth_tokens);
-    if let Some(longest) = depths.max() {
-        collector.push("longest_depth_tokens", f64::from(longest), None, 1);
+    match depths.max() {
+        Some(longest) => collector.push("longest_depth_tokens", f64::from(longest), None, 1),
+        None => collector.absent_of("longest_depth_tokens", |case| case.kind == CaseKind::Depth),
     }
 }
 
@@ -105,7 +110,17 @@ fn push_restarts(collector: &mut Collector<'_>) {
     let restarts: Vec<_> =
         collector.bundle.restarts.iter().filter(|restart| restart.target == target).collect();
     if restarts.is_empty() {
-        return collector.absent("restarts", "restarts", "no runner was killed");
+        for metric in [
+            "restarts",
+            "restart_completed_percent",
+            "restart_lost_tokens",
+            "restart_repeated_tokens",
+            "restart_ready_ms",
+            "restart_next_token_ms",
+        ] {
+            collector.absent_of(metric, |case| case.kind == CaseKind::Restart);
+        }
+        return;
     }
     let count = restarts.len();
     collector.push("restarts", count as f64, None, count);
@@ -156,23 +171,37 @@ fn push_quality(collector: &mut Collector<'_>) {
             questions.iter().filter(|question| kind.is_none_or(|kind| question.kind == kind)).collect();
         let correct = asked.iter().filter(|question| question.verdict == Verdict::Correct).count();
         if asked.is_empty() {
-            collector.absent(metric, "quality", "no such question was asked");
+            let asks =
+                |case: &Case| kind.map_or(case.kind == CaseKind::Quality, |kind| kind.case() == case.id);
+            collector.absent_of(metric, asks);
         } else {
             collector.push_share(metric, correct, asked.len());
         }
     }
     let cut = questions.iter().filter(|question| question.cut_in_thinking).count();
     collector.push_share("cut_in_thinking_percent", cut, questions.len());
-    let thinking: Vec<f64> = questions
-        .iter()
-        .filter_map(|question| question.thinking_tokens)
-        .filter(|&tokens| tokens > 0)
-        .map(f64::from)
-        .collect();
+    push_way_to_answer(collector, &questions);
+    push_perplexity(collector);
+}
+
+/// Tokens and time to the answer, of those that came: what ended while thinking has none.
+fn push_way_to_answer(collector: &mut Collector<'_>, questions: &[&Question]) {
+    let came = questions.iter().filter_map(|one| Some((one.ttft_answer_us?, one.thinking_tokens)));
+    let (times, thinking): (Vec<f64>, Vec<Option<u32>>) =
+        came.map(|(us, thinking)| (us as f64 / 1000.0, thinking)).unzip();
+    let thinking: Vec<f64> =
+        thinking.into_iter().flatten().filter(|&tokens| tokens > 0).map(f64::from).collect();
+    // Not every model thinks; that is no gap in the evidence.
     if let Some(level) = level(&thinking) {
         collector.push_level("tokens_to_answer", level);
     }
-    push_perplexity(collector);
+    match level(&times) {
+        Some(level) => collector.push_level("time_to_answer_ms", level),
+        None if questions.is_empty() => {
+            collector.absent_of("time_to_answer_ms", |case| case.kind == CaseKind::Quality);
+        }
+        None => collector.absent("time_to_answer_ms", "quality.ttft_answer_us", "no question was answered"),
+    }
 }
 
 fn push_perplexity(collector: &mut Collector<'_>) {
