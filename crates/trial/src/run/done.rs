@@ -6,14 +6,11 @@ use std::{
 };
 
 use firepot_measure::{
-    bundle::{Bundle, Case, CaseKind, EventKind, Phase, QualityLine, Request, Restart, Rules},
-    stats::{Decision, Warmup, decide, warmup},
+    bundle::{Bundle, Case, CaseKind, EventKind, Phase, QualityLine, Question, Request, Restart, Rules},
+    summary::Watch,
 };
 
-use super::{
-    Side,
-    figures::{decode, ttft_ms},
-};
+use super::Side;
 
 /// What there is.
 #[derive(Debug, Default)]
@@ -37,8 +34,7 @@ struct One {
     /// The next round.
     next: u32,
     good: u32,
-    ttft_ms: Vec<f64>,
-    decode: Vec<f64>,
+    watch: Watch,
 }
 
 impl Done {
@@ -81,11 +77,7 @@ impl Done {
         }
         for line in &bundle.quality {
             if let QualityLine::Question(question) = line {
-                let case = super::quality::case_of(question.kind);
-                done.questions
-                    .entry((case.to_owned(), question.target.clone()))
-                    .or_default()
-                    .insert(question.index);
+                done.answered(question);
             }
         }
         done.parts = spans.keys().max().map_or(0, |last| last + 1).max(1);
@@ -107,8 +99,7 @@ impl Done {
         one.next = one.next.max(first.index / at_once.max(1) + 1);
         if good && first.phase == Phase::Sample {
             one.good += 1;
-            one.ttft_ms.extend(ttft_ms(first));
-            one.decode.extend(decode(first));
+            one.watch.take(first);
         }
         good
     }
@@ -120,7 +111,16 @@ impl Done {
         one.good += 1;
     }
 
-    /// The number of a server's next round, or restart.
+    /// Takes a question that was asked.
+    pub fn answered(&mut self, question: &Question) {
+        let case = question.kind.case();
+        let one = self.one(case, &question.target);
+        one.next = one.next.max(question.index + 1);
+        let key = (case.to_owned(), question.target.clone());
+        self.questions.entry(key).or_default().insert(question.index);
+    }
+
+    /// The number of a server's next round, restart, or question.
     pub fn next(&self, case: &str, target: &str) -> u32 {
         self.of.get(&(case.to_owned(), target.to_owned())).map_or(0, |one| one.next)
     }
@@ -142,24 +142,8 @@ impl Done {
         self.over.contains(case)
     }
 
-    /// Whether the intervals of what a case is for are narrow enough. Cases that count something never are.
-    pub fn is_precise(&self, case: &Case, target: &str, rules: &Rules) -> bool {
-        let Some(one) = self.of.get(&(case.id.clone(), target.to_owned())) else { return false };
-        let enough = |samples: &[f64], precision: f64| {
-            let steady = match warmup(samples) {
-                Warmup::Steady { after } => &samples[after..],
-                Warmup::NotSteady => return false,
-            };
-            let (min, max) = (case.min_samples as usize, case.max_samples as usize);
-            matches!(decide(steady, precision, min, max), Decision::Enough(_))
-        };
-        let ttft = || enough(&one.ttft_ms, rules.ttft_precision);
-        let decode = || enough(&one.decode, rules.decode_precision);
-        match case.kind {
-            CaseKind::ColdStart | CaseKind::PrefixHit => ttft(),
-            CaseKind::Warm => ttft() && decode(),
-            CaseKind::Depth => decode(),
-            CaseKind::Concurrency | CaseKind::Determinism | CaseKind::Restart | CaseKind::Quality => false,
-        }
+    /// Whether the intervals of what a case is for are narrow enough.
+    pub fn is_precise(&mut self, case: &Case, target: &str, rules: &Rules) -> bool {
+        self.one(&case.id, target).watch.is_precise(case, rules)
     }
 }

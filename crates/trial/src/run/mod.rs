@@ -3,9 +3,9 @@
 //! Dropping the future of [`Trial::run`] at any moment, or killing the process, costs the sample in flight and nothing else:
 //! what is in the bundle is asked again only as far as it is missing.
 
+mod absent;
 mod cold;
 mod done;
-mod figures;
 mod finish;
 mod quality;
 mod restart;
@@ -184,7 +184,7 @@ impl Trial {
             let last_us = trial.done().last_us;
             trial.event(EventKind::Resumed { paused_us: trial.clock.us().saturating_sub(last_us) })?;
         }
-        trial.note_absent();
+        trial.note_absent(begin.before.as_ref());
         Ok(trial)
     }
 
@@ -272,12 +272,12 @@ impl Trial {
     /// Whether a case has what it needs, and how that is told.
     fn enough(&self, case: &Case, samples: u32) -> Option<EventKind> {
         let id = case.id.clone();
-        if samples >= case.max_samples {
-            return Some(EventKind::Cap { case: id, samples });
-        }
         let precise = samples >= case.min_samples
             && self.sides.iter().all(|side| self.done().is_precise(case, &side.id, &self.workload.rules));
-        precise.then_some(EventKind::StoppedEarly { case: id, samples })
+        if precise {
+            return Some(EventKind::StoppedEarly { case: id, samples });
+        }
+        (samples >= case.max_samples).then_some(EventKind::Cap { case: id, samples, time_over: false })
     }
 
     /// Whether a further sample, as long as the last, would end after the case or the trial may.
@@ -291,11 +291,11 @@ impl Trial {
         self.is_late(self.limit, Duration::ZERO)
     }
 
-    /// Whether a case whose time is over has enough to be one that ended at its cap.
+    /// Whether a case whose time is over has enough to be over with it.
     fn out_of_time(&self, case: &Case, samples: u32) -> Result<bool, TrialError> {
         let enough = samples >= case.min_samples;
         if enough {
-            self.event(EventKind::Cap { case: case.id.clone(), samples })?;
+            self.event(EventKind::Cap { case: case.id.clone(), samples, time_over: true })?;
         }
         Ok(enough)
     }
@@ -327,6 +327,7 @@ impl Trial {
     fn skip(&self, case: &Case, reason: &str) -> Result<(), TrialError> {
         self.progress.note(&format!("{} is left out: {reason}", case.id));
         self.done().over.insert(case.id.clone());
+        self.why(absent::of_case(&case.id), reason);
         self.event(EventKind::Skipped { case: case.id.clone(), reason: reason.to_owned() })
     }
 
@@ -366,58 +367,6 @@ impl Trial {
 
     fn done(&self) -> std::sync::MutexGuard<'_, Done> {
         lock(&self.done)
-    }
-
-    fn why(&self, field: impl Into<String>, reason: impl Into<String>) {
-        lock(&self.absent).insert(field.into(), reason.into());
-    }
-
-    /// Notes once what the servers withhold.
-    fn note_absent(&self) {
-        const FIELDS: [(Fact, &[&str]); 5] = [
-            (
-                Fact::ServerStamps,
-                &["requests.server.gaps_us", "requests.server.first_us", "requests.server.last_us"],
-            ),
-            (
-                Fact::TokenIds,
-                &["requests.tokens.ids_sha256", "requests.tokens.thinking", "requests.tokens.answer"],
-            ),
-            (Fact::PromptTimes, &["requests.server.prefill_us", "requests.server.decode_us"]),
-            (
-                Fact::Processes,
-                &[
-                    "telemetry.rss_bytes",
-                    "telemetry.anonymous_bytes",
-                    "telemetry.cpu_percent",
-                    "requests.spawned_us",
-                ],
-            ),
-            (Fact::ColdStart, &["requests.ready_us"]),
-        ];
-        for side in &self.sides {
-            for (fact, fields) in FIELDS {
-                let Some(why) = side.target.withholds(fact) else { continue };
-                for field in fields {
-                    let field = if self.sides.len() > 1 {
-                        format!("{}:{field}", side.id)
-                    } else {
-                        (*field).to_owned()
-                    };
-                    self.why(field, why);
-                }
-            }
-        }
-        match &self.sampler {
-            Some(sampler) => sampler.absent().iter().for_each(|(field, why)| self.why(*field, why)),
-            None if self.sides.iter().any(|side| side.on_this_machine) => {
-                self.why("telemetry", "it was switched off");
-            }
-            None => self.why("telemetry", "the server is on another machine, which is not looked at"),
-        }
-        if !self.sides.iter().all(|side| side.on_this_machine) {
-            self.why("probes", "a server is on another machine, whose memory cannot be read from here");
-        }
     }
 }
 

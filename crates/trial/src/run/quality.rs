@@ -28,21 +28,10 @@ struct Posed {
     constrained: Option<bool>,
 }
 
-/// The case that asks questions of a kind.
-pub(super) const fn case_of(kind: QualityKind) -> &'static str {
-    match kind {
-        QualityKind::Arithmetic => "quality-arithmetic",
-        QualityKind::WordProblem => "quality-word-problem",
-        QualityKind::Logic => "quality-logic",
-        QualityKind::Needle => "quality-needle",
-        QualityKind::JsonSchema => "quality-json-schema",
-    }
-}
-
 fn kind_of(case: &str) -> QualityKind {
     const KINDS: [QualityKind; 4] =
         [QualityKind::Arithmetic, QualityKind::WordProblem, QualityKind::Logic, QualityKind::Needle];
-    KINDS.into_iter().find(|kind| case_of(*kind) == case).unwrap_or(QualityKind::JsonSchema)
+    KINDS.into_iter().find(|kind| kind.case() == case).unwrap_or(QualityKind::JsonSchema)
 }
 
 impl Trial {
@@ -60,8 +49,8 @@ impl Trial {
         let (seen, error) = self.ask(side, &ask, |_| {}).await;
         let question = record(&posed, side, index, &seen, error.as_ref());
         let good = question.verdict != Verdict::Failed;
+        self.done().answered(&question);
         self.writer.append(&QualityLine::Question(question))?;
-        self.done().questions.entry(key).or_default().insert(index);
         self.give_up(side, error.filter(TargetError::is_lasting))?;
         Ok(good)
     }

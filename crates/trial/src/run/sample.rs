@@ -21,6 +21,24 @@ pub(super) struct Place<'a> {
     pub phase: Phase,
 }
 
+/// As many requests at once as a case wants.
+#[derive(Clone, Copy)]
+struct Round<'a> {
+    case: &'a Case,
+    side: &'a Side,
+    /// Its number.
+    index: u32,
+    phase: Phase,
+    /// As [`Request::reloaded`].
+    reloaded: Option<bool>,
+}
+
+impl<'a> Round<'a> {
+    const fn sample(case: &'a Case, side: &'a Side, index: u32) -> Self {
+        Self { case, side, index, phase: Phase::Sample, reloaded: None }
+    }
+}
+
 impl Trial {
     /// What a case needs before its first sample of this process: the conversation in the cache.
     pub(super) async fn warm_up(&self, case: &Case) -> Result<(), TrialError> {
@@ -32,7 +50,7 @@ impl Trial {
         Ok(())
     }
 
-    /// Takes the next sample of each server, in the order ABBA; `false` when one does not count.
+    /// Takes the next sample of each server, in the order ABBA; `false` when one does not count. A question is a sample like others.
     pub(super) async fn sample(&self, case: &Case) -> Result<bool, TrialError> {
         let index = self.sides.iter().map(|side| self.done().next(&case.id, &side.id)).min().unwrap_or(0);
         let mut order: Vec<&Side> = self.sides.iter().collect();
@@ -49,7 +67,7 @@ impl Trial {
                 CaseKind::PrefixHit | CaseKind::Depth => self.behind(case, side, Phase::Sample).await?,
                 CaseKind::Warm | CaseKind::Concurrency => {
                     let index = self.done().next(&case.id, &side.id);
-                    self.round(case, side, index, Phase::Sample, |stream| {
+                    self.round(Round::sample(case, side, index), |stream| {
                         let number = u64::from(index) * u64::from(case.concurrency) + u64::from(stream);
                         prompt::fresh(case.seed, number, case.prompt_tokens)
                     })
@@ -64,29 +82,24 @@ impl Trial {
     async fn behind(&self, case: &Case, side: &Side, phase: Phase) -> Result<bool, TrialError> {
         let index = self.done().next(&case.id, &side.id);
         let turns = |_| prompt::behind(case.seed, u64::from(index), case.depth_tokens);
-        self.round(case, side, index, phase, turns).await
+        self.round(Round { phase, ..Round::sample(case, side, index) }, turns).await
     }
 
     /// The same question each time; before the last one the runner is started anew.
     async fn determinism(&self, case: &Case, side: &Side) -> Result<bool, TrialError> {
         let index = self.done().next(&case.id, &side.id);
-        if index + 1 == case.max_samples {
+        let reloaded = index + 1 == case.max_samples;
+        if reloaded {
             side.target.unload(&side.model).await?;
             side.target.load(&side.model).await?;
         }
         let turns = |_| prompt::fresh(case.seed, 0, case.prompt_tokens);
-        self.round(case, side, index, Phase::Sample, turns).await
+        self.round(Round { reloaded: Some(reloaded), ..Round::sample(case, side, index) }, turns).await
     }
 
-    /// The round of this number: as many requests at once as the case wants. They are written when all have ended.
-    async fn round(
-        &self,
-        case: &Case,
-        side: &Side,
-        index: u32,
-        phase: Phase,
-        turns: impl Fn(u32) -> Vec<Turn>,
-    ) -> Result<bool, TrialError> {
+    /// Asks a round. Its requests are written when all have ended.
+    async fn round(&self, round: Round<'_>, turns: impl Fn(u32) -> Vec<Turn>) -> Result<bool, TrialError> {
+        let Round { case, side, index, phase, reloaded } = round;
         let asks: Vec<Ask> =
             (0..case.concurrency).map(|stream| self.question_of(case, side, turns(stream))).collect();
         let answers = join_all(asks.iter().map(|ask| self.ask(side, ask, |_| {}))).await;
@@ -94,7 +107,7 @@ impl Trial {
         let mut lost = None;
         for (stream, (seen, error)) in (0..).zip(answers) {
             let place = Place { case, side, index: index * case.concurrency + stream, stream, phase };
-            requests.push(self.request(place, &seen, error.as_ref()));
+            requests.push(Request { reloaded, ..self.request(place, &seen, error.as_ref()) });
             lost = lost.or(error.filter(TargetError::is_lasting));
         }
         self.keep(case, &requests)?;
@@ -149,7 +162,7 @@ impl Trial {
 
     /// What came of a request, as the bundle keeps it.
     pub(super) fn request(&self, place: Place<'_>, seen: &Seen, error: Option<&TargetError>) -> Request {
-        let shared = place.side.on_this_machine && self.clock.drift_ms().unsigned_abs() < 50;
+        let shared = place.side.on_this_machine && self.is_on_time(place.side);
         let tokens = seen.tokens();
         let empty = error.is_none() && tokens.chunks == 0;
         let empty = empty.then(|| Failure {
@@ -165,6 +178,7 @@ impl Trial {
             phase: place.phase,
             spawned_us: None,
             ready_us: None,
+            reloaded: None,
             client: seen.client(),
             server: seen.server(&self.clock, shared),
             tokens,

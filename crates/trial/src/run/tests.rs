@@ -3,9 +3,12 @@
 use std::{fs, path::Path};
 
 use firepot_machine::Reading;
-use firepot_measure::bundle::{
-    CaseKind, FailureKind, Goodput, MachineRecord, Models, Phase, Request, Rules, SCHEMA, Suite, Tool,
-    Trial as Record,
+use firepot_measure::{
+    bundle::{
+        CaseKind, FailureKind, Goodput, MachineRecord, Models, Phase, QualityLine, Request, Rules, SCHEMA,
+        Suite, Tool, Trial as Record,
+    },
+    summary::decode_tokens_per_s,
 };
 use tokio::time::timeout;
 
@@ -335,6 +338,91 @@ async fn a_clock_that_is_set_is_an_event_and_nothing_else() {
     assert_eq!(jumps.len(), 1);
     assert!((jumps[0] + 3_600_000_000).abs() < 1_000_000, "{jumps:?}");
     assert_eq!(of(&bundle, "warm").len(), 2);
+    // Who goes on with it knows why moments of the server may be missing, and so does the bundle.
+    let dir_too = tempfile::tempdir().unwrap();
+    let (writer, workload) = create(dir_too.path(), Vec::new());
+    let local = Side { on_this_machine: true, ..side("a", &fake, Kind::Firepot) };
+    let trial = begin(writer, workload, vec![local], Some(bundle));
+    assert!(lock(&trial.absent)["requests.server.first_us"].contains("the wall clock was set"));
+}
+
+#[tokio::test]
+async fn what_a_server_on_another_machine_cannot_stamp_and_a_case_that_is_left_out_have_reasons() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = Script { manner: Manner::Garbage, ..fast() };
+    let fake = FakeTarget::start(script).await.unwrap();
+    let (writer, workload) = create(dir.path(), vec![case("warm", CaseKind::Warm, 1, (3, 3))]);
+    let trial = begin(writer, workload, vec![side("a", &fake, Kind::Firepot)], None);
+    trial.run().await.unwrap();
+    let absent = lock(&trial.absent).clone();
+    assert_eq!(
+        absent["requests.server.first_us"],
+        "the server is on another machine, which has another clock"
+    );
+    assert_eq!(absent["cases.warm"], "5 requests in a row failed");
+    drop(trial);
+    // Neither is lost with the process.
+    let (writer, bundle) = BundleWriter::resume(dir.path()).unwrap();
+    let trial = begin(writer, bundle.workload.clone(), vec![side("a", &fake, Kind::Firepot)], Some(bundle));
+    assert_eq!(*lock(&trial.absent), absent);
+}
+
+#[tokio::test]
+async fn questions_alternate_between_two_servers_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, other) = (FakeTarget::start(fast()).await.unwrap(), FakeTarget::start(fast()).await.unwrap());
+    let cases = vec![case("quality-arithmetic", CaseKind::Quality, 1, (4, 4))];
+    let (writer, workload) = create(dir.path(), cases);
+    let sides = || vec![side("a", &one, Kind::Firepot), side("b", &other, Kind::Firepot)];
+    let trial = begin(writer, workload, sides(), None);
+    let case = trial.workload.cases[0].clone();
+    trial.sample(&case).await.unwrap();
+    drop(trial);
+    // Also after a restart of the trial.
+    let (writer, bundle) = BundleWriter::resume(dir.path()).unwrap();
+    begin(writer, bundle.workload.clone(), sides(), Some(bundle)).run().await.unwrap();
+    let asked = read(dir.path()).quality;
+    let order: String = asked
+        .iter()
+        .map(|line| if let QualityLine::Question(asked) = line { asked.target.as_str() } else { "?" })
+        .collect();
+    assert_eq!(order, "abbaabba");
+}
+
+#[tokio::test]
+async fn strict_answers_say_whether_the_model_was_loaded_anew_between_them() {
+    let (bundle, outcome) = trial(fast(), vec![case("same", CaseKind::Determinism, 1, (3, 3))]).await;
+    outcome.unwrap();
+    let reloaded: Vec<_> = of(&bundle, "same").iter().map(|request| request.reloaded).collect();
+    assert_eq!(reloaded, [Some(false), Some(false), Some(true)]);
+}
+
+#[tokio::test]
+async fn tokens_that_come_several_in_a_chunk_have_no_time_each() {
+    let script = |tokens_per_piece| Script { kind: Kind::OpenAi, tokens_per_piece, ..fast() };
+    let one = || vec![Case { max_tokens: 12, ..case("warm", CaseKind::Warm, 1, (1, 1)) }];
+    let (bundle, _) = trial(script(3), one()).await;
+    let request = of(&bundle, "warm")[0];
+    assert_eq!((request.tokens.generated, request.tokens.chunks), (Some(12), 4));
+    assert_eq!(decode_tokens_per_s(request), None);
+    let (bundle, _) = trial(script(1), one()).await;
+    let request = of(&bundle, "warm")[0];
+    let (first, last) = (request.client.first_us.unwrap(), request.client.last_us.unwrap());
+    let expected = 11e6 / (last - first) as f64;
+    assert!((decode_tokens_per_s(request).unwrap() - expected).abs() < 1e-6, "{request:?}");
+}
+
+#[tokio::test]
+async fn a_case_that_ends_with_its_time_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = Script { ttft: Duration::from_millis(300), ..fast() };
+    let cases = vec![case("many", CaseKind::Concurrency, 1, (2, 30))];
+    let (bundle, outcome) = within(dir.path(), Duration::from_secs(4), script, cases).await;
+    outcome.unwrap();
+    let over = bundle.events.iter().any(|event| {
+        matches!(&event.kind, EventKind::Cap { samples, time_over: true, .. } if (2..30).contains(samples))
+    });
+    assert!(over, "{:?}", bundle.events);
 }
 
 #[tokio::test]
