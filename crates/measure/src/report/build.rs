@@ -2,7 +2,7 @@
 
 use firepot_machine::Reading;
 
-use super::{Input, document::Block, document::Table, number, plots, sections};
+use super::{Input, beside, document::Block, document::Table, number, plots, sections};
 use crate::bundle::Bundle;
 
 pub(super) fn document(input: &Input<'_>) -> Vec<Block> {
@@ -20,7 +20,7 @@ pub(super) fn document(input: &Input<'_>) -> Vec<Block> {
     blocks.push(sections::verdicts(input));
     blocks.push(Block::Heading(2, "Figures".to_owned()));
     blocks.extend(sections::in_short(input));
-    blocks.extend(sections::comparisons(input));
+    blocks.extend(beside::comparisons(input));
     blocks.extend(plots::plots(input));
     blocks.push(Block::Heading(2, "Method".to_owned()));
     blocks.extend(method(first));

@@ -1,6 +1,7 @@
 //! What people read of bundles: pages, tables, and lists, each a pure function of what the bundles say, so that the same bundles
 //! give the same bytes.
 
+mod beside;
 mod build;
 mod csv;
 mod document;
@@ -51,6 +52,6 @@ pub fn markdown(input: &Input<'_>) -> String {
 #[must_use]
 pub fn comparison(comparison: &crate::compare::Comparison) -> String {
     let blocks: Vec<_> =
-        sections::unequal(comparison).into_iter().chain(sections::comparison_table(comparison)).collect();
+        beside::unequal(comparison).into_iter().chain(beside::comparison_table(comparison)).collect();
     markdown::render(&blocks)
 }
