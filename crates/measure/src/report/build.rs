@@ -2,7 +2,7 @@
 
 use firepot_machine::Reading;
 
-use super::{Input, beside, document::Block, document::Table, number, plots, sections};
+use super::{Input, beside, document::Block, document::Table, meanwhile::meanwhile, number, plots, sections};
 use crate::bundle::Bundle;
 
 pub(super) fn document(input: &Input<'_>) -> Vec<Block> {
@@ -30,6 +30,7 @@ pub(super) fn document(input: &Input<'_>) -> Vec<Block> {
         blocks.push(Block::Heading(2, title));
         blocks.extend(what_was_measured(bundle));
         let tables = [
+            meanwhile(bundle),
             sections::cases(bundle, summary),
             sections::figures(summary),
             sections::absent(summary),
@@ -123,6 +124,9 @@ fn what_was_measured(bundle: &Bundle) -> Vec<Block> {
     }
     if let Some(session) = &bundle.session {
         rows.push(row("measured, s", number(session.measured_s)));
+        if let Some(why) = session.settings.get("gpu_unused") {
+            rows.push(row("GPU not used", why.clone()));
+        }
         let hosts = session
             .hosts_contacted
             .clone()

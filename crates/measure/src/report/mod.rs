@@ -8,6 +8,7 @@ mod document;
 mod html;
 mod llama_bench;
 mod markdown;
+mod meanwhile;
 mod number;
 mod plots;
 mod readme;
