@@ -11,7 +11,7 @@ use crate::bundle::{Bundle, GpuTelemetry, Telemetry};
 /// A table with a row for each value that was read at least once.
 pub fn meanwhile(bundle: &Bundle) -> Option<Block> {
     // Each line has the machine's values, whichever target it is of.
-    let Some(target) = bundle.telemetry.first().map(|line| line.target.as_str()) else { return None };
+    let target = bundle.telemetry.first()?.target.as_str();
     let lines: Vec<&Telemetry> = bundle.telemetry.iter().filter(|line| line.target == target).collect();
     let of = |read: fn(&Telemetry) -> Option<f64>| lines.iter().filter_map(|line| read(line)).collect();
     let mut rows = Vec::new();
