@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use firepot_gguf::{Attention, Layer, TensorType, Weights};
-use firepot_machine::{Gpu, Gpus, Memory};
+use firepot_machine::{Gpu, Gpus, Memory, Reading};
 use firepot_server::pool::RunnerId;
 use firepot_store::{Defaults, Digest, ModelSummary, Origin};
 
@@ -77,12 +77,17 @@ fn look(free_bytes: u64) -> Look {
         memory: Memory::of(31 * GIB, 29 * GIB),
         ..Machine::unread("a test")
     };
-    Look { layout: layout(), machine, fastest: None }
+    Look { layout: layout(), machine, names: DeviceNames::default(), fastest: None }
 }
 
 fn planner() -> LocalPlanner {
-    let (home, environment) = (PathBuf::from("/nowhere"), Environment::default());
-    LocalPlanner { home, environment, gpu: GpuUse::Auto, observed_at: Mutex::default() }
+    LocalPlanner {
+        home: PathBuf::from("/nowhere"),
+        environment: Environment::default(),
+        gpu: GpuUse::Auto,
+        asked: Answers::default(),
+        observed_at: Mutex::default(),
+    }
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Sides {
         let mut found = Self::default();
         match &wanted.target {
             Some(address) => {
-                found.add(discover_with(address, keys.target).await?, &wanted.model, true).await?
+                found.add(discover_with(address, keys.target).await?, &wanted.model, true).await?;
             }
             None => found.add_own(settings, home, &wanted.model).await?,
         }
