@@ -111,7 +111,7 @@ async fn a_reply_without_end_is_given_up() {
         let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n\"";
         socket.write_all(head.as_bytes()).await.unwrap();
         // Until the client hangs up.
-        while socket.write_all(&[b'x'; 1 << 16]).await.is_ok() {}
+        while socket.write_all(&[b'x'; 1 << 13]).await.is_ok() {}
     });
     let target = discover(&url, None, patience()).await.unwrap();
     assert_eq!(target.version().await.unwrap_err().word(), "down");
