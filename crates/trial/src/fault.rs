@@ -1,4 +1,5 @@
-//! The one fault injector: finds a server's runners and kills them at a moment that the caller has waited for.
+//! Finds a server's runners and kills them at a moment that the caller has waited for. (Named states of our own processes are what
+//! `firepot_fail` is for, which `cargo xtask chaos` uses.)
 //!
 //! It knows processes alone: neither trials nor dialects. Only runners of a server whose id is given are ever killed.
 
