@@ -222,15 +222,23 @@ impl Engine<'_> {
     }
 
     fn shut_down(&mut self, decoder: &mut dyn Decoder) {
-        let error = GenerateError::new(ErrorKind::ShuttingDown, "the server is shutting down");
+        let error = shutting_down();
         for prepared in self.keeping.give_up() {
             self.shared.close(prepared.id);
             self.outbox.push(event(prepared.id, GenerateEvent::Failed(error.clone())));
+        }
+        for id in self.shared.close_all() {
+            self.outbox.push(event(id, GenerateEvent::Failed(error.clone())));
         }
         let events = self.scheduler.fail_all(decoder, &error);
         self.deliver(events);
         self.keeping.keep_all(&mut self.scheduler, decoder);
     }
+}
+
+/// What a request is told that the end of the runner leaves without an answer.
+pub fn shutting_down() -> GenerateError {
+    GenerateError::new(ErrorKind::ShuttingDown, "the server is shutting down")
 }
 
 /// The states in which a token that is not told yet can leave its answer.

@@ -19,7 +19,7 @@ use firepot_link::{
 use firepot_snapshots::{Key, Shelf, ShelfConfig};
 
 use crate::{
-    engine::{Command, run_engine},
+    engine::{Command, run_engine, shutting_down},
     keeper::Keeper,
     limits::{HEARTBEAT, READ_BYTES, STAGE_QUEUE},
     loader::{LoadProgress, Loader},
@@ -224,8 +224,8 @@ fn spawn_prepare(
             match preparer.prepare(job) {
                 Ok(ready) => {
                     send_event(&shared, id, firepot_chat::GenerateEvent::Prompt(ready.report.clone()));
-                    if commands.send(Command::Start(Box::new(ready))).is_err() {
-                        return;
+                    if commands.send(Command::Start(Box::new(ready))).is_err() && shared.give_up(id) {
+                        send_event(&shared, id, firepot_chat::GenerateEvent::Failed(shutting_down()));
                     }
                 }
                 Err(error) => {

@@ -159,6 +159,16 @@ impl Shared {
         preparing.open.remove(&id);
         preparing.cancelled.remove(&id)
     }
+
+    /// The engine has ended: the requests that have not reached it, and will not.
+    pub fn close_all(&self) -> Vec<GenerationId> {
+        lock(&self.preparing).open.drain().collect()
+    }
+
+    /// A request will not reach the engine; whether nobody has told so yet.
+    pub fn give_up(&self, id: GenerationId) -> bool {
+        lock(&self.preparing).open.remove(&id)
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

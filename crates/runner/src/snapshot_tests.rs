@@ -185,6 +185,19 @@ fn a_request_that_waits_for_a_snapshot_at_the_end_is_told() {
     );
 }
 
+#[test]
+fn a_request_right_before_the_end_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..20 {
+        let mut runner = Runner::start(dir.path(), 1 << 20);
+        runner.client.generate(1, chat(vec![question(1)]), None);
+        runner.client.send(&ToRunner::Shutdown);
+        let answers = HashMap::from([(1, Answer::default())]);
+        let end = runner.client.go_on(answers, 1).remove(&1).unwrap().end;
+        assert!(end.is_some());
+    }
+}
+
 /// Flips a bit in a file of the directory, both counted modulo what is there.
 fn flip(dir: &Path, file: usize, at: usize) {
     let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
