@@ -63,7 +63,7 @@ const STANDARD: &[Row] = &[
     row("concurrency-2", Concurrency, [32, 0, 2, 48], (4, 5), 15),
     row("concurrency-4", Concurrency, [32, 0, 4, 48], (4, 5), 27),
     row("concurrency-8", Concurrency, [32, 0, 8, 32], (4, 5), 50),
-    row("concurrency-16", Concurrency, [32, 0, 16, 32], (4, 5), 88),
+    row("concurrency-16", Concurrency, [32, 0, 16, 32], (3, 5), 88),
     row("determinism", Determinism, [64, 0, 1, 96], (6, 6), 25),
     row("restart-loading", Restart, [32, 0, 1, 32], (1, 1), 10),
     row("restart-prefill", Restart, [1024, 0, 1, 16], (1, 1), 20),
