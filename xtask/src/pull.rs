@@ -11,9 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use firepot_measure::{
-    Interval, Side, median_interval, paired_ratios, process_memory, read_bandwidth, sample_pairs,
-};
+use firepot_machine::process_memory;
+use firepot_measure::{Interval, Side, median_interval, paired_ratios, read_bandwidth, sample_pairs};
 use serde_json::json;
 
 const PAIRS: usize = 7;

@@ -98,8 +98,8 @@ impl LocalPlanner {
     }
 
     /// Predicted time from one token to the next after a usual prompt; `None` without a calibration.
-    fn predicted_tpot(&self, model: &Model, plan: &Plan) -> Option<Duration> {
-        let speeds = Place::here(self).speeds(&read_layout(model).ok()?, plan, PROMPT).ok()?;
+    fn predicted_tpot(&self, layout: &Layout, plan: &Plan) -> Option<Duration> {
+        let speeds = Place::here(self).speeds(layout, plan, PROMPT).ok()?;
         Duration::try_from_secs_f64(1.0 / speeds.decode.predicted).ok()
     }
 
@@ -117,9 +117,7 @@ impl LocalPlanner {
             (machine, DeviceNames::default())
         }
     }
-}
 
-impl LocalPlanner {
     /// The same with what llama.cpp finds, which takes a process of its own and some hundredths of a second.
     pub fn probe_whole(&self) -> Machine {
         Asked::now().on(self.probe())
@@ -176,7 +174,7 @@ impl Planner for LocalPlanner {
         if let Ok(decided) = &mut decision.plan {
             let beside = Beside { stay: held.holders.iter().collect(), leave: Vec::new() };
             let plan = look.plan(self, wishes, &beside).ok();
-            decided.predicted_tpot = plan.and_then(|plan| self.predicted_tpot(model, &plan));
+            decided.predicted_tpot = plan.and_then(|plan| self.predicted_tpot(&look.layout, &plan));
         }
         decision
     }

@@ -106,8 +106,6 @@ pub struct Loaded {
     pub info: DecoderInfo,
     /// Time from the `Load` message to here, in microseconds.
     pub load_us: u64,
-    /// The runner's process.
-    pub pid: u32,
 }
 
 /// Why a model could not be loaded.

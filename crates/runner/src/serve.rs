@@ -121,8 +121,7 @@ fn load(loader: &mut dyn Loader, spec: &LoadSpec, shared: &Shared) -> Result<Box
     shared.watch(&*decoder);
     shared.set_call(None);
     let load_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
-    let ready = Loaded { info: decoder.info().clone(), load_us, pid: std::process::id() };
-    shared.send(&ToServer::Loaded(Box::new(ready)));
+    shared.send(&ToServer::Loaded(Box::new(Loaded { info: decoder.info().clone(), load_us })));
     Ok(decoder)
 }
 

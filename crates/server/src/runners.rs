@@ -154,7 +154,7 @@ fn entry(app: &App, slot: &SlotView) -> Entry {
         PhaseView::Loading { permille, .. } => entry.permille = Some(*permille),
         PhaseView::Failed(error) => entry.error = Some(error.to_string()),
         PhaseView::Ready { runner, plan, loaded, leases, .. } => {
-            (entry.pid, entry.in_use) = (Some(loaded.pid), *leases);
+            (entry.pid, entry.in_use) = (app.pool.pid(*runner), *leases);
             entry.context_length = Some(loaded.info.ctx_per_answer);
             entry.kv_cells = Some(loaded.info.kv_cells);
             entry.predicted_memory_bytes = Some(plan.memory_bytes);

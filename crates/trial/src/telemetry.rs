@@ -13,11 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firepot_machine::{CpuMoment, CpuWatch, GpuMoment, GpuWatch};
-use firepot_measure::{
-    bundle::{GpuTelemetry, Telemetry},
-    process_memory,
-};
+use firepot_machine::{CpuMoment, CpuWatch, GpuMoment, GpuWatch, process_memory};
+use firepot_measure::bundle::{GpuTelemetry, Telemetry};
 
 use crate::{clock::Clock, fault::runners, limits::TELEMETRY_INTERVAL};
 
@@ -125,9 +122,8 @@ impl Eyes {
         let cpu = self.cpu.read();
         let before = self.before.replace((now, cpu));
         let gpus = self.gpus.as_ref().map(GpuWatch::read).unwrap_or_default();
-        let targets: Vec<(String, Option<u32>)> =
-            self.watched.iter().map(|(target, server)| (target.clone(), *server)).collect();
-        targets
+        self.watched
+            .clone()
             .into_iter()
             .map(|(target, server)| {
                 let processes: Vec<u32> = server

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use firepot_measure::{ProcessMemory, process_memory};
+use firepot_machine::{ProcessMemory, process_memory};
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 

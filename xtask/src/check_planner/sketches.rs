@@ -77,8 +77,11 @@ impl Sketch {
         self
     }
 
-    fn per_layer(mut self, key: &str, values: &[u32]) -> Self {
-        self.builder = self.builder.u32s(&format!("{}.{key}", self.architecture), values);
+    /// The layers that attend have so many heads of keys and values, the others none.
+    fn kv_heads(mut self, layers: u32, attending: &[u32], heads: u32) -> Self {
+        let of_layer = |layer: u32| if attending.contains(&layer) { heads } else { 0 };
+        let all: Vec<u32> = (0..layers).map(of_layer).collect();
+        self.builder = self.builder.u32s(&format!("{}.attention.head_count_kv", self.architecture), &all);
         self
     }
 
@@ -112,6 +115,19 @@ impl Sketch {
                 ("ffn_gate", &[embedding, inner]),
                 ("ffn_down", &[inner, embedding]),
                 ("ffn_up", &[embedding, inner]),
+            ],
+        )
+    }
+
+    /// Queries as wide as the residual stream, keys and values of `cached` elements.
+    fn attention(self, layer: u32, embedding: u64, cached: u64) -> Self {
+        self.matrices(
+            layer,
+            &[
+                ("attn_q", &[embedding, embedding]),
+                ("attn_k", &[embedding, cached]),
+                ("attn_v", &[embedding, cached]),
+                ("attn_output", &[embedding, embedding]),
             ],
         )
     }
@@ -219,8 +235,6 @@ fn mamba2(vocab: u64) -> Sketch {
 fn granite_hybrid(vocab: u64) -> Sketch {
     const LAYERS: u32 = 32;
     const ATTENTION: [u32; 4] = [10, 13, 17, 27];
-    let kv_heads: Vec<u32> =
-        (0..LAYERS).map(|layer| if ATTENTION.contains(&layer) { 4 } else { 0 }).collect();
     let mut sketch = Sketch::new("granitehybrid", [LAYERS, 768, 32_768])
         .numbers(&[
             ("attention.head_count", 12),
@@ -232,21 +246,13 @@ fn granite_hybrid(vocab: u64) -> Sketch {
             ("ssm.time_step_rank", 48),
             ("ssm.group_count", 1),
         ])
-        .per_layer("attention.head_count_kv", &kv_heads)
+        .kv_heads(LAYERS, &ATTENTION, 4)
         .tensor("token_embd.weight", &[768, vocab], F16)
         .tensor("output_norm.weight", &[768], F32);
     for layer in 0..LAYERS {
         sketch = sketch.small(layer, &[("attn_norm.weight", &[768])]);
         sketch = if ATTENTION.contains(&layer) {
-            sketch.matrices(
-                layer,
-                &[
-                    ("attn_q", &[768, 768]),
-                    ("attn_k", &[768, 256]),
-                    ("attn_v", &[768, 256]),
-                    ("attn_output", &[768, 768]),
-                ],
-            )
+            sketch.attention(layer, 768, 256)
         } else {
             sketch.mixer(layer, 768, [1536, 128, 48])
         };
@@ -259,25 +265,17 @@ fn granite_hybrid(vocab: u64) -> Sketch {
 fn lfm2(vocab: u64) -> Sketch {
     const LAYERS: u32 = 16;
     const ATTENTION: [u32; 6] = [2, 5, 8, 10, 12, 14];
-    let kv_heads: Vec<u32> =
-        (0..LAYERS).map(|layer| if ATTENTION.contains(&layer) { 8 } else { 0 }).collect();
     let mut sketch = Sketch::new("lfm2", [LAYERS, 2048, 128_000])
         .numbers(&[("attention.head_count", 32), ("feed_forward_length", 8192), ("shortconv.l_cache", 3)])
-        .per_layer("attention.head_count_kv", &kv_heads)
+        .kv_heads(LAYERS, &ATTENTION, 8)
         .tensor("token_embd.weight", &[2048, vocab], F16)
         .tensor("token_embd_norm.weight", &[2048], F32);
     for layer in 0..LAYERS {
         sketch = sketch.small(layer, &[("attn_norm.weight", &[2048])]);
         sketch = if ATTENTION.contains(&layer) {
-            sketch.small(layer, &[("attn_q_norm.weight", &[64]), ("attn_k_norm.weight", &[64])]).matrices(
-                layer,
-                &[
-                    ("attn_q", &[2048, 2048]),
-                    ("attn_k", &[2048, 512]),
-                    ("attn_v", &[2048, 512]),
-                    ("attn_output", &[2048, 2048]),
-                ],
-            )
+            sketch
+                .small(layer, &[("attn_q_norm.weight", &[64]), ("attn_k_norm.weight", &[64])])
+                .attention(layer, 2048, 512)
         } else {
             sketch.small(layer, &[("shortconv.conv.weight", &[3, 2048])]).matrices(
                 layer,

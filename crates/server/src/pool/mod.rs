@@ -13,7 +13,6 @@ mod generation;
 mod launch;
 mod lease;
 mod planning;
-mod resident;
 mod room;
 mod runner;
 mod state;
@@ -36,6 +35,7 @@ use std::{
 
 use firepot_chat::{Timings, Usage};
 use firepot_link::{GenerationId, Heartbeat, SnapshotFolder};
+use firepot_machine::process_memory;
 use firepot_store::{Model, ModelName};
 use tokio::{
     sync::{Notify, Semaphore, mpsc, oneshot, watch},
@@ -114,6 +114,12 @@ struct Shared {
 struct Inner {
     state: State<Reply>,
     connections: HashMap<RunnerId, Arc<Connection>>,
+}
+
+impl Inner {
+    fn pid(&self, runner: RunnerId) -> Option<u32> {
+        self.connections.get(&runner)?.pid.get().copied()
+    }
 }
 
 impl Pool {
@@ -264,6 +270,12 @@ impl Pool {
         self.shared.lock().connections.get(&runner).map(|connection| connection.heartbeat())
     }
 
+    /// A runner's process; `None` for one that is a thread of this one, in tests.
+    #[must_use]
+    pub fn pid(&self, runner: RunnerId) -> Option<u32> {
+        self.shared.lock().pid(runner)
+    }
+
     /// Answers that wait or run.
     #[must_use]
     pub fn in_flight(&self) -> usize {
@@ -377,11 +389,11 @@ impl Shared {
     fn weigh(&self, holders: &mut [Holder]) {
         let pids: Vec<Option<u32>> = {
             let inner = self.lock();
-            let pid = |holder: &Holder| inner.connections.get(&holder.runner)?.pid.get().copied();
-            holders.iter().map(pid).collect()
+            holders.iter().map(|holder| inner.pid(holder.runner)).collect()
         };
         for (holder, pid) in holders.iter_mut().zip(pids) {
-            holder.resident_bytes = pid.and_then(resident::own_bytes);
+            let memory = pid.and_then(|pid| process_memory(pid).ok());
+            holder.resident_bytes = memory.map(|memory| memory.anonymous_bytes);
         }
     }
 

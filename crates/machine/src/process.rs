@@ -55,4 +55,13 @@ mod tests {
         assert!(own.resident_bytes > 0 && own.peak_bytes >= own.resident_bytes);
         assert!(process_memory(u32::MAX).is_err());
     }
+
+    #[test]
+    fn what_a_process_writes_is_counted_without_files() {
+        let anonymous_bytes = || process_memory(std::process::id()).unwrap().anonymous_bytes;
+        let before = anonymous_bytes();
+        let written = std::hint::black_box(vec![7_u8; 64 << 20]);
+        assert!(anonymous_bytes() > before + (32 << 20));
+        drop(written);
+    }
 }
