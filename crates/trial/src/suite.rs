@@ -35,19 +35,19 @@ use CaseKind::{ColdStart, Concurrency, Depth, Determinism, PrefixHit, Quality, R
 
 /// [prompt, depth, concurrency, tokens], (fewest, most samples), thousandths of the time.
 const SMOKE: &[Row] = &[
-    row("cold", ColdStart, [32, 0, 1, 8], (3, 5), 80),
-    row("warm-64", Warm, [64, 0, 1, 32], (10, 12), 170),
-    row("prefix-hit-512", PrefixHit, [32, 512, 1, 8], (10, 12), 120),
-    row("depth-512", Depth, [32, 512, 1, 32], (5, 8), 130),
-    row("concurrency-1", Concurrency, [64, 0, 1, 32], (2, 3), 40),
-    row("concurrency-4", Concurrency, [64, 0, 4, 32], (2, 3), 100),
-    row("determinism", Determinism, [64, 0, 1, 32], (6, 6), 110),
-    row("restart-decode", Restart, [32, 0, 1, 32], (1, 1), 50),
-    row("quality-arithmetic", Quality, [0, 0, 1, 48], (3, 3), 55),
-    row("quality-word-problem", Quality, [0, 0, 1, 64], (2, 2), 35),
-    row("quality-logic", Quality, [0, 0, 1, 64], (2, 2), 35),
-    row("quality-needle", Quality, [256, 0, 1, 32], (2, 2), 35),
-    row("quality-json-schema", Quality, [0, 0, 1, 96], (2, 2), 40),
+    row("cold", ColdStart, [32, 0, 1, 8], (3, 5), 55),
+    row("warm-64", Warm, [64, 0, 1, 16], (10, 12), 155),
+    row("prefix-hit-512", PrefixHit, [32, 512, 1, 8], (10, 12), 115),
+    row("depth-512", Depth, [32, 512, 1, 24], (5, 8), 115),
+    row("concurrency-1", Concurrency, [64, 0, 1, 16], (2, 3), 30),
+    row("concurrency-4", Concurrency, [64, 0, 4, 16], (2, 3), 100),
+    row("determinism", Determinism, [64, 0, 1, 16], (6, 6), 110),
+    row("restart-decode", Restart, [32, 0, 1, 32], (1, 1), 55),
+    row("quality-arithmetic", Quality, [0, 0, 1, 48], (3, 3), 60),
+    row("quality-word-problem", Quality, [0, 0, 1, 64], (2, 2), 45),
+    row("quality-logic", Quality, [0, 0, 1, 64], (2, 2), 40),
+    row("quality-needle", Quality, [192, 0, 1, 32], (2, 2), 65),
+    row("quality-json-schema", Quality, [0, 0, 1, 64], (2, 2), 55),
 ];
 
 const STANDARD: &[Row] = &[
