@@ -12,7 +12,7 @@ use firepot_measure::read_bandwidth;
 
 use crate::{
     Attention, Calibration, DeviceRates, Rates, Stamp, Threads, reckon, threads,
-    timed::{Load, Probe, Scale, Wide},
+    timed::{Load, Probe, Scale, Wide, remove_left_behind},
 };
 
 /// The probe begins no type that nobody asked for after so long; a type takes about two seconds.
@@ -64,7 +64,7 @@ pub struct Gpu {
 }
 
 /// Measures what is asked for and `known`, rates of the same machine at about the same time, has not. Models are written to `dir`, about
-/// 130 MB at a time, or 400 for a GPU, and removed.
+/// 130 MB at a time, or 400 for a GPU, and removed; so are those of an earlier probe that was killed.
 ///
 /// # Errors
 /// [`CalibrateError`].
@@ -75,6 +75,7 @@ pub fn measure(
     dir: &Path,
     load: &mut Load<'_>,
 ) -> Result<Calibration, CalibrateError> {
+    remove_left_behind(dir);
     let mut campaign = Campaign { started: Instant::now(), threads: stamp.threads, asked, dir, load };
     let mut found = known.unwrap_or_else(|| Calibration::empty(stamp));
     if asked.cpu {

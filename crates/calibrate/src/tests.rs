@@ -212,6 +212,24 @@ fn the_probe_finds_the_rates_of_a_simulated_machine_and_leaves_no_file() {
 }
 
 #[test]
+fn models_that_a_killed_probe_left_are_removed_and_those_of_one_that_runs_are_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let put = |name: &str, age_s| {
+        let file = File::create(dir.path().join(name)).unwrap();
+        file.set_modified(std::time::SystemTime::now() - Duration::from_secs(age_s)).unwrap();
+    };
+    put("probe-left.gguf", 3600);
+    put("probe-now.gguf", 5);
+    put("mine.gguf", 3600);
+    let mut load = |spec: &LoadSpec| Ok(Box::new(Simulated::load(&on_cpu(), spec)) as Box<dyn Decoder>);
+    measure(truth().stamp, &asked(&[8], &[]), None, dir.path(), &mut load).unwrap();
+    let left = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name());
+    let mut left: Vec<_> = left.collect();
+    left.sort();
+    assert_eq!(left, ["mine.gguf", "probe-now.gguf"]);
+}
+
+#[test]
 fn the_probe_takes_the_numbers_of_threads_that_are_clearly_faster_and_measures_with_them() {
     let dir = tempfile::tempdir().unwrap();
     let loads = |speedup: fn(u32) -> f64| {

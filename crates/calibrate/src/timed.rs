@@ -1,6 +1,7 @@
 //! Small models are written, loaded and timed.
 
 use std::{
+    fs,
     path::Path,
     time::{Duration, Instant},
 };
@@ -24,6 +25,28 @@ const LONG_PROMPTS: u32 = 3;
 const WIDE_DECODES: u32 = 8;
 const DEEP_DECODES: u32 = 16;
 const NARROW_DECODES: u32 = 64;
+
+/// How the files of models are called.
+const PREFIX: &str = "probe-";
+const SUFFIX: &str = ".gguf";
+/// No model is timed for so long.
+const LEFT_BEHIND: Duration = Duration::from_mins(5);
+
+/// Removes the models of earlier probes whose processes were killed.
+pub fn remove_left_behind(dir: &Path) {
+    let old = |file: &fs::DirEntry| {
+        let written = file.metadata().and_then(|found| found.modified()).ok();
+        written.and_then(|at| at.elapsed().ok()).is_some_and(|age| age > LEFT_BEHIND)
+    };
+    for file in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = file.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        if ours && old(&file) {
+            // One that cannot be removed now is there for the next probe.
+            let _ = fs::remove_file(file.path());
+        }
+    }
+}
 
 /// Loads a model.
 pub type Load<'a> = dyn FnMut(&LoadSpec) -> Result<Box<dyn Decoder>, String> + 'a;
@@ -159,7 +182,7 @@ impl Probe<'_, '_> {
 
     /// A model in a file that goes when it is dropped.
     pub fn write(&self, sizes: Sizes, kind: TensorType) -> Result<NamedTempFile, CalibrateError> {
-        let file = tempfile::Builder::new().prefix("probe-").suffix(".gguf").tempfile_in(self.dir)?;
+        let file = tempfile::Builder::new().prefix(PREFIX).suffix(SUFFIX).tempfile_in(self.dir)?;
         sizes.write(kind, file.path())?;
         Ok(file)
     }

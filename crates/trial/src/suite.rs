@@ -1,8 +1,8 @@
 //! The suites, as data: what is asked, how often, and how long each case may take at most.
 //!
 //! Times are shares of the suite's limit, so that a slow machine measures less of everything rather than nothing of the
-//! last cases; what a case does not need is there for those after it, and at the end for those that were cut short. What was left out is
-//! named in the bundle. A case that a server or a model cannot do is left out by name, too.
+//! last cases; what a case does not need is there for those after it, and at the end for the fewest samples of those that were cut
+//! short. What was left out is named in the bundle. A case that a server or a model cannot do is left out by name, too.
 
 use std::time::Duration;
 
@@ -35,19 +35,19 @@ use CaseKind::{ColdStart, Concurrency, Depth, Determinism, PrefixHit, Quality, R
 
 /// [prompt, depth, concurrency, tokens], (fewest, most samples), thousandths of the time.
 const SMOKE: &[Row] = &[
-    row("cold", ColdStart, [32, 0, 1, 8], (3, 5), 55),
+    row("cold", ColdStart, [32, 0, 1, 8], (3, 5), 65),
     row("warm-64", Warm, [64, 0, 1, 16], (10, 12), 155),
-    row("prefix-hit-512", PrefixHit, [32, 512, 1, 8], (10, 12), 115),
-    row("depth-512", Depth, [32, 512, 1, 24], (5, 8), 115),
+    row("prefix-hit-512", PrefixHit, [32, 512, 1, 8], (10, 12), 120),
+    row("depth-512", Depth, [32, 512, 1, 16], (5, 8), 130),
     row("concurrency-1", Concurrency, [64, 0, 1, 16], (2, 3), 30),
-    row("concurrency-4", Concurrency, [64, 0, 4, 16], (2, 3), 100),
-    row("determinism", Determinism, [64, 0, 1, 16], (6, 6), 110),
-    row("restart-decode", Restart, [32, 0, 1, 32], (1, 1), 55),
-    row("quality-arithmetic", Quality, [0, 0, 1, 48], (3, 3), 60),
-    row("quality-word-problem", Quality, [0, 0, 1, 64], (2, 2), 45),
-    row("quality-logic", Quality, [0, 0, 1, 64], (2, 2), 40),
-    row("quality-needle", Quality, [192, 0, 1, 32], (2, 2), 65),
-    row("quality-json-schema", Quality, [0, 0, 1, 64], (2, 2), 55),
+    row("concurrency-4", Concurrency, [64, 0, 4, 16], (2, 3), 110),
+    row("determinism", Determinism, [64, 0, 1, 16], (6, 6), 95),
+    row("restart-decode", Restart, [32, 0, 1, 32], (1, 1), 50),
+    row("quality-arithmetic", Quality, [0, 0, 1, 48], (3, 3), 55),
+    row("quality-word-problem", Quality, [0, 0, 1, 64], (2, 2), 50),
+    row("quality-logic", Quality, [0, 0, 1, 64], (2, 2), 45),
+    row("quality-needle", Quality, [192, 0, 1, 32], (2, 2), 40),
+    row("quality-json-schema", Quality, [0, 0, 1, 64], (2, 2), 40),
 ];
 
 const STANDARD: &[Row] = &[

@@ -147,6 +147,15 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// Requests of a case that may fail in a row; then the rest of it is left out.
 const FAILURES_MAX: u32 = 5;
 
+/// What a case may take.
+#[derive(Clone, Copy)]
+struct Share {
+    /// When it is to be over, counted from the first sample.
+    until: Duration,
+    /// Samples.
+    most: u32,
+}
+
 /// What is kept of the time for the end: hashes, session, summary.
 const RESERVE: Duration = Duration::from_secs(2);
 
@@ -204,13 +213,15 @@ impl Trial {
                 continue;
             }
             let until = suite::until(self.workload.suite, &case.id, self.limit);
-            if !self.case(case, number, until).await? {
+            if !self.case(case, number, Share { until, most: case.max_samples }).await? {
                 short.push((number, case));
             }
         }
-        // What the others left of their time is for those that a slow moment of the machine cut short.
+        // What the others left of their time is for those that a slow moment of the machine cut short: the fewest samples of
+        // all of them before more of any.
         for (number, case) in short {
-            if self.is_over() || !self.case(case, number, self.limit).await? {
+            let share = Share { until: self.limit, most: case.min_samples };
+            if self.is_over() || !self.case(case, number, share).await? {
                 self.leave_out(case)?;
             }
         }
@@ -226,7 +237,7 @@ impl Trial {
     }
 
     /// Whether it is over; else its time was, before it had its fewest samples.
-    async fn case(&self, case: &Case, number: usize, until: Duration) -> Result<bool, TrialError> {
+    async fn case(&self, case: &Case, number: usize, share: Share) -> Result<bool, TrialError> {
         self.event(EventKind::Began { case: case.id.clone() })?;
         let mut failures = 0;
         let mut last = None;
@@ -237,13 +248,13 @@ impl Trial {
                 number,
                 cases: self.workload.cases.len(),
                 samples,
-                most: case.max_samples,
+                most: share.most,
             });
-            if let Some(end) = self.enough(case, samples) {
+            if let Some(end) = self.enough(case, samples, share.most) {
                 self.event(end)?;
                 return Ok(true);
             }
-            if last.is_some_and(|last| self.is_late(until, last)) {
+            if last.is_some_and(|last| self.is_late(share.until, last)) {
                 return self.out_of_time(case, samples);
             }
             if failures >= FAILURES_MAX {
@@ -269,15 +280,15 @@ impl Trial {
         }
     }
 
-    /// Whether a case has what it needs, and how that is told.
-    fn enough(&self, case: &Case, samples: u32) -> Option<EventKind> {
+    /// Whether a case has what it needs or may take, and how that is told.
+    fn enough(&self, case: &Case, samples: u32, most: u32) -> Option<EventKind> {
         let id = case.id.clone();
         let precise = samples >= case.min_samples
             && self.sides.iter().all(|side| self.done().is_precise(case, &side.id, &self.workload.rules));
         if precise {
             return Some(EventKind::StoppedEarly { case: id, samples });
         }
-        (samples >= case.max_samples).then_some(EventKind::Cap { case: id, samples, time_over: false })
+        (samples >= most).then_some(EventKind::Cap { case: id, samples, time_over: most < case.max_samples })
     }
 
     /// Whether a further sample, as long as the last, would end after the case or the trial may.
