@@ -35,19 +35,19 @@ use CaseKind::{ColdStart, Concurrency, Depth, Determinism, PrefixHit, Quality, R
 
 /// [prompt, depth, concurrency, tokens], (fewest, most samples), thousandths of the time.
 const SMOKE: &[Row] = &[
-    row("cold", ColdStart, [32, 0, 1, 8], (3, 5), 65),
-    row("warm-64", Warm, [64, 0, 1, 16], (10, 12), 155),
-    row("prefix-hit-512", PrefixHit, [32, 512, 1, 8], (10, 12), 120),
-    row("depth-512", Depth, [32, 512, 1, 16], (5, 8), 130),
-    row("concurrency-1", Concurrency, [64, 0, 1, 16], (2, 3), 30),
-    row("concurrency-4", Concurrency, [64, 0, 4, 16], (2, 3), 110),
-    row("determinism", Determinism, [64, 0, 1, 16], (6, 6), 95),
-    row("restart-decode", Restart, [32, 0, 1, 32], (1, 1), 50),
-    row("quality-arithmetic", Quality, [0, 0, 1, 48], (3, 3), 55),
-    row("quality-word-problem", Quality, [0, 0, 1, 64], (2, 2), 50),
-    row("quality-logic", Quality, [0, 0, 1, 64], (2, 2), 45),
-    row("quality-needle", Quality, [192, 0, 1, 32], (2, 2), 40),
-    row("quality-json-schema", Quality, [0, 0, 1, 64], (2, 2), 40),
+    row("cold", ColdStart, [32, 0, 1, 8], (3, 5), 70),
+    row("warm-64", Warm, [64, 0, 1, 16], (8, 12), 145),
+    row("prefix-hit-512", PrefixHit, [32, 512, 1, 8], (8, 12), 120),
+    row("depth-512", Depth, [32, 512, 1, 16], (5, 8), 140),
+    row("concurrency-1", Concurrency, [32, 0, 1, 16], (2, 3), 25),
+    row("concurrency-4", Concurrency, [32, 0, 4, 16], (2, 3), 80),
+    row("determinism", Determinism, [64, 0, 1, 16], (6, 6), 105),
+    row("restart-decode", Restart, [32, 0, 1, 32], (1, 1), 55),
+    row("quality-arithmetic", Quality, [0, 0, 1, 48], (3, 3), 60),
+    row("quality-word-problem", Quality, [0, 0, 1, 64], (2, 2), 60),
+    row("quality-logic", Quality, [0, 0, 1, 64], (2, 2), 50),
+    row("quality-needle", Quality, [192, 0, 1, 32], (2, 2), 45),
+    row("quality-json-schema", Quality, [0, 0, 1, 64], (2, 2), 45),
 ];
 
 const STANDARD: &[Row] = &[
