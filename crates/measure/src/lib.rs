@@ -6,6 +6,7 @@ pub mod bundle;
 mod check;
 pub mod claims;
 pub mod compare;
+mod compute;
 pub mod limits;
 pub mod metrics;
 mod pairs;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use bandwidth::{PROBE_BYTES, read_bandwidth};
 pub use check::{Checked, check};
+pub use compute::compute_rate;
 pub use pairs::{Pair, Side, sample_pairs};
 pub use scrub::{Identity, without_traces};
 pub use share::{pack, share};

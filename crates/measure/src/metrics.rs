@@ -74,6 +74,13 @@ pub const METRICS: &[Metric] = &[
         Lower,
         "highest over lowest bandwidth between samples, less 100 %",
     ),
+    metric("compute_macs_per_s", "multiply-adds/s", Higher, "compute rate of the processors between samples"),
+    metric(
+        "compute_swing_percent",
+        "%",
+        Lower,
+        "highest over lowest compute rate between samples, less 100 %",
+    ),
     metric("identical_ids_percent", "%", Higher, "strict answers with the most frequent token ids"),
     metric("identical_ids_reloads", "loads", Neither, "loads of the model between those strict answers"),
     metric("restarts", "restarts", Neither, "runners that were killed on purpose"),

@@ -12,8 +12,8 @@ use crate::{
 pub const DECODE_PERCENT: f64 = 3.0;
 /// The same for TTFT.
 pub const TTFT_PERCENT: f64 = 5.0;
-/// The same for the machine's memory bandwidth.
-pub const BANDWIDTH_PERCENT: f64 = 3.0;
+/// The same for the machine's memory bandwidth and compute rate.
+pub const MACHINE_PERCENT: f64 = 3.0;
 /// Load of other programs that explains a difference, in percent of the machine.
 const OTHERS_PERCENT: f64 = 10.0;
 
@@ -26,6 +26,8 @@ pub struct Repeatability {
     pub rows: Vec<Row>,
     /// Largest difference of memory bandwidth, in percent.
     pub bandwidth_percent: Option<f64>,
+    /// Largest difference of the processors' compute rate, in percent.
+    pub compute_percent: Option<f64>,
     /// Largest difference of a decode rate, in percent.
     pub decode_percent: Option<f64>,
     /// Largest difference of a TTFT, in percent.
@@ -71,6 +73,7 @@ pub fn repeatability(sessions: &[(&Bundle, &Summary)]) -> Repeatability {
     };
     let (decode_percent, ttft_percent) = (largest(DECODE_PERCENT), largest(TTFT_PERCENT));
     let bandwidth_percent = between(&values(sessions, "bandwidth_bytes_per_s", None));
+    let compute_percent = between(&values(sessions, "compute_macs_per_s", None));
     let compared = sessions.len() > 1 && !rows.is_empty();
     let agree = rows.iter().all(|row| row.between_percent <= row.limit_percent);
     let same_model = is_same(sessions.iter().map(|(bundle, _)| {
@@ -79,12 +82,13 @@ pub fn repeatability(sessions: &[(&Bundle, &Summary)]) -> Repeatability {
     let reasons = match (compared, agree && same_model) {
         (false, _) => vec![format!("{} session(s) with a case in common: two are needed", sessions.len())],
         (true, true) => Vec::new(),
-        (true, false) => reasons(sessions, &rows, bandwidth_percent, same_model),
+        (true, false) => reasons(sessions, &rows, [bandwidth_percent, compute_percent], same_model),
     };
     Repeatability {
         sessions: sessions.len(),
         rows,
         bandwidth_percent,
+        compute_percent,
         decode_percent,
         ttft_percent,
         repeatable: compared.then_some(agree && same_model),
@@ -148,7 +152,7 @@ fn is_same<T: Ord>(values: impl Iterator<Item = T>) -> bool {
 fn reasons(
     sessions: &[(&Bundle, &Summary)],
     rows: &[Row],
-    bandwidth_percent: Option<f64>,
+    [bandwidth_percent, compute_percent]: [Option<f64>; 2],
     same_model: bool,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -174,13 +178,15 @@ fn reasons(
     if !is_same(sessions.iter().map(|(bundle, _)| bundle.trial.tool.binary_sha256.known().cloned())) {
         reasons.push("the program is not the same in all sessions".to_owned());
     }
-    match bandwidth_percent {
-        Some(percent) if percent > BANDWIDTH_PERCENT => reasons.push(format!(
-            "the machine changed: its memory bandwidth differs by {percent:.1} % between sessions"
-        )),
-        Some(_) => {}
-        None => reasons
-            .push("whether the machine changed is not known: its memory bandwidth was not probed".to_owned()),
+    for (what, percent) in [("memory bandwidth", bandwidth_percent), ("compute rate", compute_percent)] {
+        match percent {
+            Some(percent) if percent > MACHINE_PERCENT => reasons
+                .push(format!("the machine changed: its {what} differs by {percent:.1} % between sessions")),
+            Some(_) => {}
+            None => {
+                reasons.push(format!("whether the machine changed is not known: its {what} was not probed"))
+            }
+        }
     }
     for (index, other) in values(sessions, "other_cpu_percent", None).into_iter().enumerate() {
         if other > OTHERS_PERCENT {

@@ -26,6 +26,8 @@ pub struct Simulated {
     pub slowdown: f64,
     /// The machine's memory bandwidth, in bytes per second.
     pub bandwidth_bytes_per_s: f64,
+    /// Its compute rate, in multiply-adds per second.
+    pub compute_macs_per_s: f64,
     /// Relative deviation of times.
     pub spread: f64,
     /// Processor time of other programs, in percent of the machine.
@@ -44,6 +46,7 @@ impl Default for Simulated {
             seed: 1,
             slowdown: 0.0,
             bandwidth_bytes_per_s: 4.0e10,
+            compute_macs_per_s: 8.0e10,
             spread: 0.01,
             others_percent: 1.0,
             model: "smollm2:135m".to_owned(),
@@ -179,8 +182,13 @@ impl Simulated {
     fn write_probe(&self, writer: &BundleWriter, clock: &mut Clock) -> Result<(), BundleError> {
         clock.now_us += 50_000;
         let wander = (0.2 * self.spread * clock.random.normal()).exp();
-        let bandwidth_bytes_per_s = self.bandwidth_bytes_per_s * wander;
-        writer.append(&Probe { at_us: clock.now_us, part: 0, bandwidth_bytes_per_s, threads: 2 })
+        writer.append(&Probe {
+            at_us: clock.now_us,
+            part: 0,
+            bandwidth_bytes_per_s: self.bandwidth_bytes_per_s * wander,
+            compute_macs_per_s: self.compute_macs_per_s * wander,
+            threads: 2,
+        })
     }
 
     /// Time, as it varies: the first two of a case are slow.

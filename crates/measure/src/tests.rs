@@ -169,6 +169,7 @@ fn a_quiet_pair_repeats_and_a_disturbed_one_says_why() {
         seed: 3,
         slowdown: 0.3,
         bandwidth_bytes_per_s: 3.0e10,
+        compute_macs_per_s: 5.0e10,
         others_percent: 40.0,
         ..Simulated::default()
     });
@@ -176,6 +177,7 @@ fn a_quiet_pair_repeats_and_a_disturbed_one_says_why() {
     assert_eq!(found.repeatable, Some(false));
     let told = found.reasons.join("\n");
     assert!(told.contains("the machine changed: its memory bandwidth differs by 33"), "{told}");
+    assert!(told.contains("the machine changed: its compute rate differs by 6"), "{told}");
     assert!(told.contains("other programs used 4") && told.contains("in session 2"), "{told}");
     let noisy = |seed| session(&Simulated { seed, spread: 0.3, ..Simulated::default() });
     let (one, two) = (noisy(5), noisy(6));

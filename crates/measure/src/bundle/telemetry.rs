@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// A line of `probes.jsonl`: how fast main memory could be read, between two samples.
+/// A line of `probes.jsonl`: how fast main memory could be read and the processors computed, between two samples.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Probe {
     /// When it had ended, in microseconds from the beginning of the trial.
@@ -12,7 +12,9 @@ pub struct Probe {
     pub part: u32,
     /// Bytes per second.
     pub bandwidth_bytes_per_s: f64,
-    /// Threads that read.
+    /// Multiply-adds of 32-bit floats per second ([`crate::compute_rate`]).
+    pub compute_macs_per_s: f64,
+    /// Threads that read, and computed.
     pub threads: u32,
 }
 

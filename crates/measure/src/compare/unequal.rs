@@ -43,15 +43,18 @@ pub(super) fn sessions(
         false,
         format!("the programs differ: {} and {}", a.trial.tool.version, b.trial.tool.version),
     );
-    let bandwidth = |bundle: &Bundle, summary: &Summary| {
-        summary.figure("bandwidth_bytes_per_s", None, target(bundle)).map(|figure| figure.value)
-    };
-    if let (Some(first), Some(second)) = (bandwidth(a, a_summary), bandwidth(b, b_summary)) {
+    for (what, metric) in
+        [("memory bandwidth", "bandwidth_bytes_per_s"), ("compute rate", "compute_macs_per_s")]
+    {
+        let probed = |bundle: &Bundle, summary: &Summary| {
+            summary.figure(metric, None, target(bundle)).map(|figure| figure.value)
+        };
+        let (Some(first), Some(second)) = (probed(a, a_summary), probed(b, b_summary)) else { continue };
         let percent = 100.0 * (first.max(second) / first.min(second) - 1.0);
         say(
-            percent > crate::repeat::BANDWIDTH_PERCENT,
+            percent > crate::repeat::MACHINE_PERCENT,
             true,
-            format!("the memory bandwidth differs by {percent:.1} %: the machine changed"),
+            format!("the {what} differs by {percent:.1} %: the machine changed"),
         );
     }
     let ids =

@@ -69,7 +69,7 @@ fn method(bundle: &Bundle) -> Vec<Block> {
             number(100.0 * rules.ttft_precision)
         ),
         format!(
-            "Goodput counts requests whose first token came within {} ms and each further one within {} ms. Memory bandwidth is probed between samples, so that a change of the machine is told from a change of the model. What was predicted was written down before the first sample and is never shown as measured. What could not be measured is absent, with the reason.",
+            "Goodput counts requests whose first token came within {} ms and each further one within {} ms. Memory bandwidth and the rate at which the processors multiply and add are probed between samples, so that a change of the machine is told from a change of the model. What was predicted was written down before the first sample and is never shown as measured. What could not be measured is absent, with the reason.",
             number(goodput.ttft_ms),
             number(goodput.tpot_ms)
         ),

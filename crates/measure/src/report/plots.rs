@@ -6,7 +6,7 @@ use super::{
     svg::{Axis, Point, Series, Style, chart, rows},
 };
 use crate::{
-    bundle::{Bundle, Case, CaseKind},
+    bundle::{Bundle, Case, CaseKind, Probe},
     metrics,
     summary::{Summary, gaps_ms, samples, ttft_ms},
 };
@@ -54,7 +54,11 @@ pub(super) fn plots(input: &Input<'_>) -> Vec<Block> {
         ("Memory over the trial", memory(&sides)),
         ("Decode rate behind a context", decode(&sides)),
         ("Throughput over requests at the same time", throughput(&sides)),
-        ("Memory bandwidth between samples", bandwidth(&sides)),
+        ("Memory bandwidth between samples", probed(&sides, "GB/s", |probe| probe.bandwidth_bytes_per_s)),
+        (
+            "Compute rate between samples",
+            probed(&sides, "10⁹ multiply-adds/s", |probe| probe.compute_macs_per_s),
+        ),
         ("Measured (bar) over predicted (dot at 1, with the prediction's interval)", predictions(&sides)),
         ("Questions answered correctly, with Wilson's intervals", quality(&sides)),
     ];
@@ -195,21 +199,22 @@ fn throughput(sides: &[Side<'_>]) -> Option<String> {
     chart(axis("requests at the same time"), axis("tokens/s of all"), &series.collect::<Vec<_>>())
 }
 
-fn bandwidth(sides: &[Side<'_>]) -> Option<String> {
+/// What was read between samples, in units of 10⁹.
+fn probed(sides: &[Side<'_>], unit: &'static str, of: fn(&Probe) -> f64) -> Option<String> {
     let mut series: Vec<Series> = Vec::new();
     for side in sides {
         let points: Vec<_> = side
             .bundle
             .probes
             .iter()
-            .map(|probe| (probe.at_us as f64 / 1e6, probe.bandwidth_bytes_per_s / 1e9, None))
+            .map(|probe| (probe.at_us as f64 / 1e6, of(probe) / 1e9, None))
             .collect();
         // Two targets of one session share its probes.
         if series.last().is_none_or(|last| last.points != points) {
             series.push(Series { name: side.name.clone(), style: Style::Ranges, points });
         }
     }
-    chart(axis("seconds from the beginning of the trial"), axis("GB/s"), &series)
+    chart(axis("seconds from the beginning of the trial"), axis(unit), &series)
 }
 
 fn predictions(sides: &[Side<'_>]) -> Option<String> {

@@ -86,11 +86,11 @@ pub(super) fn verdicts(input: &Input<'_>) -> Block {
                 )
             })
             .collect();
-        because.extend(
-            together
-                .bandwidth_percent
-                .map(|percent| format!("memory bandwidth: between sessions {} %", number(percent))),
-        );
+        for (what, percent) in
+            [("memory bandwidth", together.bandwidth_percent), ("compute rate", together.compute_percent)]
+        {
+            because.extend(percent.map(|percent| format!("{what}: between sessions {} %", number(percent))));
+        }
         because.extend(together.reasons.clone());
         let says = format!(
             "{} sessions {} the same.",
@@ -168,14 +168,14 @@ fn of_session(bundle: &Bundle, summary: &Summary, target: &str) -> Vec<Verdict> 
             format!("{held} of {} figures lay in the interval that was predicted before.", judged.len());
         verdicts.push(verdict(held == judged.len(), "predicted", says, Vec::new()));
     }
-    if let Some(swing) = figure("bandwidth_swing_percent") {
-        /// Rates follow bandwidth; this much of it is more than the intervals that are aimed at.
+    for (what, swing) in
+        [("memory bandwidth", "bandwidth_swing_percent"), ("compute rate", "compute_swing_percent")]
+    {
+        /// Rates follow these two; this much of them is more than the intervals that are aimed at.
         const STEADY_PERCENT: f64 = 10.0;
+        let Some(swing) = figure(swing) else { continue };
         let steady = swing.value <= STEADY_PERCENT;
-        let says = format!(
-            "The machine's memory bandwidth moved by {} % while it was measured.",
-            number(swing.value)
-        );
+        let says = format!("The machine's {what} moved by {} % while it was measured.", number(swing.value));
         verdicts.push(verdict(steady, if steady { "steady" } else { "not steady" }, says, Vec::new()));
     }
     let interrupted = bundle.events.iter().find_map(|event| match &event.kind {
@@ -204,7 +204,7 @@ fn left_out(summary: &Summary, target: &str) -> Option<Verdict> {
 }
 
 pub(super) fn in_short(input: &Input<'_>) -> Vec<Block> {
-    const WANTED: [&str; 12] = [
+    const WANTED: [&str; 13] = [
         "ttft_cold_ms",
         "ttft_warm_ms",
         "ttft_prefix_hit_ms",
@@ -216,6 +216,7 @@ pub(super) fn in_short(input: &Input<'_>) -> Vec<Block> {
         "peak_memory_bytes",
         "peak_gpu_bytes",
         "bandwidth_bytes_per_s",
+        "compute_macs_per_s",
         "quality_percent",
     ];
     let mut rows = Vec::new();

@@ -11,7 +11,7 @@ pub(super) fn summarize(summary: &mut Summary, bundle: &Bundle, target: &str) {
     push_completed(&mut collector);
     push_memory(&mut collector);
     push_load(&mut collector);
-    push_bandwidth(&mut collector);
+    push_probes(&mut collector);
     push_restarts(&mut collector);
     push_quality(&mut collector);
     push_session(&mut collector);
@@ -93,15 +93,20 @@ fn push_load(collector: &mut Collector<'_>) {
     }
 }
 
-fn push_bandwidth(collector: &mut Collector<'_>) {
-    let rates: Vec<f64> = collector.bundle.probes.iter().map(|probe| probe.bandwidth_bytes_per_s).collect();
-    let Some(found) = level(&rates) else {
-        return collector.absent("bandwidth_bytes_per_s", "probes", "it was not probed");
-    };
-    collector.push_level("bandwidth_bytes_per_s", found);
-    let (low, high) = (quantile(&rates, 0.0), quantile(&rates, 1.0));
+fn push_probes(collector: &mut Collector<'_>) {
+    let probes = &collector.bundle.probes;
+    let bandwidths: Vec<f64> = probes.iter().map(|probe| probe.bandwidth_bytes_per_s).collect();
+    let computes: Vec<f64> = probes.iter().map(|probe| probe.compute_macs_per_s).collect();
+    push_probed(collector, "bandwidth_bytes_per_s", "bandwidth_swing_percent", &bandwidths);
+    push_probed(collector, "compute_macs_per_s", "compute_swing_percent", &computes);
+}
+
+fn push_probed(collector: &mut Collector<'_>, rate: &'static str, swing: &'static str, rates: &[f64]) {
+    let Some(found) = level(rates) else { return collector.absent(rate, "probes", "it was not probed") };
+    collector.push_level(rate, found);
+    let (low, high) = (quantile(rates, 0.0), quantile(rates, 1.0));
     if let (Some(low), Some(high)) = (low.filter(|low| *low > 0.0), high) {
-        collector.push("bandwidth_swing_percent", 100.0 * (high / low - 1.0), None, rates.len());
+        collector.push(swing, 100.0 * (high / low - 1.0), None, rates.len());
     }
 }
 

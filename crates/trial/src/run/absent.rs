@@ -97,7 +97,7 @@ impl Trial {
             None => self.why("telemetry", "the server is on another machine, which is not looked at"),
         }
         if !self.sides.iter().all(|side| side.on_this_machine) {
-            self.why("probes", "a server is on another machine, whose memory cannot be read from here");
+            self.why("probes", "a server is on another machine, which cannot be probed from here");
         }
     }
 }

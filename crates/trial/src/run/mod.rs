@@ -20,8 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use firepot_measure::bundle::{
-    Bundle, BundleError, BundleWriter, Case, CaseKind, Event, EventKind, Probe, Workload,
+use firepot_measure::{
+    bundle::{Bundle, BundleError, BundleWriter, Case, CaseKind, Event, EventKind, Probe, Workload},
+    compute_rate, read_bandwidth,
 };
 
 use self::done::Done;
@@ -141,7 +142,7 @@ pub struct Trial {
     drift_ms: Mutex<i64>,
 }
 
-/// Time between two probes of the bandwidth, which take some tenths of a second.
+/// Time between two probes of the machine, which take some tenths of a second.
 const PROBE_EVERY: Duration = Duration::from_secs(10);
 
 /// Requests of a case that may fail in a row; then the rest of it is left out.
@@ -349,17 +350,17 @@ impl Trial {
         Ok(self.writer.append(&Event { at_us: self.clock.us(), part: self.part, kind })?)
     }
 
-    /// Reads memory for a moment, now and then.
+    /// Reads memory and computes for a moment, now and then.
     async fn probe(&self) -> Result<(), TrialError> {
         let due = lock(&self.probed).is_none_or(|at| at.elapsed() >= PROBE_EVERY);
         if !due || !self.sides.iter().all(|side| side.on_this_machine) {
             return Ok(());
         }
         let threads = self.probe_threads;
-        let read = move || firepot_measure::read_bandwidth(threads as usize);
-        if let Ok(bandwidth_bytes_per_s) = tokio::task::spawn_blocking(read).await {
+        let read = move || (read_bandwidth(threads as usize), compute_rate(threads as usize));
+        if let Ok((bandwidth_bytes_per_s, compute_macs_per_s)) = tokio::task::spawn_blocking(read).await {
             let (at_us, part) = (self.clock.us(), self.part);
-            self.writer.append(&Probe { at_us, part, bandwidth_bytes_per_s, threads })?;
+            self.writer.append(&Probe { at_us, part, bandwidth_bytes_per_s, compute_macs_per_s, threads })?;
         }
         *lock(&self.probed) = Some(Instant::now());
         Ok(())
