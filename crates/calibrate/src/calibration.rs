@@ -9,7 +9,7 @@ use crate::Looked;
 /// Of how this crate measures and predicts. It is raised with every change of what a stored figure means or of what follows from it:
 /// the fields of [`DeviceRates`], [`Work`](crate::Work), the sums and constants of `predict.rs`, and how `probe.rs` divides times. Files of
 /// another reckoning are not read. A test compares predictions with those of this number.
-pub const RECKONING: u32 = 2;
+pub const RECKONING: u32 = 3;
 
 /// Of which machine and which build a calibration is. Another one says nothing here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

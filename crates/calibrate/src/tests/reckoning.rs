@@ -20,7 +20,7 @@ fn predictions_from_one_file_change_only_with_the_reckoning() {
     ];
     assert_eq!(
         (RECKONING, figures.join(", ").as_str()),
-        (2, "60.8116 1122.308, 43.1191 726.690, 26.9235 774.732, 71.4859 594.661")
+        (3, "63.2750 1157.380, 44.9841 749.399, 28.1560 798.942, 74.2638 613.244")
     );
 }
 
