@@ -219,11 +219,16 @@ impl Campaign<'_> {
         self.wanted.keep(dir)?;
         let planner = self.settings.planner();
         writer.put(&machine_of(sides, machine))?;
-        writer.put(&if sides.are_here() {
-            verify::calibration(&planner, machine)
+        let calibration = if sides.are_here() {
+            let found = verify::calibration(&planner, machine);
+            if let Some(why) = found.reason() {
+                eprintln!("no speeds are predicted for this trial: {why}");
+            }
+            found
         } else {
             Reading::absent(verify::ELSEWHERE)
-        })?;
+        };
+        writer.put(&calibration)?;
         writer.put(&sides.models())?;
         let plan = match &sides.model {
             Some(model) => match read_layout(model) {
