@@ -184,7 +184,8 @@ fn reasons(
                 .push(format!("the machine changed: its {what} differs by {percent:.1} % between sessions")),
             Some(_) => {}
             None => {
-                reasons.push(format!("whether the machine changed is not known: its {what} was not probed"))
+                let why = format!("whether the machine changed is not known: its {what} was not probed");
+                reasons.push(why);
             }
         }
     }
