@@ -169,7 +169,7 @@ fn a_quiet_pair_repeats_and_a_disturbed_one_says_why() {
         seed: 3,
         slowdown: 0.3,
         bandwidth_bytes_per_s: 3.0e10,
-        compute_macs_per_s: 5.0e10,
+        compute_macs_per_s: 4.9e10,
         others_percent: 40.0,
         ..Simulated::default()
     });
