@@ -223,8 +223,8 @@ fn models_that_a_killed_probe_left_are_removed_and_those_of_one_that_runs_are_no
     put("mine.gguf", 3600);
     let mut load = |spec: &LoadSpec| Ok(Box::new(Simulated::load(&on_cpu(), spec)) as Box<dyn Decoder>);
     measure(truth().stamp, &asked(&[8], &[]), None, dir.path(), &mut load).unwrap();
-    let left = std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name());
-    let mut left: Vec<_> = left.collect();
+    let mut left: Vec<_> =
+        std::fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["mine.gguf", "probe-now.gguf"]);
 }

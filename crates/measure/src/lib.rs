@@ -10,6 +10,7 @@ mod compute;
 pub mod limits;
 pub mod metrics;
 mod pairs;
+mod probed;
 pub mod quality;
 pub mod repeat;
 pub mod report;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     bundle::{Bundle, CaseKind},
+    probed::PROBED,
     stats::quantile,
     summary::{Summary, ttft_metric},
 };
@@ -12,7 +13,7 @@ use crate::{
 pub const DECODE_PERCENT: f64 = 3.0;
 /// The same for TTFT.
 pub const TTFT_PERCENT: f64 = 5.0;
-/// The same for the machine's memory bandwidth and compute rate.
+/// The same for what is probed of the machine.
 pub const MACHINE_PERCENT: f64 = 3.0;
 /// Load of other programs that explains a difference, in percent of the machine.
 const OTHERS_PERCENT: f64 = 10.0;
@@ -24,10 +25,8 @@ pub struct Repeatability {
     pub sessions: usize,
     /// Each case's decode rate and TTFT.
     pub rows: Vec<Row>,
-    /// Largest difference of memory bandwidth, in percent.
-    pub bandwidth_percent: Option<f64>,
-    /// Largest difference of the processors' compute rate, in percent.
-    pub compute_percent: Option<f64>,
+    /// Largest difference of each rate that is probed of the machine, in percent.
+    pub machine_percent: [(&'static str, Option<f64>); PROBED.len()],
     /// Largest difference of a decode rate, in percent.
     pub decode_percent: Option<f64>,
     /// Largest difference of a TTFT, in percent.
@@ -72,8 +71,7 @@ pub fn repeatability(sessions: &[(&Bundle, &Summary)]) -> Repeatability {
         of_kind.map(|row| row.between_percent).max_by(f64::total_cmp)
     };
     let (decode_percent, ttft_percent) = (largest(DECODE_PERCENT), largest(TTFT_PERCENT));
-    let bandwidth_percent = between(&values(sessions, "bandwidth_bytes_per_s", None));
-    let compute_percent = between(&values(sessions, "compute_macs_per_s", None));
+    let machine_percent = PROBED.map(|probed| (probed.what, between(&values(sessions, probed.rate, None))));
     let compared = sessions.len() > 1 && !rows.is_empty();
     let agree = rows.iter().all(|row| row.between_percent <= row.limit_percent);
     let same_model = is_same(sessions.iter().map(|(bundle, _)| {
@@ -82,13 +80,12 @@ pub fn repeatability(sessions: &[(&Bundle, &Summary)]) -> Repeatability {
     let reasons = match (compared, agree && same_model) {
         (false, _) => vec![format!("{} session(s) with a case in common: two are needed", sessions.len())],
         (true, true) => Vec::new(),
-        (true, false) => reasons(sessions, &rows, [bandwidth_percent, compute_percent], same_model),
+        (true, false) => reasons(sessions, &rows, &machine_percent, same_model),
     };
     Repeatability {
         sessions: sessions.len(),
         rows,
-        bandwidth_percent,
-        compute_percent,
+        machine_percent,
         decode_percent,
         ttft_percent,
         repeatable: compared.then_some(agree && same_model),
@@ -152,7 +149,7 @@ fn is_same<T: Ord>(values: impl Iterator<Item = T>) -> bool {
 fn reasons(
     sessions: &[(&Bundle, &Summary)],
     rows: &[Row],
-    [bandwidth_percent, compute_percent]: [Option<f64>; 2],
+    machine_percent: &[(&str, Option<f64>)],
     same_model: bool,
 ) -> Vec<String> {
     let mut reasons = Vec::new();
@@ -178,9 +175,9 @@ fn reasons(
     if !is_same(sessions.iter().map(|(bundle, _)| bundle.trial.tool.binary_sha256.known().cloned())) {
         reasons.push("the program is not the same in all sessions".to_owned());
     }
-    for (what, percent) in [("memory bandwidth", bandwidth_percent), ("compute rate", compute_percent)] {
+    for (what, percent) in machine_percent {
         match percent {
-            Some(percent) if percent > MACHINE_PERCENT => reasons
+            Some(percent) if *percent > MACHINE_PERCENT => reasons
                 .push(format!("the machine changed: its {what} differs by {percent:.1} % between sessions")),
             Some(_) => {}
             None => {

@@ -219,16 +219,11 @@ impl Campaign<'_> {
         self.wanted.keep(dir)?;
         let planner = self.settings.planner();
         writer.put(&machine_of(sides, machine))?;
-        let calibration = if sides.are_here() {
-            let found = verify::calibration(&planner, machine);
-            if let Some(why) = found.reason() {
-                eprintln!("no speeds are predicted for this trial: {why}");
-            }
-            found
+        writer.put(&if sides.are_here() {
+            verify::calibration(&planner, machine)
         } else {
             Reading::absent(verify::ELSEWHERE)
-        };
-        writer.put(&calibration)?;
+        })?;
         writer.put(&sides.models())?;
         let plan = match &sides.model {
             Some(model) => match read_layout(model) {
@@ -239,6 +234,9 @@ impl Campaign<'_> {
             },
             None => Reading::absent("what another server does is not planned here"),
         };
+        if let Some(why) = plan.known().and_then(|plan| plan.details["speeds_absent"].as_str()) {
+            eprintln!("no speeds are predicted for this trial: {why}");
+        }
         writer.put(&plan)?;
         writer.put(workload)?;
         Ok((writer, clock))

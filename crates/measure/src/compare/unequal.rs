@@ -7,6 +7,8 @@ use firepot_machine::Reading;
 use super::{Unequal, target};
 use crate::{
     bundle::{Bundle, Model, Target},
+    probed::PROBED,
+    repeat::MACHINE_PERCENT,
     summary::Summary,
 };
 
@@ -43,18 +45,16 @@ pub(super) fn sessions(
         false,
         format!("the programs differ: {} and {}", a.trial.tool.version, b.trial.tool.version),
     );
-    for (what, metric) in
-        [("memory bandwidth", "bandwidth_bytes_per_s"), ("compute rate", "compute_macs_per_s")]
-    {
-        let probed = |bundle: &Bundle, summary: &Summary| {
-            summary.figure(metric, None, target(bundle)).map(|figure| figure.value)
+    for probed in PROBED {
+        let rate = |bundle: &Bundle, summary: &Summary| {
+            summary.figure(probed.rate, None, target(bundle)).map(|figure| figure.value)
         };
-        let (Some(first), Some(second)) = (probed(a, a_summary), probed(b, b_summary)) else { continue };
+        let (Some(first), Some(second)) = (rate(a, a_summary), rate(b, b_summary)) else { continue };
         let percent = 100.0 * (first.max(second) / first.min(second) - 1.0);
         say(
-            percent > crate::repeat::MACHINE_PERCENT,
+            percent > MACHINE_PERCENT,
             true,
-            format!("the {what} differs by {percent:.1} %: the machine changed"),
+            format!("the {} differs by {percent:.1} %: the machine changed", probed.what),
         );
     }
     let ids =

@@ -9,6 +9,7 @@ use crate::{
     bundle::{Bundle, EventKind, QualityKind, QualityLine, Verdict as Checked},
     claims::Answer,
     metrics,
+    probed::PROBED,
     repeat::repeatability,
     summary::{Ended, Figure, Summary},
 };
@@ -86,9 +87,7 @@ pub(super) fn verdicts(input: &Input<'_>) -> Block {
                 )
             })
             .collect();
-        for (what, percent) in
-            [("memory bandwidth", together.bandwidth_percent), ("compute rate", together.compute_percent)]
-        {
+        for (what, percent) in together.machine_percent {
             because.extend(percent.map(|percent| format!("{what}: between sessions {} %", number(percent))));
         }
         because.extend(together.reasons.clone());
@@ -168,14 +167,13 @@ fn of_session(bundle: &Bundle, summary: &Summary, target: &str) -> Vec<Verdict> 
             format!("{held} of {} figures lay in the interval that was predicted before.", judged.len());
         verdicts.push(verdict(held == judged.len(), "predicted", says, Vec::new()));
     }
-    for (what, swing) in
-        [("memory bandwidth", "bandwidth_swing_percent"), ("compute rate", "compute_swing_percent")]
-    {
+    for probed in PROBED {
         /// Rates follow these two; this much of them is more than the intervals that are aimed at.
         const STEADY_PERCENT: f64 = 10.0;
-        let Some(swing) = figure(swing) else { continue };
+        let Some(swing) = figure(probed.swing) else { continue };
         let steady = swing.value <= STEADY_PERCENT;
-        let says = format!("The machine's {what} moved by {} % while it was measured.", number(swing.value));
+        let (what, moved) = (probed.what, number(swing.value));
+        let says = format!("The machine's {what} moved by {moved} % while it was measured.");
         verdicts.push(verdict(steady, if steady { "steady" } else { "not steady" }, says, Vec::new()));
     }
     let interrupted = bundle.events.iter().find_map(|event| match &event.kind {

@@ -3,6 +3,7 @@
 use super::{Collector, Summary};
 use crate::{
     bundle::{Bundle, Case, CaseKind, Phase, QualityKind, QualityLine, Question, Telemetry, Verdict},
+    probed::PROBED,
     stats::{level, quantile},
 };
 
@@ -94,19 +95,17 @@ fn push_load(collector: &mut Collector<'_>) {
 }
 
 fn push_probes(collector: &mut Collector<'_>) {
-    let probes = &collector.bundle.probes;
-    let bandwidths: Vec<f64> = probes.iter().map(|probe| probe.bandwidth_bytes_per_s).collect();
-    let computes: Vec<f64> = probes.iter().map(|probe| probe.compute_macs_per_s).collect();
-    push_probed(collector, "bandwidth_bytes_per_s", "bandwidth_swing_percent", &bandwidths);
-    push_probed(collector, "compute_macs_per_s", "compute_swing_percent", &computes);
-}
-
-fn push_probed(collector: &mut Collector<'_>, rate: &'static str, swing: &'static str, rates: &[f64]) {
-    let Some(found) = level(rates) else { return collector.absent(rate, "probes", "it was not probed") };
-    collector.push_level(rate, found);
-    let (low, high) = (quantile(rates, 0.0), quantile(rates, 1.0));
-    if let (Some(low), Some(high)) = (low.filter(|low| *low > 0.0), high) {
-        collector.push(swing, 100.0 * (high / low - 1.0), None, rates.len());
+    for probed in PROBED {
+        let rates: Vec<f64> = collector.bundle.probes.iter().map(probed.of).collect();
+        let Some(found) = level(&rates) else {
+            collector.absent(probed.rate, "probes", "it was not probed");
+            continue;
+        };
+        collector.push_level(probed.rate, found);
+        let (low, high) = (quantile(&rates, 0.0), quantile(&rates, 1.0));
+        if let (Some(low), Some(high)) = (low.filter(|low| *low > 0.0), high) {
+            collector.push(probed.swing, 100.0 * (high / low - 1.0), None, rates.len());
+        }
     }
 }
 
