@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Looked;
+use crate::{KindWork, Looked};
 
 /// Of how this crate measures and predicts. It is raised with every change of what a stored figure means or of what follows from it:
 /// the fields of [`DeviceRates`], [`Work`](crate::Work), the sums and constants of `predict.rs`, and how `probe.rs` divides times. Files of
 /// another reckoning are not read. A test compares predictions with those of this number.
-pub const RECKONING: u32 = 3;
+pub const RECKONING: u32 = 4;
 
 /// Of which machine and which build a calibration is. Another one says nothing here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,8 +120,18 @@ pub struct KindRates {
 pub struct Rates {
     /// Bytes per second that a decoded token reads.
     pub decode_bytes: f64,
-    /// Multiplications per second of a prompt.
+    /// Multiplications per second of a prompt, but for what each pass takes.
     pub prefill_macs: f64,
+    /// What a pass of a prompt's chunk over a matrix takes before its first token, in tokens: to read and to unpack it.
+    pub pass_tokens: f64,
+}
+
+impl Rates {
+    /// Seconds in which a chunk of so many tokens is multiplied with matrices.
+    pub(crate) fn chunk_s(self, tokens: u32, matrices: &KindWork) -> f64 {
+        (f64::from(tokens) * matrices.prefill_macs + self.pass_tokens * matrices.pass_elements)
+            / self.prefill_macs
+    }
 }
 
 /// The bandwidth has moved so far that the calibration is of another time.

@@ -27,14 +27,14 @@ struct Limits {
     prefill_spread: f64,
 }
 
-/// By 210 cases of `check-speeds`, half of them on a 2-core EPYC (Zen 4) and half on a 2-core Xeon (Sapphire Rapids): with these the
-/// intervals hold 91, 90 and 91 of 100 (95, 98 and 99 on the EPYC; 88, 83 and 84 on the Xeon, whose speed moved more).
+/// By cases of `check-speeds` on a 2-core EPYC (Zen 4) and a 2-core Xeon (Sapphire Rapids), whose speed moves more; all before those of
+/// docs/speeds.md.
 const CPU: Limits = Limits {
-    decode_reached: 0.966,
+    decode_reached: 0.98,
     prefill_reached: 0.99,
     token_s: 0.003,
     decode_spread: 0.20,
-    prefill_spread: 0.33,
+    prefill_spread: 0.28,
 };
 /// Guesses: no answer from a GPU was compared with its prediction yet. The intervals are wide for that.
 const GPU: Limits = Limits {
@@ -219,20 +219,28 @@ impl DeviceRates {
 
     /// Seconds of a prompt, in the chunks in which the scheduler computes it.
     fn prefill_s(&self, work: &Work, way: Way, tokens: u32) -> Result<f64, String> {
-        let matrices = self.over_kinds(work, way, |kind, rates| kind.prefill_macs / rates.prefill_macs)?;
-        let each = matrices + work.elements * self.element_s;
-        let fits = |chunk: &u32| each * f64::from(*chunk) <= CHUNK_S;
-        let chunk = CHUNKS.into_iter().find(fits).unwrap_or(CHUNKS[CHUNKS.len() - 1]);
+        let mut chunk = CHUNKS[CHUNKS.len() - 1];
+        for fits in CHUNKS {
+            if self.chunk_s(work, way, fits)? <= CHUNK_S {
+                chunk = fits;
+                break;
+            }
+        }
         let (mut seconds, mut done) = (0.0, 0);
         while done < tokens {
             let now = chunk.min(tokens - done);
             let attention = self.attention(way.flash).prefill(work.attention(cells(done + now)));
-            seconds += f64::from(now) * (each + attention) + work.layers * self.layer_s;
+            seconds += self.chunk_s(work, way, now)? + f64::from(now) * attention;
             done += now;
         }
-        // The last token's output.
-        let output = self.over_kinds(work, way, |kind, rates| output_bytes(kind) / rates.decode_bytes)?;
-        Ok((seconds + output) / limits(way.on).prefill_reached)
+        let last = self.over_kinds(work, way, |kind, rates| kind.last_bytes / rates.decode_bytes)?;
+        Ok((seconds + last) / limits(way.on).prefill_reached)
+    }
+
+    /// Seconds of so many tokens of a prompt at once, without attention.
+    fn chunk_s(&self, work: &Work, way: Way, tokens: u32) -> Result<f64, String> {
+        let matrices = self.over_kinds(work, way, |kind, rates| rates.chunk_s(tokens, kind))?;
+        Ok(matrices + f64::from(tokens) * work.elements * self.element_s + work.layers * self.layer_s)
     }
 
     fn over_kinds(
@@ -265,8 +273,3 @@ const fn limits(on: On) -> Limits {
 
 /// Tokens of a typical prompt and of its answer.
 const TYPICAL: (u32, u32) = (512, 256);
-
-/// What a decoded token reads and a prompt's token does not.
-fn output_bytes(kind: &crate::KindWork) -> f64 {
-    if kind.prefill_macs == 0.0 { kind.decode_bytes } else { 0.0 }
-}

@@ -113,16 +113,21 @@ impl<'b> Campaign<'_, 'b> {
             let plain = [probe.narrow(small, 64, false)?, probe.narrow(small, 128, false)?];
             let flash = [probe.narrow(small, 64, true)?, probe.narrow(small, 128, true)?];
             let wide = probe.wide(small, false)?;
-            let attention = reckon::attention(&plain, scale)?;
+            let attention = [reckon::attention(&plain, scale)?, reckon::attention(&flash, scale)?];
+            let narrow: Vec<_> = plain
+                .iter()
+                .map(|model| (model, attention[0]))
+                .chain(flash.iter().map(|model| (model, attention[1])))
+                .collect();
             let found = DeviceRates {
                 taken_at_s: now_s(),
                 threads: probe.threads,
                 bandwidth,
                 kinds: Vec::new(),
-                layer_s: reckon::layer_s(&probe.deep(small)?, &wide, attention, small, scale)?,
-                element_s: reckon::element_s(&plain[0], &wide, attention, small, scale)?,
-                plain: attention,
-                flash: reckon::attention(&flash, scale)?,
+                layer_s: reckon::layer_s(&probe.deep(small)?, &wide, attention[0], small, scale)?,
+                element_s: reckon::element_s(&narrow, (&wide, attention[0]), small, scale)?,
+                plain: attention[0],
+                flash: attention[1],
             };
             (found, Some(wide))
         };
@@ -162,7 +167,7 @@ impl<'b> Campaign<'_, 'b> {
                 flash: attention,
             };
             let rates = reckon::rates(&wide, &found, small, scale)?;
-            let kinds = vec![reckon::told_apart(small, rates, rates)];
+            let kinds = vec![reckon::told_apart(small, rates, rates, scale)];
             DeviceRates { kinds, bandwidth: rates.decode_bytes, ..found }
         };
         self.kinds(&mut found, Some(gpu), scale, |probe, kind, found| {
@@ -196,7 +201,7 @@ impl<'b> Campaign<'_, 'b> {
                 break;
             }
             let (plain, repacked) = rates(&mut probe, kind, found)?;
-            found.kinds.push(reckon::told_apart(kind, plain, repacked));
+            found.kinds.push(reckon::told_apart(kind, plain, repacked, scale));
         }
         Ok(())
     }

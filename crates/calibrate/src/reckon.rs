@@ -45,19 +45,24 @@ pub fn layer_s(
     second(token(&deep.work, deep.token_s)?, token(&wide.work, wide.token_s)?)
 }
 
-/// A prompt's token does more in the narrow model beside its matrices, and less in the wide one.
+/// A prompt's token does more in narrow models beside its matrices, and less in the wide one. What a pass takes is little in so long a
+/// prompt.
 pub fn element_s(
-    narrow: &Narrow,
-    wide: &Wide,
-    attention: Attention,
+    narrow: &[(&Narrow, Attention)],
+    (wide, attention): (&Wide, Attention),
     kind: TensorType,
     scale: Scale,
 ) -> Result<f64, CalibrateError> {
-    let prompt = |work: &Work, tokens: u32, time: f64| {
+    let prompt = |work: &Work, tokens: u32, time: f64, attention: Attention| {
         let each = time / f64::from(tokens) - attention.prefill(work.attention(scale.part));
         Ok::<_, CalibrateError>((matrices(work, kind)?.prefill_macs, work.elements, each))
     };
-    second(prompt(&narrow.work, scale.part, narrow.part_s)?, prompt(&wide.work, scale.prompt, wide.prompt_s)?)
+    let mut all = (0.0, 0.0, 0.0);
+    for &(narrow, attention) in narrow {
+        let (macs, elements, each) = prompt(&narrow.work, scale.part, narrow.part_s, attention)?;
+        all = (all.0 + macs, all.1 + elements, all.2 + each);
+    }
+    second(all, prompt(&wide.work, scale.prompts[1], wide.long_s, attention)?)
 }
 
 /// What a token reads and computes of matrices of this type.
@@ -68,7 +73,11 @@ fn matrices(work: &Work, kind: TensorType) -> Result<&KindWork, CalibrateError> 
 /// Share of a wide model's time that matrices take at least; what is subtracted from it is noisy.
 const MATRICES_MIN: f64 = 0.75;
 
-/// Rates of a type from a wide model's times.
+/// More tokens than any type's pass takes.
+const PASS_MAX: f64 = 64.0;
+
+/// Rates of a type from a wide model's times. What a long prompt takes beyond a short one are its tokens; the rest of the short one is
+/// the pass.
 pub fn rates(
     wide: &Wide,
     found: &DeviceRates,
@@ -79,12 +88,16 @@ pub fn rates(
     let (matrices, looked) = (matrices(work, kind)?, work.attention(scale.part));
     let beside_s = work.layers * found.layer_s + found.plain.decode(looked);
     let token_s = (wide.token_s - beside_s).max(wide.token_s * MATRICES_MIN);
-    let each_s = (wide.prompt_s - work.layers * found.layer_s).max(0.0) / f64::from(scale.prompt);
-    let beside_s = work.elements * found.element_s + found.plain.prefill(looked);
-    let prompt_s = (each_s - beside_s).max(each_s * MATRICES_MIN);
     let decode_bytes = matrices.decode_bytes / token_s;
-    let prefill_macs = matrices.prefill_macs / prompt_s;
-    usable(Rates { decode_bytes, prefill_macs }, |rates| {
+    let once_s = work.layers * found.layer_s + matrices.last_bytes / decode_bytes;
+    let each_s = work.elements * found.element_s + found.plain.prefill(looked);
+    let multiplied = |tokens: f64, time: f64| (time - once_s - tokens * each_s).max(time * MATRICES_MIN);
+    let [short, long] = scale.prompts.map(f64::from);
+    let (short_s, long_s) = (multiplied(short, wide.short_s), multiplied(long, wide.long_s));
+    let token_s = ((long_s - short_s) / (long - short)).max(long_s / (long + PASS_MAX));
+    let pass_tokens = (long_s / token_s - long).max(0.0);
+    let prefill_macs = (long * matrices.prefill_macs + pass_tokens * matrices.pass_elements) / long_s;
+    usable(Rates { decode_bytes, prefill_macs, pass_tokens }, |rates| {
         let positive = |rate: f64| rate.is_finite() && rate > 0.0;
         positive(rates.decode_bytes) && positive(rates.prefill_macs)
     })
@@ -94,19 +107,23 @@ pub fn rates(
 const NOISE: f64 = 1.25;
 
 /// What differs no more than noise was measured twice.
-pub fn told_apart(kind: TensorType, plain: Rates, repacked: Rates) -> KindRates {
-    let pair = |plain: f64, repacked: f64| {
-        let told = !(1.0 / NOISE..=NOISE).contains(&(repacked / plain));
-        let both = (plain * repacked).sqrt();
-        if told { (plain, repacked) } else { (both, both) }
-    };
-    let decode = pair(plain.decode_bytes, repacked.decode_bytes);
-    let prefill = pair(plain.prefill_macs, repacked.prefill_macs);
-    KindRates {
-        kind: kind.name.to_owned(),
-        plain: Rates { decode_bytes: decode.0, prefill_macs: prefill.0 },
-        repacked: Rates { decode_bytes: decode.1, prefill_macs: prefill.1 },
+pub fn told_apart(kind: TensorType, mut plain: Rates, mut repacked: Rates, scale: Scale) -> KindRates {
+    let same = |plain: f64, repacked: f64| (1.0 / NOISE..=NOISE).contains(&(repacked / plain));
+    if same(plain.decode_bytes, repacked.decode_bytes) {
+        let both = (plain.decode_bytes * repacked.decode_bytes).sqrt();
+        (plain.decode_bytes, repacked.decode_bytes) = (both, both);
     }
+    let prompt = |rates: Rates| rates.prefill_macs / (f64::from(scale.prompts[1]) + rates.pass_tokens);
+    if same(prompt(plain), prompt(repacked)) {
+        let both = Rates {
+            prefill_macs: (plain.prefill_macs * repacked.prefill_macs).sqrt(),
+            pass_tokens: f64::midpoint(plain.pass_tokens, repacked.pass_tokens),
+            ..plain
+        };
+        plain = both;
+        repacked = Rates { decode_bytes: repacked.decode_bytes, ..both };
+    }
+    KindRates { kind: kind.name.to_owned(), plain, repacked }
 }
 
 fn usable<T>(found: T, is: impl Fn(&T) -> bool) -> Result<T, CalibrateError> {

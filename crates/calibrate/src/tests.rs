@@ -38,8 +38,8 @@ fn kind(id: u32) -> TensorType {
 fn truth() -> Calibration {
     let rates = |name: &str, decode: f64, prefill: f64| KindRates {
         kind: name.to_owned(),
-        plain: Rates { decode_bytes: decode * 1e9, prefill_macs: prefill * 1e9 },
-        repacked: Rates { decode_bytes: decode * 1.5e9, prefill_macs: prefill * 0.5e9 },
+        plain: Rates { decode_bytes: decode * 1e9, prefill_macs: prefill * 1e9, pass_tokens: 12.0 },
+        repacked: Rates { decode_bytes: decode * 1.5e9, prefill_macs: prefill * 0.5e9, pass_tokens: 3.0 },
     };
     Calibration {
         stamp: Stamp {
@@ -112,9 +112,10 @@ impl Simulated {
             let matrices = over(&|kind, rates| kind.decode_bytes / rates.decode_bytes);
             return matrices + self.work.layers * self.truth.layer_s + attention.decode(looked);
         }
-        let matrices = over(&|kind, rates| kind.prefill_macs / rates.prefill_macs);
-        let each = matrices + self.work.elements * self.truth.element_s + attention.prefill(looked);
-        tokens * each + self.work.layers * self.truth.layer_s
+        let matrices = over(&|kind, rates| rates.chunk_s(batch.items.len() as u32, kind));
+        let last = over(&|kind, rates| kind.last_bytes / rates.decode_bytes);
+        let each = self.work.elements * self.truth.element_s + attention.prefill(looked);
+        matrices + last + tokens * each + self.work.layers * self.truth.layer_s
     }
 }
 
@@ -195,6 +196,7 @@ fn the_probe_finds_the_rates_of_a_simulated_machine_and_leaves_no_file() {
         let (found, truth) = (found.kind(name).unwrap(), truth.kind(name).unwrap());
         assert!(near(found.plain.decode_bytes, truth.plain.decode_bytes, 3.0), "{found:?}");
         assert!(near(found.plain.prefill_macs, truth.plain.prefill_macs, 3.0), "{found:?}");
+        assert!(near(found.plain.pass_tokens, truth.plain.pass_tokens, 10.0), "{found:?}");
         assert!(near(found.repacked.decode_bytes, truth.repacked.decode_bytes, 4.0), "{found:?}");
         assert!(near(found.repacked.prefill_macs, truth.repacked.prefill_macs, 3.0), "{found:?}");
     }

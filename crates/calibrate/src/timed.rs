@@ -56,8 +56,8 @@ pub type Load<'a> = dyn FnMut(&LoadSpec) -> Result<Box<dyn Decoder>, String> + '
 pub struct Scale {
     /// Wide models have at least so much.
     pub wide_bytes: u64,
-    /// Tokens of a wide model's prompt.
-    pub prompt: u32,
+    /// Tokens of a wide model's short and long prompt.
+    pub prompts: [u32; 2],
     /// A wide model is timed for so long, tokens and prompts in turn: what a shared machine does changes from one tenth of a second
     /// to the next.
     pub wide_time: Duration,
@@ -69,8 +69,8 @@ pub struct Scale {
 impl Scale {
     pub const CPU: Self = Self {
         wide_bytes: 72 << 20,
-        prompt: 96,
-        wide_time: Duration::from_millis(600),
+        prompts: [32, 160],
+        wide_time: Duration::from_millis(450),
         long: 768,
         part: 256,
     };
@@ -78,7 +78,7 @@ impl Scale {
     /// the start of a kernel.
     pub const GPU: Self = Self {
         wide_bytes: 384 << 20,
-        prompt: 512,
+        prompts: [64, 512],
         wide_time: Duration::from_millis(250),
         long: 4096,
         part: 512,
@@ -89,7 +89,8 @@ impl Scale {
 pub struct Wide {
     pub work: Work,
     pub token_s: f64,
-    pub prompt_s: f64,
+    pub short_s: f64,
+    pub long_s: f64,
 }
 
 /// Time of a token of a model of many narrow layers, in seconds.
@@ -121,20 +122,22 @@ pub struct Probe<'a, 'b> {
 
 impl Probe<'_, '_> {
     pub fn wide(&mut self, kind: TensorType, repack: bool) -> Result<Wide, CalibrateError> {
-        let Scale { wide_bytes, prompt, wide_time, .. } = self.scale;
+        let Scale { wide_bytes, prompts: [short, long], wide_time, .. } = self.scale;
         let sizes = Sizes::wide(layers(Sizes::wide(1), kind, wide_bytes));
         self.with(sizes, kind, Switches { flash: self.gpu.is_some(), repack }, |timed, work| {
             // The first prompt reads the file into memory and makes the threads wake.
             timed.prompt(0, 8)?;
             let started = Instant::now();
-            let (mut tokens, mut prompts) = (Vec::new(), Vec::new());
+            let [mut tokens, mut shorts, mut longs] = [const { Vec::new() }; 3];
             while started.elapsed() < wide_time {
                 timed.cut(8);
                 tokens.extend(timed.tokens(WIDE_DECODES)?);
-                timed.cut(0);
-                prompts.push(timed.prompt(0, prompt)?);
+                for (tokens, times) in [(short, &mut shorts), (long, &mut longs)] {
+                    timed.cut(0);
+                    times.push(timed.prompt(0, tokens)?);
+                }
             }
-            Ok(Wide { work, token_s: median(&tokens), prompt_s: median(&prompts) })
+            Ok(Wide { work, token_s: median(&tokens), short_s: median(&shorts), long_s: median(&longs) })
         })
     }
 

@@ -9,8 +9,18 @@ pub struct KindWork {
     pub kind: &'static str,
     /// Bytes that a decoded token reads, the output matrix among them.
     pub decode_bytes: f64,
-    /// Multiplications that a prompt's token takes; the output is computed for its last one only.
+    /// Multiplications that a prompt's token takes, but for what is computed for its last one only.
     pub prefill_macs: f64,
+    /// Elements that every chunk of a prompt passes over, those of all experts among them.
+    pub pass_elements: f64,
+    /// Bytes that a prompt's last token reads alone: the output, and the last layer's feed-forward network.
+    pub last_bytes: f64,
+}
+
+impl KindWork {
+    const fn none(kind: TensorType) -> Self {
+        Self { kind: kind.name, decode_bytes: 0.0, prefill_macs: 0.0, pass_elements: 0.0, last_bytes: 0.0 }
+    }
 }
 
 /// What one token costs.
@@ -53,14 +63,16 @@ impl Work {
     fn add(&mut self, weights: &Weights, share: f64, prefill: f64) {
         for &(kind, bytes) in weights.parts() {
             let read = bytes as f64 * share;
-            let macs = prefill * read / f64::from(kind.block_bytes) * f64::from(kind.block_elements);
-            match self.kinds.iter_mut().find(|known| known.kind == kind.name) {
-                Some(known) => {
-                    known.decode_bytes += read;
-                    known.prefill_macs += macs;
-                }
-                None => self.kinds.push(KindWork { kind: kind.name, decode_bytes: read, prefill_macs: macs }),
-            }
+            let pass = prefill * bytes as f64 / f64::from(kind.block_bytes) * f64::from(kind.block_elements);
+            let at = self.kinds.iter().position(|known| known.kind == kind.name).unwrap_or_else(|| {
+                self.kinds.push(KindWork::none(kind));
+                self.kinds.len() - 1
+            });
+            let known = &mut self.kinds[at];
+            known.decode_bytes += read;
+            known.prefill_macs += pass * share;
+            known.pass_elements += pass;
+            known.last_bytes += read * (1.0 - prefill);
         }
     }
 

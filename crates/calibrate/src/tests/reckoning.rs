@@ -20,7 +20,7 @@ fn predictions_from_one_file_change_only_with_the_reckoning() {
     ];
     assert_eq!(
         (RECKONING, figures.join(", ").as_str()),
-        (3, "63.2750 1157.380, 44.9841 749.399, 28.1560 798.942, 74.2638 613.244")
+        (4, "64.0159 1059.594, 45.5469 740.298, 28.5291 788.606, 75.0977 609.228")
     );
 }
 
@@ -32,6 +32,32 @@ fn another_reckoning_or_an_older_form_is_not_read() {
     assert_ne!(read.stamp, truth().stamp);
     stored["stamp"].as_object_mut().unwrap().remove("reckoning");
     assert!(serde_json::from_value::<Calibration>(stored).is_err());
+}
+
+#[test]
+fn every_chunk_passes_over_all_experts_and_only_the_last_token_reads_the_end() {
+    let mixture = |experts_used| Layer {
+        experts: Weights::of([(kind(8), 34 << 20)]),
+        experts_count: 32,
+        experts_used,
+        computed: true,
+        ..Layer::default()
+    };
+    let whole = Layout {
+        layers: vec![mixture(8); 3],
+        output: Weights::of([(kind(8), 34 << 10)]),
+        input: Weights::default(),
+        tied: false,
+        ..layout(Sizes::narrow(2, 64))
+    };
+    let work = Work::of(&whole);
+    let [experts] = &work.kinds[..] else { panic!("{work:?}") };
+    // Two layers of three: the last one's experts see the last token alone.
+    let elements = f64::from(32 << 20);
+    assert_eq!((experts.pass_elements, experts.prefill_macs), (2.0 * elements, 2.0 * elements / 4.0));
+    assert!(near(experts.last_bytes, f64::from(34 << 20) / 4.0 + f64::from(34 << 10), 1e-6));
+    let rates = Rates { decode_bytes: 1.0, prefill_macs: elements, pass_tokens: 20.0 };
+    assert!(near(rates.chunk_s(128, experts), 128.0 / 2.0 + 20.0 * 2.0, 0.01));
 }
 
 #[test]

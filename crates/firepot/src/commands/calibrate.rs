@@ -2,7 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use firepot_calibrate::{Asked, Attention, Calibration, DeviceRates, Gpu, Stamp, USUAL_KINDS, Work, measure};
+use firepot_calibrate::{
+    Asked, Attention, Calibration, DeviceRates, Gpu, KindRates, Rates, Stamp, USUAL_KINDS, Work, measure,
+};
 use firepot_engine::{Decoder, LoadSpec};
 use firepot_gguf::{Layout, TensorType};
 use firepot_llama::{LlamaDecoder, LoadControl};
@@ -164,13 +166,18 @@ fn giga(rate: f64) -> String {
 }
 
 fn told_of(name: &str, device: &DeviceRates) -> String {
-    let row = |kind: &firepot_calibrate::KindRates| {
-        let [plain, repacked] = [kind.plain, kind.repacked];
-        let rates = [plain.decode_bytes, plain.prefill_macs, repacked.decode_bytes, repacked.prefill_macs];
-        std::iter::once(kind.kind.clone()).chain(rates.map(giga)).collect()
+    let row = |name: String, rates: Rates| {
+        vec![name, giga(rates.decode_bytes), giga(rates.prefill_macs), format!("{:.0}", rates.pass_tokens)]
     };
-    let rows: Vec<Vec<String>> = device.kinds.iter().map(row).collect();
-    let header = ["TYPE", "DECODE GB/S", "PREFILL GMAC/S", "REPACKED DECODE GB/S", "REPACKED PREFILL GMAC/S"];
+    let rows: Vec<Vec<String>> = device
+        .kinds
+        .iter()
+        .flat_map(|KindRates { kind, plain, repacked }| {
+            let apart = (plain != repacked).then(|| row(format!("{kind} repacked"), *repacked));
+            std::iter::once(row(kind.clone(), *plain)).chain(apart)
+        })
+        .collect();
+    let header = ["TYPE", "DECODE GB/S", "PREFILL GMAC/S", "TOKENS A PASS"];
     let attention = |name: &str, found: &Attention| {
         let Attention { decode_s, score_s, mac_s } = found;
         let nanos = |seconds: f64| format!("{:.2}", seconds * 1e9);
