@@ -53,12 +53,13 @@ const MODELS: [(&str, Quant, u32); 8] = [
     ("smollm2-1.7b", Quant::Q5KM, 512),
     ("r1-distill-qwen-7b", Quant::Q4KM, 128),
 ];
-const PROMPTS: [u32; 4] = [128, 512, 1024, 2048];
+/// The longest first: what is left of a long one is moved out of the KV cache, and would slow the next if it were not.
+const PROMPTS: [u32; 4] = [2048, 1024, 512, 128];
 /// Tokens of an answer.
 const ANSWER: u32 = 32;
 /// Answers of one case: so many, or fewer when they take longer than this together.
 const ANSWERS_MAX: u32 = 3;
-const ANSWERS_TIME: Duration = Duration::from_secs(8);
+const ANSWERS_TIME: Duration = Duration::from_secs(16);
 
 /// A prediction and what came.
 #[derive(Clone, Copy, Debug)]
@@ -179,6 +180,8 @@ impl Earlier {
 struct Case {
     model: String,
     prompt: u32,
+    /// The processor, as it calls itself.
+    cpu: String,
     /// From the calibration alone.
     alone: Figures,
     /// Corrected by answers before it.
@@ -270,6 +273,7 @@ impl Checked<'_> {
             let case = Case {
                 model: model.to_owned(),
                 prompt,
+                cpu: calibration["stamp"]["cpu"].as_str().unwrap_or("an unnamed processor").to_owned(),
                 alone: predicted.without(correction).beside(measured),
                 corrected: correction.filter(|found| found.answers > 0).map(|_| predicted.beside(measured)),
                 older,
@@ -358,7 +362,7 @@ fn row(case: &Case) -> String {
 
 const HEAD: &str = "# Predicted speeds beside measured ones\n\n`cargo xtask check-speeds` wrote this. Each model is calibrated anew \
     (`firepot calibrate --again`), its speeds are predicted (`firepot fit`), and it then answers prompts of several lengths through the \
-    server, one at a time, with nothing in its cache; a case is the median of three, or of as many as come in 8 s. All within two minutes of the calibration but for the largest models. The models other than \
+    server, one at a time, the longest first, with nothing of them in its cache; a case is the median of three answers, the last of which is begun within 16 s. All within two minutes of the calibration but for the largest models. The models other than \
     SmolLM2 have random weights. From the second round on the answers of the rounds before correct the predictions: these stand in lines of their own. An interval is to hold nine of ten.\n\n";
 
 type Figure = fn(&Figures) -> Compared;
@@ -371,6 +375,9 @@ const FIGURES: [(&str, Figure, u32); 3] = [
 
 fn report(cases: &[Case]) -> anyhow::Result<String> {
     let mut text = HEAD.to_owned();
+    if let Some(case) = cases.first() {
+        writeln!(text, "Processor: {}.\n", case.cpu)?;
+    }
     text.push_str("| figure | predicted by | cases | mean error | median error | in the interval | asked for |\n|---|---|---|---|---|---|---|\n");
     let alone: Vec<Figures> = cases.iter().map(|case| case.alone).collect();
     let corrected: Vec<Figures> = cases.iter().filter_map(|case| case.corrected).collect();
