@@ -2,12 +2,8 @@
 
 use std::time::Duration;
 
-/// Weight of the newest call that decodes.
+/// Weight of the newest measurement.
 const WEIGHT: f64 = 0.3;
-
-/// What is known of prompts weighs as much as so many of their tokens at most. Calls count by their tokens: one of a few takes nearly
-/// as long as one of dozens, for it passes over all weights as well, and says little of long ones.
-const KNOWN_TOKENS: u32 = 300;
 
 /// Taken for a prompt token before anything was measured: careful on a slow machine, soon corrected on a fast one.
 const PREFILL_TOKEN_GUESS: Duration = Duration::from_millis(5);
@@ -18,13 +14,12 @@ pub struct Rates {
     prefill_token: f64,
     /// A call that emits one token for each running answer and prefills nothing.
     decode_step: f64,
-    /// Prompt tokens that were measured, up to [`KNOWN_TOKENS`].
-    known: u32,
+    measured: bool,
 }
 
 impl Default for Rates {
     fn default() -> Self {
-        Self { prefill_token: PREFILL_TOKEN_GUESS.as_secs_f64(), decode_step: 0.0, known: 0 }
+        Self { prefill_token: PREFILL_TOKEN_GUESS.as_secs_f64(), decode_step: 0.0, measured: false }
     }
 }
 
@@ -34,14 +29,13 @@ impl Rates {
         let seconds = elapsed.as_secs_f64();
         if prefill == 0 {
             let first = self.decode_step == 0.0;
-            self.decode_step = if first { seconds } else { blend(self.decode_step, seconds, WEIGHT) };
+            self.decode_step = if first { seconds } else { blend(self.decode_step, seconds) };
             return;
         }
         let step = if decoding > 0 { self.decode_step } else { 0.0 };
         let token = (seconds - step).max(seconds * 0.1) / f64::from(prefill);
-        let weight = f64::from(prefill) / f64::from(self.known + prefill);
-        self.prefill_token = blend(self.prefill_token, token, weight);
-        self.known = (self.known + prefill).min(KNOWN_TOKENS);
+        self.prefill_token = if self.measured { blend(self.prefill_token, token) } else { token };
+        self.measured = true;
     }
 
     /// Prompt tokens that fit a time.
@@ -61,8 +55,8 @@ impl Rates {
     }
 }
 
-fn blend(old: f64, new: f64, weight: f64) -> f64 {
-    old + weight * (new - old)
+fn blend(old: f64, new: f64) -> f64 {
+    old + WEIGHT * (new - old)
 }
 
 #[cfg(test)]
@@ -79,15 +73,5 @@ mod tests {
         assert_eq!(rates.expected(2, 10), Duration::from_millis(30));
         rates.record(2, 100, Duration::from_millis(220));
         assert!(rates.prefill_tokens_in(Duration::from_millis(150)) < 150);
-    }
-
-    #[test]
-    fn calls_of_a_few_tokens_say_little_of_long_prompts() {
-        let mut rates = Rates::default();
-        rates.record(0, 1, Duration::from_millis(50));
-        assert_eq!(rates.prefill_tokens_in(Duration::from_millis(160)), 3);
-        rates.record(0, 128, Duration::from_millis(640));
-        rates.record(0, 2, Duration::from_millis(60));
-        assert!(rates.prefill_tokens_in(Duration::from_millis(1500)) > 256);
     }
 }
