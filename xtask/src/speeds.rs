@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use firepot_catalogue::Quant;
+use firepot_machine::{Environment, Machine};
 use firepot_measure::{quantile, read_bandwidth};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -180,8 +181,6 @@ impl Earlier {
 struct Case {
     model: String,
     prompt: u32,
-    /// The processor, as it calls itself.
-    cpu: String,
     /// From the calibration alone.
     alone: Figures,
     /// Corrected by answers before it.
@@ -207,12 +206,14 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         checked.command(&["import", path(&file)?, &stored])?;
         models.push((stored, longest));
     }
+    let machine = Machine::probe(home.path(), &Environment::default());
+    let processor = machine.cpu.model.known().map(String::as_str);
     let mut cases = Vec::new();
     let mut now = Earlier::default();
     for round in 0..args.rounds {
         for (model, longest) in &models {
             cases.extend(checked.measure(model, *longest, round, &mut now)?);
-            File::create(&args.out)?.write_all(report(&cases)?.as_bytes())?;
+            File::create(&args.out)?.write_all(report(&cases, processor)?.as_bytes())?;
         }
     }
     if let Some(dir) = args.earlier.parent() {
@@ -273,7 +274,6 @@ impl Checked<'_> {
             let case = Case {
                 model: model.to_owned(),
                 prompt,
-                cpu: calibration["stamp"]["cpu"].as_str().unwrap_or("an unnamed processor").to_owned(),
                 alone: predicted.without(correction).beside(measured),
                 corrected: correction.filter(|found| found.answers > 0).map(|_| predicted.beside(measured)),
                 older,
@@ -373,10 +373,10 @@ const FIGURES: [(&str, Figure, u32); 3] = [
     ("first token, s", |figures| figures.ttft, 15),
 ];
 
-fn report(cases: &[Case]) -> anyhow::Result<String> {
+fn report(cases: &[Case], processor: Option<&str>) -> anyhow::Result<String> {
     let mut text = HEAD.to_owned();
-    if let Some(case) = cases.first() {
-        writeln!(text, "Processor: {}.\n", case.cpu)?;
+    if let Some(name) = processor {
+        writeln!(text, "Processor: {name}.\n")?;
     }
     text.push_str("| figure | predicted by | cases | mean error | median error | in the interval | asked for |\n|---|---|---|---|---|---|---|\n");
     let alone: Vec<Figures> = cases.iter().map(|case| case.alone).collect();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{KindWork, Looked};
+use crate::Looked;
 
 /// Of how this crate measures and predicts. It is raised with every change of what a stored figure means or of what follows from it:
 /// the fields of [`DeviceRates`], [`Work`](crate::Work), the sums and constants of `predict.rs`, and how `probe.rs` divides times. Files of
@@ -124,14 +124,6 @@ pub struct Rates {
     pub prefill_macs: f64,
     /// What a pass of a prompt's chunk over a matrix takes before its first token, in tokens: to read and to unpack it.
     pub pass_tokens: f64,
-}
-
-impl Rates {
-    /// Seconds in which a chunk of so many tokens is multiplied with matrices.
-    pub(crate) fn chunk_s(self, tokens: u32, matrices: &KindWork) -> f64 {
-        (f64::from(tokens) * matrices.prefill_macs + self.pass_tokens * matrices.pass_elements)
-            / self.prefill_macs
-    }
 }
 
 /// The bandwidth has moved so far that the calibration is of another time.

@@ -1,5 +1,6 @@
 //! A calibration and a model's work → speeds, with intervals.
 
+use firepot_engine::limits::{ALONE_BUDGET, CHUNK_GRID};
 use firepot_plan::{Fastest, Gains, KvType, Plan};
 use serde::Serialize;
 
@@ -9,9 +10,6 @@ use crate::{
     work::{LEAST_SHARE, cells},
 };
 
-/// Chunks of a prompt that is computed alone, and the longest time for one: the scheduler's own (`CHUNK_GRID`, `ALONE_BUDGET`).
-const CHUNKS: [u32; 3] = [512, 256, 128];
-const CHUNK_S: f64 = 2.5;
 /// From a request to the engine and from the first token to the client, over loopback, in seconds.
 const AROUND_S: f64 = 0.004;
 /// How predictions follow from sums over the probe's rates.
@@ -219,28 +217,22 @@ impl DeviceRates {
 
     /// Seconds of a prompt, in the chunks in which the scheduler computes it.
     fn prefill_s(&self, work: &Work, way: Way, tokens: u32) -> Result<f64, String> {
-        let mut chunk = CHUNKS[CHUNKS.len() - 1];
-        for fits in CHUNKS {
-            if self.chunk_s(work, way, fits)? <= CHUNK_S {
-                chunk = fits;
-                break;
-            }
-        }
+        let each = self.over_kinds(work, way, |kind, rates| kind.prefill_macs / rates.prefill_macs)?
+            + work.elements * self.element_s;
+        let pass = self.over_kinds(work, way, |kind, rates| {
+            rates.pass_tokens * kind.pass_elements / rates.prefill_macs
+        })? + work.layers * self.layer_s;
+        let fits = |chunk: &u32| each * f64::from(*chunk) + pass <= ALONE_BUDGET.as_secs_f64();
+        let chunk = CHUNK_GRID.into_iter().find(fits).unwrap_or(CHUNK_GRID[CHUNK_GRID.len() - 1]);
         let (mut seconds, mut done) = (0.0, 0);
         while done < tokens {
             let now = chunk.min(tokens - done);
             let attention = self.attention(way.flash).prefill(work.attention(cells(done + now)));
-            seconds += self.chunk_s(work, way, now)? + f64::from(now) * attention;
+            seconds += f64::from(now) * (each + attention) + pass;
             done += now;
         }
         let last = self.over_kinds(work, way, |kind, rates| kind.last_bytes / rates.decode_bytes)?;
         Ok((seconds + last) / limits(way.on).prefill_reached)
-    }
-
-    /// Seconds of so many tokens of a prompt at once, without attention.
-    fn chunk_s(&self, work: &Work, way: Way, tokens: u32) -> Result<f64, String> {
-        let matrices = self.over_kinds(work, way, |kind, rates| rates.chunk_s(tokens, kind))?;
-        Ok(matrices + f64::from(tokens) * work.elements * self.element_s + work.layers * self.layer_s)
     }
 
     fn over_kinds(

@@ -113,21 +113,18 @@ impl<'b> Campaign<'_, 'b> {
             let plain = [probe.narrow(small, 64, false)?, probe.narrow(small, 128, false)?];
             let flash = [probe.narrow(small, 64, true)?, probe.narrow(small, 128, true)?];
             let wide = probe.wide(small, false)?;
-            let attention = [reckon::attention(&plain, scale)?, reckon::attention(&flash, scale)?];
-            let narrow: Vec<_> = plain
-                .iter()
-                .map(|model| (model, attention[0]))
-                .chain(flash.iter().map(|model| (model, attention[1])))
-                .collect();
+            let attention = reckon::attention(&plain, scale)?;
+            let with_flash = reckon::attention(&flash, scale)?;
+            let narrow = [(&plain, attention), (&flash, with_flash)];
             let found = DeviceRates {
                 taken_at_s: now_s(),
                 threads: probe.threads,
                 bandwidth,
                 kinds: Vec::new(),
-                layer_s: reckon::layer_s(&probe.deep(small)?, &wide, attention[0], small, scale)?,
-                element_s: reckon::element_s(&narrow, (&wide, attention[0]), small, scale)?,
-                plain: attention[0],
-                flash: attention[1],
+                layer_s: reckon::layer_s(&probe.deep(small)?, &wide, attention, small, scale)?,
+                element_s: reckon::element_s(narrow, (&wide, attention), small, scale)?,
+                plain: attention,
+                flash: with_flash,
             };
             (found, Some(wide))
         };

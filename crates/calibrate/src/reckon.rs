@@ -48,7 +48,7 @@ pub fn layer_s(
 /// A prompt's token does more in narrow models beside its matrices, and less in the wide one. What a pass takes is little in so long a
 /// prompt.
 pub fn element_s(
-    narrow: &[(&Narrow, Attention)],
+    narrow: [(&[Narrow; 2], Attention); 2],
     (wide, attention): (&Wide, Attention),
     kind: TensorType,
     scale: Scale,
@@ -58,9 +58,11 @@ pub fn element_s(
         Ok::<_, CalibrateError>((matrices(work, kind)?.prefill_macs, work.elements, each))
     };
     let mut all = (0.0, 0.0, 0.0);
-    for &(narrow, attention) in narrow {
-        let (macs, elements, each) = prompt(&narrow.work, scale.part, narrow.part_s, attention)?;
-        all = (all.0 + macs, all.1 + elements, all.2 + each);
+    for (models, attention) in narrow {
+        for narrow in models {
+            let (macs, elements, each) = prompt(&narrow.work, scale.part, narrow.part_s, attention)?;
+            all = (all.0 + macs, all.1 + elements, all.2 + each);
+        }
     }
     second(all, prompt(&wide.work, scale.prompts[1], wide.long_s, attention)?)
 }
@@ -110,18 +112,15 @@ const NOISE: f64 = 1.25;
 pub fn told_apart(kind: TensorType, mut plain: Rates, mut repacked: Rates, scale: Scale) -> KindRates {
     let same = |plain: f64, repacked: f64| (1.0 / NOISE..=NOISE).contains(&(repacked / plain));
     if same(plain.decode_bytes, repacked.decode_bytes) {
-        let both = (plain.decode_bytes * repacked.decode_bytes).sqrt();
-        (plain.decode_bytes, repacked.decode_bytes) = (both, both);
+        let decode_bytes = (plain.decode_bytes * repacked.decode_bytes).sqrt();
+        (plain, repacked) = (Rates { decode_bytes, ..plain }, Rates { decode_bytes, ..repacked });
     }
     let prompt = |rates: Rates| rates.prefill_macs / (f64::from(scale.prompts[1]) + rates.pass_tokens);
     if same(prompt(plain), prompt(repacked)) {
-        let both = Rates {
-            prefill_macs: (plain.prefill_macs * repacked.prefill_macs).sqrt(),
-            pass_tokens: f64::midpoint(plain.pass_tokens, repacked.pass_tokens),
-            ..plain
-        };
-        plain = both;
-        repacked = Rates { decode_bytes: repacked.decode_bytes, ..both };
+        let prefill_macs = (plain.prefill_macs * repacked.prefill_macs).sqrt();
+        let pass_tokens = f64::midpoint(plain.pass_tokens, repacked.pass_tokens);
+        (plain, repacked) =
+            (Rates { prefill_macs, pass_tokens, ..plain }, Rates { prefill_macs, pass_tokens, ..repacked });
     }
     KindRates { kind: kind.name.to_owned(), plain, repacked }
 }

@@ -112,7 +112,9 @@ impl Simulated {
             let matrices = over(&|kind, rates| kind.decode_bytes / rates.decode_bytes);
             return matrices + self.work.layers * self.truth.layer_s + attention.decode(looked);
         }
-        let matrices = over(&|kind, rates| rates.chunk_s(batch.items.len() as u32, kind));
+        let matrices = over(&|kind, rates| {
+            (tokens * kind.prefill_macs + rates.pass_tokens * kind.pass_elements) / rates.prefill_macs
+        });
         let last = over(&|kind, rates| kind.last_bytes / rates.decode_bytes);
         let each = self.work.elements * self.truth.element_s + attention.prefill(looked);
         matrices + last + tokens * each + self.work.layers * self.truth.layer_s

@@ -63,7 +63,7 @@ impl Work {
     fn add(&mut self, weights: &Weights, share: f64, prefill: f64) {
         for &(kind, bytes) in weights.parts() {
             let read = bytes as f64 * share;
-            let pass = prefill * bytes as f64 / f64::from(kind.block_bytes) * f64::from(kind.block_elements);
+            let pass = prefill * elements(kind, bytes);
             let at = self.kinds.iter().position(|known| known.kind == kind.name).unwrap_or_else(|| {
                 self.kinds.push(KindWork::none(kind));
                 self.kinds.len() - 1
@@ -174,16 +174,18 @@ impl PerCell {
     }
 }
 
+/// Elements of so many bytes.
+fn elements(kind: TensorType, bytes: u64) -> f64 {
+    bytes as f64 / f64::from(kind.block_bytes) * f64::from(kind.block_elements)
+}
+
 /// Shares of the last layer's weights, dense ones and experts, that every token of a prompt is multiplied with. Where only the
 /// last token's logits are wanted, llama.cpp leaves the others out of its feed-forward network (`inp_out_ids`).
 fn before_feed_forward(layout: &Layout, layer: &Layer) -> (f64, f64) {
     if layer.experts_count > 0 {
         return (1.0, 0.0);
     }
-    let elements = |&(kind, bytes): &(TensorType, u64)| {
-        bytes as f64 / f64::from(kind.block_bytes) * f64::from(kind.block_elements)
-    };
-    let all: f64 = layer.dense.parts().iter().map(elements).sum();
+    let all: f64 = layer.dense.parts().iter().map(|&(kind, bytes)| elements(kind, bytes)).sum();
     let network = 3.0 * f64::from(layout.embedding_length) * f64::from(layer.feed_forward_length);
     (1.0 - (network / all.max(1.0)).min(1.0), 1.0)
 }

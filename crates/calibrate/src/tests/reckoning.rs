@@ -56,8 +56,12 @@ fn every_chunk_passes_over_all_experts_and_only_the_last_token_reads_the_end() {
     let elements = f64::from(32 << 20);
     assert_eq!((experts.pass_elements, experts.prefill_macs), (2.0 * elements, 2.0 * elements / 4.0));
     assert!(near(experts.last_bytes, f64::from(34 << 20) / 4.0 + f64::from(34 << 10), 1e-6));
-    let rates = Rates { decode_bytes: 1.0, prefill_macs: elements, pass_tokens: 20.0 };
-    assert!(near(rates.chunk_s(128, experts), 128.0 / 2.0 + 20.0 * 2.0, 0.01));
+    let (device, rates) = (on_cpu(), on_cpu().kind("Q8_0").unwrap().plain);
+    let beside = 128.0 * work.elements * device.element_s + 3.0 * device.layer_s;
+    let last = experts.last_bytes / rates.decode_bytes;
+    let chunk = elements / rates.prefill_macs * (128.0 / 2.0 + rates.pass_tokens * 2.0);
+    let prefill = truth().rates(&work, USUAL, 128).unwrap().prefill;
+    assert!(near(128.0 * 0.99 / prefill, chunk + beside + last, 0.01), "{prefill}");
 }
 
 #[test]
